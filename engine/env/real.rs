@@ -1,0 +1,174 @@
+//! The real machine. Invariant: the only file that touches `std::fs`, `std::time` clocks and `std::thread`.
+#![expect(clippy::disallowed_methods, reason = "this is the door itself")]
+
+use super::{Background, Clock, Env, FileWriter, Files, Job, Rng};
+use std::collections::HashMap;
+use std::fs::{self, File, OpenOptions};
+use std::hash::{BuildHasher, Hasher};
+use std::io::{self, Result, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+pub(super) fn env() -> Env {
+    Env {
+        clock: Arc::new(RealClock(Instant::now())),
+        files: Arc::new(RealFiles),
+        rng: Arc::new(RealRng),
+        background: Arc::new(Threads::default()),
+    }
+}
+
+struct RealClock(Instant);
+
+impl Clock for RealClock {
+    fn monotonic(&self) -> Duration {
+        self.0.elapsed()
+    }
+    fn wall_ms(&self) -> i64 {
+        match SystemTime::now().duration_since(UNIX_EPOCH) {
+            Ok(d) => d.as_millis() as i64,
+            Err(e) => -(e.duration().as_millis() as i64),
+        }
+    }
+}
+
+struct RealRng;
+
+impl Rng for RealRng {
+    fn next_u64(&self) -> u64 {
+        let mut bytes = [0; 8];
+        let from_system = File::open("/dev/urandom").and_then(|mut f| io::Read::read_exact(&mut f, &mut bytes));
+        match from_system {
+            Ok(()) => u64::from_le_bytes(bytes),
+            // Without /dev (a bare chroot) the process-random hasher seed still differs from run to run.
+            Err(_) => foldhash::quality::RandomState::default().build_hasher().finish(),
+        }
+    }
+}
+
+/// One thread a lane, started on first use; lanes are few (tasks, sinks, discovery).
+#[derive(Default)]
+struct Threads(Mutex<HashMap<String, Sender<Job>, foldhash::fast::FixedState>>);
+
+impl Background for Threads {
+    fn run(&self, lane: &str, job: Job) {
+        let mut lanes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let job = match lanes.get(lane) {
+            Some(sender) => match sender.send(job) {
+                Ok(()) => return,
+                Err(back) => back.0,
+            },
+            None => job,
+        };
+        let (sender, jobs) = channel::<Job>();
+        let started = std::thread::Builder::new().name(lane.to_string()).spawn(move || {
+            for job in jobs {
+                // A panicking job must not take its lane along; its caller sees the reply channel close.
+                let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job));
+            }
+        });
+        assert!(started.is_ok(), "the system refuses another thread");
+        let _ = sender.send(job);
+        lanes.insert(lane.to_string(), sender);
+    }
+}
+
+struct RealFiles;
+
+struct Appender(File);
+
+impl FileWriter for Appender {
+    fn write_all(&mut self, bytes: &[u8]) -> Result<()> {
+        self.0.write_all(bytes)
+    }
+    fn sync(&mut self) -> Result<()> {
+        self.0.sync_data()
+    }
+}
+
+impl Files for RealFiles {
+    fn read(&self, path: &Path) -> Result<Vec<u8>> {
+        fs::read(path)
+    }
+
+    fn read_at(&self, path: &Path, offset: u64, len: usize) -> Result<Vec<u8>> {
+        let file = File::open(path)?;
+        let there = file.metadata()?.len().saturating_sub(offset);
+        let mut bytes = vec![0; len.min(usize::try_from(there).unwrap_or(usize::MAX))];
+        let mut filled = 0;
+        while filled < bytes.len() {
+            match file.read_at(&mut bytes[filled..], offset + filled as u64) {
+                Ok(0) => break,
+                Ok(n) => filled += n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        bytes.truncate(filled);
+        Ok(bytes)
+    }
+
+    fn create(&self, path: &Path) -> Result<Box<dyn FileWriter>> {
+        Ok(Box::new(Appender(File::create(path)?)))
+    }
+
+    fn append(&self, path: &Path, keep: u64) -> Result<Box<dyn FileWriter>> {
+        let mut file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
+        file.set_len(keep)?;
+        io::Seek::seek(&mut file, io::SeekFrom::Start(keep))?;
+        Ok(Box::new(Appender(file)))
+    }
+
+    fn len(&self, path: &Path) -> Result<u64> {
+        Ok(fs::metadata(path)?.len())
+    }
+
+    fn list(&self, dir: &Path) -> Result<Vec<String>> {
+        let mut names = fs::read_dir(dir)?
+            .map(|entry| entry.map(|e| e.file_name().to_string_lossy().into_owned()))
+            .collect::<Result<Vec<_>>>()?;
+        names.sort();
+        Ok(names)
+    }
+
+    fn create_dir_all(&self, dir: &Path) -> Result<()> {
+        fs::create_dir_all(dir)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn link_exclusive(&self, from: &Path, to: &Path) -> Result<()> {
+        fs::hard_link(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn remove_dir_all(&self, dir: &Path) -> Result<()> {
+        fs::remove_dir_all(dir)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> Result<()> {
+        let dir = if dir.as_os_str().is_empty() { PathBuf::from(".") } else { dir.to_path_buf() };
+        File::open(dir)?.sync_all()
+    }
+
+    fn lock(&self, path: &Path, note: &str) -> Result<Option<Box<dyn Send + Sync>>> {
+        let mut file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
+        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {
+                file.set_len(0)?;
+                file.write_all(note.as_bytes())?;
+                Ok(Some(Box::new(file)))
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Err(e) => Err(e.into()),
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! The engine of Waterwheel.
+//!
+//! Layers look down only: `time`, `record`, `env`, `observe` below; then `state` and `exchange`; then `operators`,
+//! `windowing`, `graph`, `dsl` and `checkpoint`, `runtime`, `testing`. `ARCHITECTURE.md` walks a record through them.
+
+pub mod env;
+pub mod error;
+pub mod observe;
+pub mod operators;
+pub mod record;
+pub mod state;
+pub mod time;

@@ -1,0 +1,147 @@
+//! Operators: what a task does to the elements that flow through it.
+//!
+//! The contract, in prose. A task calls, from one thread:
+//! 1. [`Operator::open`] once, before anything else; with restored state already in its tables ([`Operator::tables`] are
+//!    opened by the task right after) and then [`Operator::restore`] with the small blobs of the former instances.
+//! 2. [`Operator::on_batch`] for each batch, in order. Inputs are numbered as the plan connects them.
+//! 3. [`Operator::on_input_watermark`] for each input's own watermark, where there are several inputs; then
+//!    [`Operator::on_watermark`] when the merged watermark has grown. The task forwards the watermark downstream **after**
+//!    `on_watermark` returns, so whatever fires there leaves before it.
+//! 4. [`Operator::on_time`] when the wall time that it asked for has come.
+//! 5. At a barrier: [`Operator::before_barrier`] (emit what must not wait), then freeze of its tables and
+//!    [`Operator::save`]; then the barrier goes on downstream.
+//! 6. [`Operator::on_end`] when every input has ended, after `on_watermark(EventTime::MAX)`.
+//! 7. [`Operator::close`] once, also after an error elsewhere.
+//!
+//! What an operator must not do: block, read a clock, open a file, start a thread, iterate a hash table into its output. Same
+//! calls, same state: same output. An error it returns stops the task; a row that fails goes to [`Output::reject`].
+//!
+//! A task is a tree of operators: outputs of one call are pushed to the children at once, with no queue between. Operators
+//! with several inputs are always the head of a task, because only the gate merges inputs.
+
+mod output;
+mod reject;
+mod sink;
+mod source;
+mod staging;
+
+pub use output::{EdgeSender, Node, Output, Port, Target, Targets};
+pub use reject::ErrorPolicy;
+pub use sink::{
+    Guarantee, LaneMarker, LanePublisher, PublisherContext, ScanOutcome, Sink, SinkWriter, WriterContext,
+};
+pub use source::{Poll, ReaderContext, Source, SourceReader, Split, SplitId, SplitState};
+pub use staging::{SegmentReader, SegmentRef, SegmentWriter};
+
+use crate::env::Env;
+use crate::error::Result;
+use crate::observe::Metrics;
+use crate::record::{BatchBox, Epoch, KeyGroup, OperatorId};
+use crate::state::Table;
+use crate::time::EventTime;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Makes one instance of an operator per task.
+pub type OperatorFactory = Arc<dyn Fn() -> Box<dyn Operator> + Send + Sync>;
+
+/// One operator instance. See the [module](self) for who calls what, when.
+pub trait Operator: Send {
+    /// Rows of one input, in order.
+    ///
+    /// # Errors
+    /// Stops the task; never for the sake of a single row, see [`Output::reject`].
+    fn on_batch(&mut self, input: usize, batch: BatchBox, out: &mut Output<'_>) -> Result<()>;
+
+    /// Called once before anything else.
+    ///
+    /// # Errors
+    /// The job does not start.
+    fn open(&mut self, _context: &OpenContext) -> Result<()> {
+        Ok(())
+    }
+
+    /// Its keyed tables, always the same ones in the same order.
+    fn tables(&mut self) -> Vec<&mut dyn Table> {
+        Vec::new()
+    }
+
+    /// The merged watermark has grown to `time`; the task forwards it afterwards.
+    ///
+    /// # Errors
+    /// Stops the task.
+    fn on_watermark(&mut self, _time: EventTime, _out: &mut Output<'_>) -> Result<()> {
+        Ok(())
+    }
+
+    /// The watermark of one input has grown.
+    fn on_input_watermark(&mut self, _input: usize, _time: EventTime) {}
+
+    /// Which input must be read before others: `Some(i)` = take nothing but from input `i` now (a table that is still being
+    /// read in for the first time). The gate asks before each element.
+    fn only_input(&self) -> Option<usize> {
+        None
+    }
+
+    /// Wall time has reached what the last call asked for; returns when to be called next, if ever. Called once at start with
+    /// the time of the start.
+    ///
+    /// # Errors
+    /// Stops the task.
+    fn on_time(&mut self, _wall_ms: i64, _out: &mut Output<'_>) -> Result<Option<i64>> {
+        Ok(None)
+    }
+
+    /// A barrier is about to pass: emit what belongs to this epoch.
+    ///
+    /// # Errors
+    /// Stops the task.
+    fn before_barrier(&mut self, _epoch: Epoch, _out: &mut Output<'_>) -> Result<()> {
+        Ok(())
+    }
+
+    /// Small state that is not keyed, as of now; goes into the manifest whole. Keep it below some kilobytes.
+    fn save(&mut self) -> Vec<u8> {
+        Vec::new()
+    }
+
+    /// The blobs that all former instances saved (rescale: any number of them).
+    ///
+    /// # Errors
+    /// Damaged or incompatible; the job does not start.
+    fn restore(&mut self, _blobs: &[Vec<u8>]) -> Result<()> {
+        Ok(())
+    }
+
+    /// Every input has ended.
+    ///
+    /// # Errors
+    /// Stops the task.
+    fn on_end(&mut self, _out: &mut Output<'_>) -> Result<()> {
+        Ok(())
+    }
+
+    /// The task ends.
+    fn close(&mut self) {}
+}
+
+/// What an operator, a source or a sink instance gets at start.
+#[derive(Clone)]
+pub struct OpenContext {
+    /// Its stable id.
+    pub operator: OperatorId,
+    /// Its 0-based index among `parallelism` instances.
+    pub index: u32,
+    /// Number of instances.
+    pub parallelism: u32,
+    /// Number of key groups.
+    pub max_parallelism: u16,
+    /// Key groups this instance owns.
+    pub groups: Range<KeyGroup>,
+    /// What happens to a row that fails here.
+    pub policy: ErrorPolicy,
+    /// Clocks and the rest, for what is not on the record path.
+    pub env: Env,
+    /// Where to register metrics.
+    pub metrics: Metrics,
+}

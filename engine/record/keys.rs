@@ -1,0 +1,165 @@
+//! The key column of a batch: canonical bytes and their frozen hash, one a row.
+//!
+//! Invariant: `hash(i)` is xxh3-64 (seed 0) of `bytes(i)`, whatever the layout; routing and state rest on it.
+
+use super::Key;
+use twox_hash::XxHash3_64;
+
+/// Keys of a batch. Keys of 8 bytes are carried as numbers (their big-endian bytes are the canonical encoding).
+#[derive(Debug, Clone)]
+pub struct Keys {
+    layout: Layout,
+    hashes: Vec<u64>,
+}
+
+#[derive(Debug, Clone)]
+enum Layout {
+    U64(Vec<u64>),
+    Bytes { data: Vec<u8>, ends: Vec<u32> },
+}
+
+impl Keys {
+    /// Encodes the keys of rows.
+    pub fn encode<K: Key>(keys: impl ExactSizeIterator<Item = K>) -> Self {
+        let n = keys.len();
+        let mut keys = keys.peekable();
+        if keys.peek().is_some_and(|k| k.as_u64().is_some()) {
+            let numbers: Vec<u64> = keys.map(|k| k.as_u64().unwrap_or_default()).collect();
+            let hashes = numbers.iter().map(|v| XxHash3_64::oneshot(&v.to_be_bytes())).collect();
+            return Keys { layout: Layout::U64(numbers), hashes };
+        }
+        let (mut data, mut ends, mut hashes) = (Vec::with_capacity(n * 16), Vec::with_capacity(n), Vec::with_capacity(n));
+        for key in keys {
+            let start = data.len();
+            key.encode(&mut data);
+            ends.push(u32::try_from(data.len()).unwrap_or(u32::MAX));
+            hashes.push(XxHash3_64::oneshot(&data[start..]));
+        }
+        assert!(data.len() <= u32::MAX as usize, "keys of one batch exceed 4 GiB");
+        Keys { layout: Layout::Bytes { data, ends }, hashes }
+    }
+
+    /// Rows.
+    pub fn len(&self) -> usize {
+        self.hashes.len()
+    }
+
+    /// No rows.
+    pub fn is_empty(&self) -> bool {
+        self.hashes.is_empty()
+    }
+
+    /// The frozen hash of each row's key.
+    pub fn hashes(&self) -> &[u64] {
+        &self.hashes
+    }
+
+    /// The keys as numbers when all are 8 bytes.
+    pub fn as_u64(&self) -> Option<&[u64]> {
+        match &self.layout {
+            Layout::U64(v) => Some(v),
+            Layout::Bytes { .. } => None,
+        }
+    }
+
+    /// Canonical bytes of row `i`, through a scratch for number keys.
+    pub fn bytes<'a>(&'a self, i: usize, scratch: &'a mut [u8; 8]) -> &'a [u8] {
+        match &self.layout {
+            Layout::U64(v) => {
+                *scratch = v[i].to_be_bytes();
+                scratch
+            }
+            Layout::Bytes { data, ends } => {
+                let start = if i == 0 { 0 } else { ends[i - 1] as usize };
+                &data[start..ends[i] as usize]
+            }
+        }
+    }
+
+    /// Approximate heap bytes.
+    pub fn heap_bytes(&self) -> usize {
+        let body = match &self.layout {
+            Layout::U64(v) => v.len() * 8,
+            Layout::Bytes { data, ends } => data.len() + ends.len() * 4,
+        };
+        body + self.hashes.len() * 8
+    }
+
+    /// Deals rows out as [`Batch::scatter`](super::Batch::scatter) does.
+    pub fn scatter(&self, targets: &[u32], parts: usize) -> Vec<Keys> {
+        let mut out: Vec<Keys> = (0..parts).map(|_| self.empty_like()).collect();
+        let mut scratch = [0; 8];
+        for (i, &t) in targets.iter().enumerate() {
+            let part = &mut out[t as usize];
+            match (&mut part.layout, &self.layout) {
+                (Layout::U64(to), Layout::U64(from)) => to.push(from[i]),
+                (Layout::Bytes { data, ends }, Layout::Bytes { .. }) => {
+                    data.extend_from_slice(self.bytes(i, &mut scratch));
+                    ends.push(data.len() as u32);
+                }
+                _ => unreachable!("parts are made with the layout of the whole"),
+            }
+            part.hashes.push(self.hashes[i]);
+        }
+        out
+    }
+
+    /// The rows named, in that order.
+    pub fn gather(&self, rows: &[u32]) -> Keys {
+        let mut out = self.empty_like();
+        let mut scratch = [0; 8];
+        for &r in rows {
+            let i = r as usize;
+            match (&mut out.layout, &self.layout) {
+                (Layout::U64(to), Layout::U64(from)) => to.push(from[i]),
+                (Layout::Bytes { data, ends }, _) => {
+                    data.extend_from_slice(self.bytes(i, &mut scratch));
+                    ends.push(data.len() as u32);
+                }
+                _ => unreachable!("made with the layout of the whole"),
+            }
+            out.hashes.push(self.hashes[i]);
+        }
+        out
+    }
+
+    fn empty_like(&self) -> Keys {
+        let layout = match &self.layout {
+            Layout::U64(_) => Layout::U64(Vec::new()),
+            Layout::Bytes { .. } => Layout::Bytes { data: Vec::new(), ends: Vec::new() },
+        };
+        Keys { layout, hashes: Vec::new() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Frozen: a change here breaks the state and the routing of every running job.
+    #[test]
+    fn hash_test_vectors() {
+        let strings = Keys::encode(["", "a", "card-4271"].map(String::from).into_iter());
+        let numbers = Keys::encode([0u64, 1, u64::MAX].into_iter());
+        let got: Vec<String> = strings.hashes().iter().chain(numbers.hashes()).map(|h| format!("{h:016x}")).collect();
+        assert_eq!(got, VECTORS);
+    }
+    const VECTORS: [&str; 6] = ["", "", "", "", "", ""];
+
+    #[test]
+    fn number_layout_and_byte_layout_agree() {
+        let numbers = Keys::encode([7i64, -7].into_iter());
+        let mut bytes = Vec::new();
+        7i64.encode(&mut bytes);
+        assert_eq!(numbers.bytes(0, &mut [0; 8]), &bytes[..]);
+        assert_eq!(numbers.hashes()[0], XxHash3_64::oneshot(&bytes));
+    }
+
+    #[test]
+    fn scatter_and_gather_keep_rows_whole() {
+        let keys = Keys::encode(["x", "yy", "zzz"].map(String::from).into_iter());
+        let parts = keys.scatter(&[1, 0, 1], 2);
+        assert_eq!(parts[1].bytes(1, &mut [0; 8]), keys.bytes(2, &mut [0; 8]));
+        assert_eq!(keys.gather(&[2]).hashes(), &keys.hashes()[2..]);
+    }
+}

@@ -1,0 +1,24 @@
+//! What flows between operators.
+//!
+//! Everything moves in batches; there is no per-row dispatch, allocation or channel send. The stateful cores see only
+//! lengths, times and keys of a batch, never inside a row: what looks inside is a leaf kernel.
+//!
+//! Invariant: rows of one batch are in arrival order, and `times`, `keys` and `origins`, where present, have one entry a row.
+
+mod batch;
+mod element;
+mod ids;
+mod key;
+mod keys;
+mod origin;
+mod raw;
+mod rows;
+
+pub use batch::{Batch, BatchBox, downcast};
+pub use element::{Barrier, BarrierKind, Element, Epoch};
+pub use ids::{OperatorId, TaskId};
+pub use key::{Key, KeyGroup, key_group, key_groups_of, task_of};
+pub use keys::Keys;
+pub use origin::{Origin, Origins, Rejected};
+pub use raw::{RawBatch, RawRecord, RecordMeta};
+pub use rows::{Data, Rows};

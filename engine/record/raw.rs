@@ -1,0 +1,281 @@
+//! Records as bytes: what connectors hand over and take, one arena a batch instead of an allocation a record.
+//!
+//! Invariant: every range in [`RecordMeta`] lies inside the arena; a missing value (`None`, a tombstone) differs from an
+//! empty one (`Some(0..0)`).
+
+use super::{Batch, BatchBox, Keys, Origins};
+use crate::time::EventTime;
+use std::any::Any;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Records of one or more topics, in order, as read or as to be written.
+///
+/// As a source's output all records come from one split and carry offsets. As a sink's input `partition` may be -1: the sink
+/// chooses by key.
+#[derive(Debug, Clone, Default)]
+pub struct RawBatch {
+    data: Vec<u8>,
+    metas: Vec<RecordMeta>,
+    times: Vec<EventTime>,
+    topics: Vec<Arc<str>>,
+}
+
+/// Where a record of a [`RawBatch`] lies in the arena, and what else is known of it.
+#[derive(Debug, Clone)]
+pub struct RecordMeta {
+    /// Index into the batch's topics.
+    pub topic: u16,
+    /// Partition; -1 when the sink is to choose.
+    pub partition: i32,
+    /// Offset in the source partition; -1 for a record to be written.
+    pub offset: i64,
+    /// Record timestamp in milliseconds; -1 when there is none.
+    pub timestamp: i64,
+    key: Option<Range<u32>>,
+    value: Option<Range<u32>>,
+    headers: Range<u32>,
+}
+
+/// One record of a batch, borrowed.
+#[derive(Debug, Clone, Copy)]
+pub struct RawRecord<'a> {
+    /// Topic.
+    pub topic: &'a Arc<str>,
+    /// Partition; -1 when the sink is to choose.
+    pub partition: i32,
+    /// Offset; -1 for a record to be written.
+    pub offset: i64,
+    /// Record timestamp in milliseconds; -1 when there is none.
+    pub timestamp: i64,
+    /// Key bytes.
+    pub key: Option<&'a [u8]>,
+    /// Value bytes; `None` is a tombstone.
+    pub value: Option<&'a [u8]>,
+    headers: &'a [u8],
+}
+
+impl<'a> RawRecord<'a> {
+    /// The headers in order; duplicates and null values occur.
+    pub fn headers(&self) -> impl Iterator<Item = (&'a str, Option<&'a [u8]>)> + use<'a> {
+        let mut rest = self.headers;
+        std::iter::from_fn(move || {
+            let (name_len, r) = rest.split_first_chunk::<4>()?;
+            let (name, r) = r.split_at_checked(u32::from_le_bytes(*name_len) as usize)?;
+            let (value_len, r) = r.split_first_chunk::<4>()?;
+            let (value, r) = match u32::from_le_bytes(*value_len) {
+                u32::MAX => (None, r),
+                n => r.split_at_checked(n as usize).map(|(v, r)| (Some(v), r))?,
+            };
+            rest = r;
+            Some((std::str::from_utf8(name).unwrap_or("?"), value))
+        })
+    }
+
+    /// The headers as encoded in the arena (see [`RawBatch::encode_header`]), for copying whole.
+    pub fn header_bytes(&self) -> &'a [u8] {
+        self.headers
+    }
+}
+
+impl RawBatch {
+    /// An empty batch with room for `records` records of `bytes` bytes in all.
+    pub fn with_capacity(records: usize, bytes: usize) -> Self {
+        RawBatch {
+            data: Vec::with_capacity(bytes),
+            metas: Vec::with_capacity(records),
+            times: Vec::with_capacity(records),
+            topics: Vec::with_capacity(1),
+        }
+    }
+
+    /// Appends a record. Its event time is the record timestamp until the source operator says otherwise.
+    pub fn push(&mut self, record: RawRecord<'_>) {
+        let topic = self.topic_index(record.topic);
+        let key = record.key.map(|k| self.copy_in(k));
+        let value = record.value.map(|v| self.copy_in(v));
+        let headers = self.copy_in(record.headers);
+        self.metas.push(RecordMeta {
+            topic,
+            partition: record.partition,
+            offset: record.offset,
+            timestamp: record.timestamp,
+            key,
+            value,
+            headers,
+        });
+        self.times.push(EventTime(record.timestamp));
+    }
+
+    /// Appends a record from parts; `headers` as from [`encode_header`](RawBatch::encode_header).
+    #[expect(clippy::too_many_arguments, reason = "the parts of a record are what they are")]
+    pub fn push_parts(
+        &mut self,
+        topic: &Arc<str>,
+        partition: i32,
+        offset: i64,
+        timestamp: i64,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: &[u8],
+    ) {
+        self.push(RawRecord { topic, partition, offset, timestamp, key, value, headers });
+    }
+
+    /// Appends a record whose value is written straight into the arena by `write`; on an error nothing is appended.
+    ///
+    /// # Errors
+    /// Those of `write`.
+    pub fn push_with<E>(
+        &mut self,
+        topic: &Arc<str>,
+        partition: i32,
+        timestamp: i64,
+        key: Option<&[u8]>,
+        headers: &[u8],
+        write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let start = self.data.len();
+        if let Err(e) = write(&mut self.data) {
+            self.data.truncate(start);
+            return Err(e);
+        }
+        let value = Some(Self::range(start, self.data.len()));
+        let topic = self.topic_index(topic);
+        let key = key.map(|k| self.copy_in(k));
+        let headers = self.copy_in(headers);
+        self.metas.push(RecordMeta { topic, partition, offset: -1, timestamp, key, value, headers });
+        self.times.push(EventTime(timestamp));
+        Ok(())
+    }
+
+    /// Appends one header to `out` in the arena's form; `None` is a null value.
+    pub fn encode_header(out: &mut Vec<u8>, name: &str, value: Option<&[u8]>) {
+        out.extend_from_slice(&(name.len() as u32).to_le_bytes());
+        out.extend_from_slice(name.as_bytes());
+        match value {
+            None => out.extend_from_slice(&u32::MAX.to_le_bytes()),
+            Some(v) => {
+                out.extend_from_slice(&(v.len() as u32).to_le_bytes());
+                out.extend_from_slice(v);
+            }
+        }
+    }
+
+    /// Record `i`.
+    pub fn record(&self, i: usize) -> RawRecord<'_> {
+        let m = &self.metas[i];
+        RawRecord {
+            topic: &self.topics[m.topic as usize],
+            partition: m.partition,
+            offset: m.offset,
+            timestamp: m.timestamp,
+            key: m.key.clone().map(|r| self.slice(r)),
+            value: m.value.clone().map(|r| self.slice(r)),
+            headers: self.slice(m.headers.clone()),
+        }
+    }
+
+    /// The records in order.
+    pub fn records(&self) -> impl ExactSizeIterator<Item = RawRecord<'_>> {
+        (0..self.metas.len()).map(|i| self.record(i))
+    }
+
+    /// Bytes in the arena.
+    pub fn data_len(&self) -> usize {
+        self.data.len()
+    }
+
+    fn topic_index(&mut self, topic: &Arc<str>) -> u16 {
+        match self.topics.iter().position(|t| Arc::ptr_eq(t, topic) || t == topic) {
+            Some(i) => i as u16,
+            None => {
+                self.topics.push(topic.clone());
+                u16::try_from(self.topics.len() - 1).expect("a batch names fewer than 65,536 topics")
+            }
+        }
+    }
+
+    fn copy_in(&mut self, bytes: &[u8]) -> Range<u32> {
+        let start = self.data.len();
+        self.data.extend_from_slice(bytes);
+        Self::range(start, self.data.len())
+    }
+
+    fn range(start: usize, end: usize) -> Range<u32> {
+        assert!(end <= u32::MAX as usize, "a raw batch holds less than 4 GiB; connectors cut far below");
+        start as u32..end as u32
+    }
+
+    fn slice(&self, r: Range<u32>) -> &[u8] {
+        &self.data[r.start as usize..r.end as usize]
+    }
+}
+
+impl Batch for RawBatch {
+    fn len(&self) -> usize {
+        self.metas.len()
+    }
+    fn bytes(&self) -> usize {
+        self.data.len() + self.metas.len() * (size_of::<RecordMeta>() + 8)
+    }
+    fn times(&self) -> &[EventTime] {
+        &self.times
+    }
+    fn keys(&self) -> Option<&Keys> {
+        None
+    }
+    fn origins(&self) -> Option<&Origins> {
+        None
+    }
+    fn scatter(self: Box<Self>, targets: &[u32], parts: usize) -> Vec<BatchBox> {
+        let mut out: Vec<RawBatch> = (0..parts).map(|_| RawBatch::default()).collect();
+        for (i, &t) in targets.iter().enumerate() {
+            out[t as usize].push(self.record(i));
+        }
+        out.into_iter().map(|b| Box::new(b) as BatchBox).collect()
+    }
+    fn clone_batch(&self) -> BatchBox {
+        Box::new(self.clone())
+    }
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self
+    }
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+    fn type_name(&self) -> &'static str {
+        std::any::type_name::<Self>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn null_and_empty_stay_apart_and_headers_come_back() {
+        let topic: Arc<str> = "t".into();
+        let mut headers = Vec::new();
+        RawBatch::encode_header(&mut headers, "a", None);
+        RawBatch::encode_header(&mut headers, "a", Some(b""));
+        let mut b = RawBatch::default();
+        b.push_parts(&topic, 3, 7, 11, Some(b"k"), None, &headers);
+        b.push_parts(&topic, 3, 8, 12, None, Some(b""), &[]);
+        assert_eq!(b.record(0).value, None);
+        assert_eq!(b.record(1).value, Some(&b""[..]));
+        assert_eq!(b.record(0).headers().collect::<Vec<_>>(), [("a", None), ("a", Some(&b""[..]))]);
+    }
+
+    #[test]
+    fn a_failed_write_leaves_no_trace() {
+        let topic: Arc<str> = "t".into();
+        let mut b = RawBatch::default();
+        let r = b.push_with(&topic, -1, 0, None, &[], |out| {
+            out.extend_from_slice(b"half");
+            Err("no")
+        });
+        assert!(r.is_err());
+        assert_eq!((b.len(), b.data_len()), (0, 0));
+    }
+}

@@ -1,0 +1,191 @@
+//! Keyed state: key -> slot, the four table kinds, what is in memory and what is on disk.
+//!
+//! An operator holds a [`KeyIndex`] (key bytes to dense `u32` slots) and tables over those slots. The hot tier in memory is
+//! the truth for what it holds; a [`StateStore`] (RocksDB, or an ordered map) behind it is where epochs are drained to and
+//! where cold entries live.
+//!
+//! Life of an epoch, per task, all on the task's own thread but the last two steps:
+//! 1. Rows write entries; a table remembers which slots changed since the last freeze.
+//! 2. At a barrier the task calls [`Table::freeze`] on every table: O(1), the change list becomes the frozen list.
+//! 3. Between later steps the task calls [`Table::drain`] with a small budget: frozen entries are encoded into a
+//!    [`WriteBatch`]. Whoever writes a frozen, undrained entry encodes the old value first.
+//! 4. When every table is drained, a background job writes the batches to the store and takes
+//!    [`StateStore::checkpoint`]; its files are the task's snapshot.
+//!
+//! Invariant: between freeze(N) and the store checkpoint of N nothing newer than N reaches the store. So dirty entries are
+//! evicted only while no epoch is being drained ([`Table::evict`] is not called then); clean ones at any time.
+//!
+//! Keys in a store: key group (u16 BE) | table id (u32 BE) | key. A table id is the frozen hash of `operator id / table
+//! name`, so a table is found again whatever the order of operators; rescale copies key-group ranges.
+
+use crate::error::Result;
+use crate::record::{Epoch, KeyGroup};
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Changes to a store, applied in order as one atomic write.
+#[derive(Debug, Default)]
+pub struct WriteBatch {
+    /// In order.
+    pub writes: Vec<Write>,
+    /// Bytes of keys and values.
+    pub bytes: usize,
+}
+
+/// One change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Write {
+    /// Sets.
+    Put {
+        /// Full key: group, table, key.
+        key: Vec<u8>,
+        /// Encoded value.
+        value: Vec<u8>,
+    },
+    /// Removes.
+    Delete {
+        /// Full key.
+        key: Vec<u8>,
+    },
+    /// Removes `from..to`.
+    DeleteRange {
+        /// First key removed.
+        from: Vec<u8>,
+        /// First key kept.
+        to: Vec<u8>,
+    },
+}
+
+impl WriteBatch {
+    /// Adds a put.
+    pub fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
+        self.bytes += key.len() + value.len();
+        self.writes.push(Write::Put { key, value });
+    }
+    /// Adds a delete.
+    pub fn delete(&mut self, key: Vec<u8>) {
+        self.bytes += key.len();
+        self.writes.push(Write::Delete { key });
+    }
+    /// Adds a range delete.
+    pub fn delete_range(&mut self, from: Vec<u8>, to: Vec<u8>) {
+        self.bytes += from.len() + to.len();
+        self.writes.push(Write::DeleteRange { from, to });
+    }
+    /// Nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.writes.is_empty()
+    }
+}
+
+/// A file of a snapshot, named relative to the folder it was written in.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct StateFile {
+    /// File name.
+    pub name: String,
+    /// Bytes.
+    pub len: u64,
+    /// CRC-32 of the content (crc32fast).
+    pub crc: u32,
+    /// Never changes once written (an SST): uploaded once, shared between checkpoints.
+    pub immutable: bool,
+}
+
+/// Ordered bytes to bytes behind a task's tables. One per task; shared with the background job that drains it.
+///
+/// Contract: `write` is atomic; reads see every finished write. `checkpoint` writes the present content into `dir` (a new
+/// folder on the same file system) as files that later writes never change. Durability comes from the checkpoint alone: the
+/// live content is thrown away on restart.
+pub trait StateStore: Send + Sync {
+    /// One value.
+    ///
+    /// # Errors
+    /// Of the disk, or a checksum that does not hold.
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>>;
+    /// Many values in one call, in the order asked.
+    ///
+    /// # Errors
+    /// As `get`.
+    fn multi_get(&self, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>>;
+    /// Visits `from..to` in key order.
+    ///
+    /// # Errors
+    /// As `get`, and those of the visitor.
+    fn scan(&self, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<()>) -> Result<()>;
+    /// Applies a batch.
+    ///
+    /// # Errors
+    /// Of the disk.
+    fn write(&self, batch: WriteBatch) -> Result<()>;
+    /// Writes the content into `dir`, checksummed.
+    ///
+    /// # Errors
+    /// Of the disk.
+    fn checkpoint(&self, dir: &Path) -> Result<Vec<StateFile>>;
+}
+
+/// Makes and opens stores: RocksDB, or the ordered map.
+pub trait StateStores: Send + Sync {
+    /// A new, empty store in `dir` (made; anything left there by a dead process is removed first).
+    ///
+    /// # Errors
+    /// Of the disk.
+    fn create(&self, dir: &Path) -> Result<Arc<dyn StateStore>>;
+    /// A store that starts as the snapshots in `snapshots` (folders whose files were verified), cut to `groups`. One snapshot
+    /// whose groups equal `groups` is opened in place of a copy (linked); else the ranges are copied.
+    ///
+    /// # Errors
+    /// Of the disk, or content that is not a snapshot.
+    fn restore(&self, dir: &Path, snapshots: &[RestoredSnapshot], groups: Range<KeyGroup>) -> Result<Arc<dyn StateStore>>;
+}
+
+/// One old task's snapshot on local disk.
+#[derive(Debug, Clone)]
+pub struct RestoredSnapshot {
+    /// Folder with the files.
+    pub dir: std::path::PathBuf,
+    /// Key groups it holds.
+    pub groups: Range<KeyGroup>,
+}
+
+/// What the task needs of every table, whatever its kind. See the module's life of an epoch.
+pub trait Table: Send {
+    /// Name within the operator, for the table id, `explain` and messages.
+    fn name(&self) -> &str;
+    /// Codec version and schema of key and value, as text; a restore with another one is refused before state is touched.
+    fn schema(&self) -> String;
+    /// Connects to the store at start. With `restored`, content of the owned key groups is in the store: kinds that live in
+    /// memory whole (Slice, Ordered) load it now, Point reads on demand.
+    ///
+    /// # Errors
+    /// Of the store, or a value that does not decode.
+    fn open(&mut self, context: &TableContext, restored: bool) -> Result<()>;
+    /// The epoch ends: O(1).
+    fn freeze(&mut self, epoch: Epoch);
+    /// Encodes up to `entries` frozen entries; `true` when none is left.
+    fn drain(&mut self, out: &mut WriteBatch, entries: usize) -> bool;
+    /// The drained epoch is in the store: entries unchanged since are clean and may be evicted.
+    fn drained(&mut self, epoch: Epoch);
+    /// Bytes held in memory.
+    fn bytes(&self) -> usize;
+    /// Frees about `target` bytes by dropping clean entries and writing dirty ones to the store. Kinds that must stay in
+    /// memory free nothing. Called only while no epoch is being drained.
+    ///
+    /// # Errors
+    /// Of the store.
+    fn evict(&mut self, target: usize) -> Result<()>;
+}
+
+/// What a table gets at start.
+#[derive(Clone)]
+pub struct TableContext {
+    /// The operator's stable id, for the table id.
+    pub operator: String,
+    /// The task's store.
+    pub store: Arc<dyn StateStore>,
+    /// Key groups the task owns.
+    pub groups: Range<KeyGroup>,
+    /// Number of key groups.
+    pub max_parallelism: u16,
+}

@@ -19,12 +19,14 @@
 //! A task is a tree of operators: outputs of one call are pushed to the children at once, with no queue between. Operators
 //! with several inputs are always the head of a task, because only the gate merges inputs.
 
+mod ingest;
 mod output;
 mod reject;
 mod sink;
 mod source;
 mod staging;
 
+pub use ingest::{Ingest, IngestFactory};
 pub use output::{EdgeSender, Node, Output, Port, Target, Targets};
 pub use reject::ErrorPolicy;
 pub use sink::{

@@ -5,6 +5,7 @@
 
 pub mod env;
 pub mod error;
+pub mod exchange;
 pub mod graph;
 pub mod observe;
 pub mod operators;

@@ -96,18 +96,7 @@ pub struct Edge {
     pub routing: Routing,
 }
 
-/// Which task of the receiving chain gets a row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Routing {
-    /// The one with the sender's index; only between chains of equal parallelism.
-    Forward,
-    /// The owner of the row's key group (`batch.keys().hashes()`).
-    KeyGroup,
-    /// Batches in turn.
-    Rebalance,
-    /// All of them.
-    Broadcast,
-}
+pub use crate::exchange::Routing;
 
 /// A source and how its rows enter.
 #[derive(Clone)]

@@ -23,16 +23,21 @@ mod ingest;
 mod output;
 mod reject;
 mod sink;
+mod sink_operator;
 mod source;
+mod source_task;
 mod staging;
 
 pub use ingest::{Ingest, IngestFactory};
-pub use output::{EdgeSender, Node, Output, Port, Target, Targets};
+pub use crate::exchange::EdgeSender;
+pub use output::{Node, Output, Port, Target, Targets};
 pub use reject::ErrorPolicy;
 pub use sink::{
     Guarantee, LaneMarker, LanePublisher, PublisherContext, ScanOutcome, Sink, SinkWriter, WriterContext,
 };
 pub use source::{Poll, ReaderContext, Source, SourceReader, Split, SplitId, SplitState};
+pub use sink_operator::SinkOperator;
+pub use source_task::{SourceStep, SourceTask};
 pub use staging::{SegmentReader, SegmentRef, SegmentWriter};
 
 use crate::env::Env;
@@ -113,6 +118,23 @@ pub trait Operator: Send {
     /// Damaged or incompatible; the job does not start.
     fn restore(&mut self, _blobs: &[Vec<u8>]) -> Result<()> {
         Ok(())
+    }
+
+    /// Whether it can take more now; a sink that cannot holds its task back. The task asks before each step.
+    ///
+    /// # Errors
+    /// What went wrong with earlier rows; stops the task.
+    fn ready(&mut self) -> Result<bool> {
+        Ok(true)
+    }
+
+    /// After a barrier, asked until it answers `Some`: the epoch's staged output is safe in these segments. Rows of the next
+    /// epoch may have come in between.
+    ///
+    /// # Errors
+    /// The epoch fails, the task restarts.
+    fn prepared(&mut self) -> Result<Option<Vec<SegmentRef>>> {
+        Ok(Some(Vec::new()))
     }
 
     /// Every input has ended.

@@ -5,20 +5,13 @@
 
 use super::{ErrorPolicy, OpenContext, Operator};
 use crate::error::{Error, Result};
+use crate::exchange::EdgeSender;
 use crate::observe::{Counter, DEAD_LETTERED, DROPPED};
 use crate::record::{Barrier, BatchBox, Element, Origin, Rejected, Rows};
 use crate::time::EventTime;
 
 /// A numbered output of an operator: 0 is the main one, side outputs follow.
 pub type Port = usize;
-
-/// Takes elements that leave the task; the exchange implements it.
-pub trait EdgeSender: Send {
-    /// Routes one element; batches are scattered, all else goes to every channel. Never blocks.
-    fn send(&mut self, element: Element);
-    /// Whether every channel has room for another step's results.
-    fn has_room(&self) -> bool;
-}
 
 /// Where an output port leads.
 pub enum Target {

@@ -11,8 +11,9 @@
 //!
 //! At-least-once and idempotent sinks write at once and flush in `prepare`.
 //!
-//! Order of calls on a writer, from the task's thread: `write` when `ready`; `prepare(N)` at the barrier, then `prepared` until
-//! it gives the segments; only then `write` again. Nothing blocks. Order of calls on a lane, from one background thread (all
+//! Order of calls on a writer, from the task's thread: `write` when `ready`; `prepare(N)` at the barrier, then `prepared`
+//! again and again until it gives epoch N's segments. A `write` in between belongs to epoch N+1 (a writer that cannot take it
+//! yet says so through `ready`). Nothing blocks. Order of calls on a lane, from one background thread (all
 //! may block): `fence` once, `marker`, perhaps `scan`, then `publish` per epoch (or several epochs at once).
 
 use super::{OpenContext, SegmentRef};

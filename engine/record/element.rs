@@ -1,7 +1,7 @@
 //! The element: what a channel carries, in order.
 //!
 //! Invariant: after `Barrier{epoch}` come only rows of later epochs; after `Watermark(t)` a row `<= t` is late; after `End`
-//! comes nothing.
+//! come only barriers: a task whose input has ended goes on passing them until the last one.
 
 use super::BatchBox;
 use crate::time::EventTime;
@@ -49,7 +49,8 @@ pub enum Element {
     Idle,
     /// An epoch ends.
     Barrier(Barrier),
-    /// The input is complete. Preceded by `Watermark(EventTime::MAX)`; only a `Final` barrier may follow.
+    /// The input is complete. Preceded by `Watermark(EventTime::MAX)`; only barriers follow, so that checkpoints go on while
+    /// other inputs still run.
     End,
 }
 

@@ -17,7 +17,7 @@ mod rows;
 pub use batch::{Batch, BatchBox, downcast};
 pub use element::{Barrier, BarrierKind, Element, Epoch};
 pub use ids::{OperatorId, TaskId};
-pub use key::{Key, KeyGroup, key_group, key_groups_of, task_of};
+pub use key::{KEY_CODEC_VERSION, Key, KeyGroup, key_group, key_groups_of, task_of};
 pub use keys::Keys;
 pub use origin::{Origin, Origins, Rejected};
 pub use raw::{RawBatch, RawRecord, RecordMeta};

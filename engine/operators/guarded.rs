@@ -1,0 +1,144 @@
+//! The one loop in which user functions run over the rows of a batch.
+//!
+//! Invariant: a row whose function panics or returns an error is rejected and leaves no result; the rows before and after it
+//! are processed. One `catch_unwind` covers the loop, not each row, so that the straight case costs nothing per row.
+
+use super::Output;
+use crate::error::Result;
+use crate::record::{Data, Keys, Origin, Origins, Rows};
+use crate::time::EventTime;
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// Calls `each(state, i)` for every row `0..n`, and `failed(state, i, error)` for a row whose call panicked or returned an
+/// error. `failed` puts `state` back to where it was before row `i`.
+///
+/// # Errors
+/// Of `failed`; the loop ends there.
+pub(crate) fn guarded<S>(
+    n: usize,
+    state: &mut S,
+    mut each: impl FnMut(&mut S, usize) -> Result<(), String>,
+    mut failed: impl FnMut(&mut S, usize, String) -> Result<()>,
+) -> Result<()> {
+    let mut next = 0;
+    while next < n {
+        let run = catch_unwind(AssertUnwindSafe(|| {
+            while next < n {
+                let i = next;
+                next += 1; // before the call: after a panic the loop goes on behind the row that caused it
+                each(state, i)?;
+            }
+            Ok(())
+        }));
+        let error = match run {
+            Ok(Ok(())) => break,
+            Ok(Err(error)) => error,
+            Err(panic) => panicked(&*panic),
+        };
+        failed(state, next - 1, error)?;
+    }
+    Ok(())
+}
+
+/// Calls one user function outside of a row loop (timers, results); a panic becomes an error text.
+pub(crate) fn guarded_call<R>(call: impl FnOnce() -> R) -> Result<R, String> {
+    catch_unwind(AssertUnwindSafe(call)).map_err(|panic| panicked(&*panic))
+}
+
+fn panicked(payload: &(dyn Any + Send)) -> String {
+    let text = payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    format!("user function panicked: {}", text.unwrap_or("(no message)"))
+}
+
+/// What travels beside the rows of a batch.
+pub(crate) struct Columns {
+    pub(crate) times: Vec<EventTime>,
+    pub(crate) keys: Option<Keys>,
+    pub(crate) origins: Option<Origins>,
+}
+
+impl Columns {
+    /// Takes a batch apart.
+    pub(crate) fn of<T: Data>(batch: Rows<T>) -> (Vec<T>, Columns) {
+        let Rows { rows, times, keys, origins } = batch;
+        (rows, Columns { times, keys, origins })
+    }
+
+    /// A copy of the origin of row `i`.
+    pub(crate) fn origin(&self, i: usize) -> Option<Origin> {
+        self.origins.as_ref().map(|o| o.0[i].clone())
+    }
+
+    /// Rejects row `i`.
+    pub(crate) fn reject(&self, i: usize, error: String, out: &mut Output<'_>) -> Result<()> {
+        out.reject(self.origin(i), self.times[i], error)
+    }
+
+    /// The batch whose row `j` came from row `from[j]`; without keys, because the rows are new ones.
+    pub(crate) fn gather<U: Data>(&self, rows: Vec<U>, from: &[u32]) -> Rows<U> {
+        debug_assert_eq!(rows.len(), from.len());
+        let times = from.iter().map(|&i| self.times[i as usize]).collect();
+        Rows { rows, times, keys: None, origins: self.origins.as_ref().map(|o| o.gather(from)) }
+    }
+}
+
+/// The rows of a batch for which `keep` says so, with everything beside them, moved and not cloned.
+pub(crate) fn retain<T: Data>(batch: Rows<T>, keep: &[bool]) -> Rows<T> {
+    let kept = keep.iter().filter(|k| **k).count();
+    if kept == batch.rows.len() {
+        return batch;
+    }
+    let Rows { mut rows, mut times, keys, origins } = batch;
+    retain_vec(&mut rows, keep);
+    retain_vec(&mut times, keep);
+    let origins = origins.map(|mut o| {
+        retain_vec(&mut o.0, keep);
+        o
+    });
+    let keys = keys.map(|k| {
+        let rows: Vec<u32> = (0..keep.len() as u32).filter(|&i| keep[i as usize]).collect();
+        k.gather(&rows)
+    });
+    Rows { rows, times, keys, origins }
+}
+
+fn retain_vec<T>(column: &mut Vec<T>, keep: &[bool]) {
+    let mut keep = keep.iter();
+    column.retain(|_| keep.next().copied().unwrap_or(false));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_loop_goes_on_behind_every_failing_row() {
+        let mut state: (Vec<usize>, Vec<String>) = Default::default();
+        let each = |s: &mut (Vec<usize>, Vec<String>), i: usize| match i {
+            0 | 3 => panic!("at {i}"),
+            4 => Err("refused".to_string()),
+            _ => {
+                s.0.push(i);
+                Ok(())
+            }
+        };
+        guarded(5, &mut state, each, |s, i, e| {
+            s.1.push(format!("{i} {e}"));
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(state.0, [1, 2]);
+        assert_eq!(state.1, ["0 user function panicked: at 0", "3 user function panicked: at 3", "4 refused"]);
+    }
+
+    #[test]
+    fn retain_keeps_all_columns_in_step() {
+        let mut batch = Rows::new(vec![1u64, 2, 3], vec![EventTime(10), EventTime(20), EventTime(30)]);
+        batch.keys = Some(Keys::encode(vec![1u64, 2, 3].into_iter()));
+        let kept = retain(batch, &[true, false, true]);
+        assert_eq!(kept.rows, [1, 3]);
+        assert_eq!(kept.times, [EventTime(10), EventTime(30)]);
+        assert_eq!(kept.keys.unwrap().as_u64().unwrap(), [1, 3]);
+    }
+}

@@ -1,0 +1,275 @@
+//! The head of a source task: reads, decodes, stamps event time, keeps a watermark per split, and lets barriers in.
+//!
+//! Invariants: a position counts as read once its rows have left downstream, never before; the watermark of the task is the
+//! minimum over its splits that are neither idle nor ended, and never goes back, restored or not; a new split holds the
+//! watermark until its first row or the idle timeout. Every task works out its share of the splits from the same list, so
+//! that each split is read by exactly one task.
+
+use super::{ErrorPolicy, Ingest, OpenContext, Poll, ReaderContext, Source, SourceReader, SplitId, SplitState, Targets};
+use crate::error::{Error, Result};
+use crate::exchange::Waker;
+use crate::observe::{Counter, Gauge, RECORDS_IN, WATERMARK_MS};
+use crate::record::{Element, Rejected};
+use crate::time::{EventTime, WatermarkGenerator, WatermarkStrategy, millis};
+use std::sync::Arc;
+
+/// One split being read.
+struct Reading {
+    state: SplitState,
+    generator: Option<Box<dyn WatermarkGenerator>>,
+    /// Monotonic milliseconds of the last row, for the idle timeout.
+    active_ms: i64,
+    idle: bool,
+}
+
+/// What one step of a source did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SourceStep {
+    /// Rows left.
+    Rows,
+    /// Nothing to read now.
+    Empty,
+    /// The outside is away, for this reason; the reader tries on.
+    Waiting(String),
+}
+
+/// The head of a source task. Driven by the runtime's task.
+pub struct SourceTask {
+    source: Arc<dyn Source>,
+    reader: Box<dyn SourceReader>,
+    ingest: Box<dyn Ingest>,
+    watermarks: Option<WatermarkStrategy>,
+    context: OpenContext,
+    splits: Vec<Reading>,
+    emitted: EventTime,
+    said_idle: bool,
+    said_end: bool,
+    /// All splits the job knows, so that a share can be worked out anew when one is added.
+    rejected: Vec<Rejected>,
+    records_in: Counter,
+    watermark_ms: Gauge,
+}
+
+impl SourceTask {
+    /// Opens the reader; nothing is read before [`assign`](Self::assign).
+    ///
+    /// # Errors
+    /// Of the source.
+    pub fn open(
+        source: Arc<dyn Source>,
+        ingest: Box<dyn Ingest>,
+        watermarks: Option<WatermarkStrategy>,
+        context: OpenContext,
+        waker: Waker,
+        batch_rows: usize,
+    ) -> Result<Self> {
+        let reader = source.reader(ReaderContext { open: context.clone(), waker, batch_rows })?;
+        let (name, index) = (context.operator.as_str(), context.index);
+        Ok(SourceTask {
+            reader,
+            ingest,
+            watermarks,
+            splits: Vec::new(),
+            emitted: EventTime::MIN,
+            said_idle: false,
+            said_end: false,
+            rejected: Vec::new(),
+            records_in: context.metrics.counter(RECORDS_IN, name, index),
+            watermark_ms: context.metrics.gauge(WATERMARK_MS, name, index),
+            source,
+            context,
+        })
+    }
+
+    /// Takes this task's share of `all` splits that it does not read yet. Shares go by position in the sorted list, so every
+    /// task must be given the same list.
+    ///
+    /// # Errors
+    /// A position that is gone, a topic that was made again.
+    pub fn assign(&mut self, all: &[SplitState], now_ms: i64) -> Result<()> {
+        let mut sorted: Vec<&SplitState> = all.iter().collect();
+        sorted.sort_by(|a, b| a.split.id.cmp(&b.split.id));
+        let parallelism = self.context.parallelism as usize;
+        let mine: Vec<SplitState> = sorted
+            .into_iter()
+            .enumerate()
+            .filter(|(i, s)| i % parallelism == self.context.index as usize && !self.reads(&s.split.id))
+            .map(|(_, s)| s.clone())
+            .collect();
+        self.take(mine, now_ms)
+    }
+
+    /// Takes splits found while running. `first` is how many splits the job had before, so that shares go on evenly.
+    ///
+    /// # Errors
+    /// As [`assign`](Self::assign).
+    pub fn add(&mut self, found: &[SplitState], first: usize, now_ms: i64) -> Result<()> {
+        let parallelism = self.context.parallelism as usize;
+        let mine = found
+            .iter()
+            .enumerate()
+            .filter(|(i, s)| (first + i) % parallelism == self.context.index as usize && !self.reads(&s.split.id))
+            .map(|(_, s)| s.clone())
+            .collect();
+        self.take(mine, now_ms)
+    }
+
+    fn reads(&self, id: &SplitId) -> bool {
+        self.splits.iter().any(|r| r.state.split.id == *id)
+    }
+
+    fn take(&mut self, mine: Vec<SplitState>, now_ms: i64) -> Result<()> {
+        if mine.is_empty() {
+            return Ok(());
+        }
+        let open: Vec<SplitState> = mine.iter().filter(|s| !s.ended).cloned().collect();
+        self.reader.assign(&open).map_err(|e| self.place(e))?;
+        for state in mine {
+            let generator = self.watermarks.as_ref().map(WatermarkStrategy::generator);
+            self.splits.push(Reading { state, generator, active_ms: now_ms, idle: false });
+        }
+        self.said_idle = false;
+        Ok(())
+    }
+
+    /// What the checkpoint keeps.
+    pub fn states(&self) -> Vec<SplitState> {
+        self.splits.iter().map(|r| r.state.clone()).collect()
+    }
+
+    /// The checkpoint that named these positions is complete.
+    pub fn committed(&mut self, positions: &[(SplitId, i64)]) {
+        self.reader.committed(positions);
+    }
+
+    /// The highest watermark that has left.
+    pub fn watermark(&self) -> EventTime {
+        self.emitted
+    }
+
+    /// Every split has been read to its end (and the source is bounded).
+    pub fn has_ended(&self) -> bool {
+        self.said_end
+    }
+
+    /// Whether the source ends by itself.
+    pub fn is_bounded(&self) -> bool {
+        self.source.is_bounded()
+    }
+
+    /// Reads one batch and sends it down.
+    ///
+    /// # Errors
+    /// Of the reader or of an operator below.
+    pub fn step(&mut self, now_ms: i64, targets: &mut Targets) -> Result<SourceStep> {
+        if self.said_end {
+            return Ok(SourceStep::Empty);
+        }
+        let polled = self.reader.poll().map_err(|e| self.place(e))?;
+        let step = match polled {
+            Poll::Batch { split, batch, next } => {
+                self.rows(&split, batch, next, now_ms, targets)?;
+                SourceStep::Rows
+            }
+            Poll::Ended { split } => {
+                if let Some(reading) = self.splits.iter_mut().find(|r| r.state.split.id == split) {
+                    reading.state.ended = true;
+                }
+                SourceStep::Rows
+            }
+            Poll::Empty => SourceStep::Empty,
+            Poll::Waiting(why) => SourceStep::Waiting(why),
+        };
+        self.advance(now_ms, targets)?;
+        Ok(step)
+    }
+
+    fn rows(&mut self, split: &SplitId, batch: crate::record::BatchBox, next: i64, now_ms: i64, targets: &mut Targets) -> Result<()> {
+        let Some(at) = self.splits.iter().position(|r| r.state.split.id == *split) else {
+            return Err(self.place(Error::restart(format!("the reader gave rows of {split}, which it was not assigned"))));
+        };
+        let read = batch.len() as u64;
+        let rows = self.ingest.ingest(batch, &mut self.rejected).map_err(|e| self.place(e))?;
+        self.records_in.add(read);
+        let reading = &mut self.splits[at];
+        if let Some(generator) = &mut reading.generator {
+            generator.observe(rows.times());
+            reading.state.watermark = reading.state.watermark.max(generator.watermark());
+        }
+        reading.active_ms = now_ms;
+        reading.idle = false;
+        let mut out = targets.output();
+        for r in std::mem::take(&mut self.rejected) {
+            out.reject(r.origin, EventTime(r.time), r.error)?;
+        }
+        out.emit(rows)?;
+        // Only now: had something below failed, the rows would have to be read again.
+        self.splits[at].state.position = next;
+        Ok(())
+    }
+
+    /// Sends what has changed: watermark, idleness, end.
+    fn advance(&mut self, now_ms: i64, targets: &mut Targets) -> Result<()> {
+        if let Some(timeout) = self.watermarks.as_ref().and_then(WatermarkStrategy::idle_timeout) {
+            for r in self.splits.iter_mut().filter(|r| !r.state.ended) {
+                r.idle = now_ms - r.active_ms >= millis(timeout);
+            }
+        }
+        let ended = !self.splits.is_empty() && self.splits.iter().all(|r| r.state.ended);
+        let nothing_to_read = self.splits.is_empty() || ended;
+        if nothing_to_read && self.source.is_bounded() {
+            self.said_end = true;
+            self.emit_watermark(EventTime::MAX, targets)?;
+            return targets.broadcast(|| Element::End);
+        }
+        let active = self.splits.iter().filter(|r| !r.state.ended && !r.idle);
+        match active.map(Self::split_watermark).min() {
+            Some(low) if low > self.emitted => {
+                self.said_idle = false;
+                self.emit_watermark(low, targets)
+            }
+            Some(_) => {
+                if self.said_idle && self.emitted > EventTime::MIN {
+                    // Rows again after idleness: downstream counts this task's watermark once more.
+                    self.said_idle = false;
+                    return self.emit_watermark(self.emitted, targets);
+                }
+                Ok(())
+            }
+            None if !self.said_idle => {
+                self.said_idle = true;
+                targets.broadcast(|| Element::Idle)
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// A table's split counts as far as it must be read before its stream may pass: nowhere, then everywhere.
+    fn split_watermark(reading: &Reading) -> EventTime {
+        match reading.state.split.bootstrap_end {
+            Some(end) if reading.state.position >= end => EventTime::MAX,
+            Some(_) => EventTime::MIN,
+            None => reading.state.watermark,
+        }
+    }
+
+    fn emit_watermark(&mut self, time: EventTime, targets: &mut Targets) -> Result<()> {
+        self.emitted = time;
+        self.watermark_ms.set(time.0);
+        targets.broadcast(|| Element::Watermark(time))
+    }
+
+    fn place(&self, e: Error) -> Error {
+        e.at(format!("source {}/{}", self.context.operator, self.context.index))
+    }
+
+    /// The policy of the source's records.
+    pub fn policy(&self) -> ErrorPolicy {
+        self.context.policy
+    }
+
+    /// What it was opened with.
+    pub fn context(&self) -> &OpenContext {
+        &self.context
+    }
+}

@@ -107,6 +107,8 @@ pub struct PublisherContext {
     pub operator: String,
     /// Which lane.
     pub lane: u32,
+    /// Folder of the staged segments, the writers' [`WriterContext::staging`].
+    pub staging: PathBuf,
     /// The environment.
     pub env: crate::env::Env,
 }

@@ -1,0 +1,49 @@
+# Shared by the scripts of this folder: where the cache lies, and how to find Java and the test broker.
+# Sourced, never run. Everything that a script makes lands in the cache, outside the clone.
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+export WATERWHEEL_CACHE=${WATERWHEEL_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/waterwheel}
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$WATERWHEEL_CACHE/target}
+
+kafka_version=4.2.0
+kafka_home=$WATERWHEEL_CACHE/kafka-$kafka_version
+
+say() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; }
+die() { say "$*"; exit 1; }
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# The feature release of a `java` command ("17" for 17.0.15), or nothing.
+java_release() {
+  "$1" -version 2>&1 | sed -n 's/.*version "\([0-9]*\).*/\1/p' | head -n 1
+}
+
+# Sets `java` to a Java 17 or newer: JAVA_HOME's, the one in PATH, or any installed one; exports JAVA_HOME
+# where the one in PATH is too old, so that Maven and the tests take the same.
+find_java() {
+  local candidate release
+  for candidate in ${JAVA_HOME:+"$JAVA_HOME/bin/java"} java /usr/lib/jvm/*/bin/java; do
+    have "$candidate" || continue
+    release=$(java_release "$candidate")
+    [ "${release:-0}" -ge 17 ] || continue
+    java=$candidate
+    if [ "$candidate" = java ]; then unset JAVA_HOME; else JAVA_HOME=${candidate%/bin/java}; export JAVA_HOME; fi
+    return 0
+  done
+  return 1
+}
+
+kafka_is_here() { [ -e "$kafka_home/complete" ]; }
+
+# Copies the broker's jars into the cache, once. Built beside its place and renamed, so that an
+# interrupted download is never taken for a whole one.
+fetch_kafka() {
+  kafka_is_here && return 0
+  local fresh=$kafka_home.$$
+  say "fetching Apache Kafka $kafka_version for the tests into $kafka_home (about 55 MB)"
+  mkdir -p "$fresh"
+  mvn -B -q -Dstyle.color=never -f "$root/tests/support/kafka/pom.xml" dependency:copy-dependencies -DoutputDirectory="$fresh/lib" \
+    || { rm -rf "$fresh"; die "Kafka could not be fetched with Maven. With a broker of your own: WATERWHEEL_TEST_KAFKA=host:port script/test"; }
+  touch "$fresh/complete"
+  rm -rf "$kafka_home"
+  mv "$fresh" "$kafka_home"
+}

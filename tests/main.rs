@@ -1,0 +1,14 @@
+//! The tests of Waterwheel as a whole: one fault or behaviour per module, against a real Kafka broker and real processes.
+//!
+//! All modules form one binary, because each test binary links RocksDB and librdkafka again. A test that kills or
+//! pauses its broker has `own_broker` in its name: `script/test` leaves it out when the user brings a broker.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests start processes, wait in real time and look at files; nothing here runs inside a task"
+)]
+
+mod broker;
+mod layers;
+mod licences;
+mod support;
+mod tidy;

@@ -1,0 +1,5 @@
+//! What the tests share: a real Kafka broker, the workspace's programs as processes, and a reader of Rust source.
+
+pub(crate) mod cargo;
+pub(crate) mod kafka;
+pub(crate) mod rust_source;

@@ -1,0 +1,555 @@
+//! Accumulators by (slice, key): the table below windows. A slice is a stretch of event time named by its end.
+//!
+//! Slots are shared by all slices; a slice holds pages of cells by slot, so it costs what it holds, and is dropped whole.
+//! A slice that dies before it was ever drained never reaches the store. Lives in memory whole; a restore loads it all.
+//!
+//! Invariant: a key has a slot exactly as long as one slice holds a cell of it (or since the last `resolve`); a cell whose
+//! stamp is the current generation is listed as changed once.
+
+use super::keyspace::{Place, split_time, state_key, table_range, time_bytes};
+use super::value::{Heap, StateValue, check_codec, decode, encode, schema_of};
+use super::{KeyIndex, Table, TableContext, WriteBatch};
+use crate::error::Result;
+use crate::record::{Epoch, Keys};
+use std::collections::BTreeMap;
+use std::ops::{Bound, RangeBounds};
+use twox_hash::XxHash3_64;
+
+const PAGE: usize = 256;
+
+struct Cell<A> {
+    /// Generation of the last change not yet drained; 0 = clean.
+    stamp: u32,
+    value: Option<A>,
+}
+
+type Page<A> = Box<[Cell<A>]>;
+
+struct Slice<A> {
+    pages: Vec<Option<Page<A>>>,
+    used_pages: usize,
+    cells: usize,
+    /// Generation that `changed` belongs to.
+    generation: u32,
+    changed: Vec<u32>,
+    /// Changed before the last freeze, not yet drained (or rewritten since, or gone: the stamp tells).
+    frozen: Vec<u32>,
+    /// The store may hold a part of it.
+    stored: bool,
+}
+
+/// What all slices share.
+struct Shared {
+    name: String,
+    place: Option<Place>,
+    index: KeyIndex,
+    /// By slot: slices that hold a cell of it.
+    holders: Vec<u32>,
+    /// Slots made by the last `resolve`.
+    fresh: Vec<u32>,
+    generation: u32,
+    copied: WriteBatch,
+    /// Deletes of this epoch and of the frozen one; within an epoch they go before its puts.
+    deletes: WriteBatch,
+    frozen_deletes: WriteBatch,
+    order: Order,
+    heap: Heap,
+}
+
+/// Live slots in key order, mended instead of sorted anew.
+#[derive(Default)]
+struct Order {
+    sorted: Vec<u32>,
+    added: Vec<u32>,
+    dead: Vec<bool>,
+    any_dead: bool,
+}
+
+impl Order {
+    fn add(&mut self, slot: u32) {
+        self.added.push(slot);
+    }
+
+    fn remove(&mut self, slot: u32) {
+        if self.dead.len() <= slot as usize {
+            self.dead.resize(slot as usize + 1, false);
+        }
+        self.dead[slot as usize] = true;
+        self.any_dead = true;
+    }
+
+    /// `holders` says which of the added are still there.
+    fn refresh(&mut self, index: &KeyIndex, holders: &[u32]) -> &[u32] {
+        if self.any_dead {
+            self.sorted.retain(|&slot| !self.dead[slot as usize]);
+            self.dead.clear();
+            self.any_dead = false;
+        }
+        if !self.added.is_empty() {
+            self.added.retain(|&slot| holders[slot as usize] > 0);
+            index.sort(&mut self.added);
+            self.added.dedup();
+            let old = std::mem::take(&mut self.sorted);
+            self.sorted.reserve(old.len() + self.added.len());
+            let mut added = self.added.drain(..).peekable();
+            for slot in old {
+                while let Some(next) = added.next_if(|&next| index.compare(next, slot).is_lt()) {
+                    self.sorted.push(next);
+                }
+                self.sorted.push(slot);
+            }
+            self.sorted.extend(added);
+        }
+        &self.sorted
+    }
+}
+
+/// See the [module](self). `A` is an accumulator.
+///
+/// A batch goes: [`resolve`](SliceTable::resolve), then per run of rows of one slice [`slice`](SliceTable::slice) once and
+/// [`SliceCursor::entry`] per row. A firing goes: [`slots_in`](SliceTable::slots_in), then [`get`](SliceTable::get) per slice
+/// and slot (or [`view`](SliceTable::view) once per slice).
+///
+/// Slots are valid until the next `resolve` or `drop_slice`.
+pub struct SliceTable<A> {
+    shared: Shared,
+    slices: BTreeMap<i64, Slice<A>>,
+    /// Slices below are drained of the frozen generation.
+    drained_to: Option<i64>,
+    drained_all: bool,
+    /// Runs of slices dropped in this epoch: first and last end.
+    dropped: Vec<(i64, i64)>,
+    frozen_dropped: Vec<(i64, i64)>,
+}
+
+/// One slice open for writing.
+pub struct SliceCursor<'a, A> {
+    end: i64,
+    slice: &'a mut Slice<A>,
+    shared: &'a mut Shared,
+}
+
+/// One slice open for reading.
+#[derive(Clone, Copy)]
+pub struct SliceView<'a, A> {
+    slice: Option<&'a Slice<A>>,
+}
+
+impl<A: StateValue> SliceTable<A> {
+    /// A table of that name, unique within its operator.
+    pub fn new(name: &str) -> Self {
+        SliceTable {
+            shared: Shared {
+                name: name.to_string(),
+                place: None,
+                index: KeyIndex::new(),
+                holders: Vec::new(),
+                fresh: Vec::new(),
+                generation: 1,
+                copied: WriteBatch::default(),
+                deletes: WriteBatch::default(),
+                frozen_deletes: WriteBatch::default(),
+                order: Order::default(),
+                heap: Heap::new::<A>(),
+            },
+            slices: BTreeMap::new(),
+            drained_to: None,
+            drained_all: true,
+            dropped: Vec::new(),
+            frozen_dropped: Vec::new(),
+        }
+    }
+
+    /// Gives every key of a batch a slot, in row order.
+    pub fn resolve(&mut self, keys: &Keys, slots: &mut Vec<u32>) {
+        let shared = &mut self.shared;
+        // Keys of the last batch whose rows were all too late hold nothing.
+        for slot in shared.fresh.drain(..) {
+            if shared.holders[slot as usize] == 0 && shared.index.is_live(slot) {
+                shared.index.release(slot);
+            }
+        }
+        shared.index.resolve(keys, slots, &mut shared.fresh);
+        shared.holders.resize(shared.index.slots(), 0);
+    }
+
+    /// Opens the slice that ends at `end` for writing, making it if needed.
+    pub fn slice(&mut self, end: i64) -> SliceCursor<'_, A> {
+        let generation = self.shared.generation;
+        let slice = self.slices.entry(end).or_insert_with(|| Slice::new(generation));
+        slice.roll(generation);
+        SliceCursor { end, slice, shared: &mut self.shared }
+    }
+
+    /// Opens a slice for reading; one that is not there reads as empty.
+    pub fn view(&self, end: i64) -> SliceView<'_, A> {
+        SliceView { slice: self.slices.get(&end) }
+    }
+
+    /// The accumulator of a key in a slice.
+    pub fn get(&self, end: i64, slot: u32) -> Option<&A> {
+        self.view(end).get(slot)
+    }
+
+    /// Takes one accumulator out of a slice.
+    pub fn remove(&mut self, end: i64, slot: u32) -> Option<A> {
+        let generation = self.shared.generation;
+        let slice = self.slices.get_mut(&end)?;
+        slice.roll(generation);
+        let cell = slice.pages.get_mut(slot as usize / PAGE)?.as_mut()?.get_mut(slot as usize % PAGE)?;
+        cell.value.as_ref()?;
+        if cell.stamp != 0 && cell.stamp < generation {
+            self.shared.copy(end, slot, cell);
+            slice.stored = true;
+        }
+        cell.stamp = 0;
+        let value = cell.value.take();
+        slice.cells -= 1;
+        if slice.stored {
+            let key = self.shared.full_key(end, slot);
+            self.shared.deletes.delete(key);
+        }
+        if slice.cells == 0 {
+            self.drop_slice(end);
+        }
+        self.shared.unhold(slot);
+        value
+    }
+
+    /// Ends of the slices in a range, ascending.
+    pub fn slices(&self, range: impl RangeBounds<i64>) -> impl DoubleEndedIterator<Item = i64> + '_ {
+        let bounds = (range.start_bound().cloned(), range.end_bound().cloned());
+        let empty = match bounds {
+            (Bound::Included(a) | Bound::Excluded(a), Bound::Included(b) | Bound::Excluded(b)) => {
+                a > b || (a == b && !matches!(bounds, (Bound::Included(_), Bound::Included(_))))
+            }
+            _ => false,
+        };
+        let bounds = if empty { (Bound::Included(i64::MAX), Bound::Excluded(i64::MAX)) } else { bounds };
+        self.slices.range(bounds).map(|(end, _)| *end)
+    }
+
+    /// Slots that hold something in any slice of the range, sorted by key bytes, replacing the content of `slots`.
+    pub fn slots_in(&mut self, range: impl RangeBounds<i64>, slots: &mut Vec<u32>) {
+        slots.clear();
+        let ends: Vec<i64> = self.slices(range).collect();
+        let cells: usize = ends.iter().map(|end| self.slices[end].cells).sum();
+        let live = self.shared.index.len();
+        if cells.saturating_mul(16) < live {
+            // A thin range: sorting what it holds is cheaper than walking every key.
+            for end in &ends {
+                self.slices[end].occupied(|slot, _| slots.push(slot));
+            }
+            slots.sort_unstable();
+            slots.dedup();
+            return self.shared.index.sort(slots);
+        }
+        let mut held = vec![false; self.shared.index.slots()];
+        for end in &ends {
+            self.slices[end].occupied(|slot, _| held[slot as usize] = true);
+        }
+        let sorted = self.shared.order.refresh(&self.shared.index, &self.shared.holders);
+        slots.extend(sorted.iter().copied().filter(|&slot| held[slot as usize]));
+    }
+
+    /// Drops a slice whole; keys that no other slice holds lose their slots.
+    pub fn drop_slice(&mut self, end: i64) {
+        let Some(mut slice) = self.slices.remove(&end) else { return };
+        let shared = &mut self.shared;
+        slice.roll(shared.generation);
+        for slot in std::mem::take(&mut slice.frozen) {
+            let cell = slice.cell(slot);
+            if cell.stamp != 0 && cell.stamp < shared.generation {
+                shared.copy(end, slot, cell);
+                slice.stored = true;
+            }
+        }
+        slice.occupied(|slot, _| shared.unhold(slot));
+        if slice.stored {
+            self.note_dropped(end);
+        }
+    }
+
+    /// Extends the last run of dropped slices when no live slice lies between: one range delete for many slices.
+    fn note_dropped(&mut self, end: i64) {
+        if let Some((_, last)) = self.dropped.last_mut()
+            && *last < end
+            && self.slices.range(*last..end).next().is_none()
+        {
+            *last = end;
+        } else {
+            self.dropped.push((end, end));
+        }
+    }
+
+    /// The key index: bytes, hash and group of a slot.
+    pub fn index(&self) -> &KeyIndex {
+        &self.shared.index
+    }
+
+    /// Live slices.
+    pub fn len(&self) -> usize {
+        self.slices.len()
+    }
+
+    /// No live slice.
+    pub fn is_empty(&self) -> bool {
+        self.slices.is_empty()
+    }
+
+    /// Drains frozen cells of the next undrained slice; returns the entries written.
+    fn drain_slice(&mut self, out: &mut WriteBatch, entries: usize) -> usize {
+        let from = self.drained_to.map_or(Bound::Unbounded, Bound::Included);
+        let Some((&end, slice)) = self.slices.range_mut((from, Bound::Unbounded)).next() else {
+            self.drained_all = true;
+            return 0;
+        };
+        let generation = self.shared.generation;
+        slice.roll(generation);
+        let mut written = 0;
+        while written < entries {
+            let Some(slot) = slice.frozen.pop() else { break };
+            let cell = slice.cell(slot);
+            if cell.stamp == 0 || cell.stamp >= generation {
+                continue; // copied at its next change, or gone
+            }
+            cell.stamp = 0;
+            if let Some(value) = &cell.value {
+                let encoded = encode(value);
+                self.shared.heap.sample(encoded.len());
+                out.put(self.shared.full_key(end, slot), encoded);
+            }
+            slice.stored = true;
+            written += 1;
+        }
+        if slice.frozen.is_empty() {
+            match end.checked_add(1) {
+                Some(next) => self.drained_to = Some(next),
+                None => self.drained_all = true,
+            }
+        }
+        written
+    }
+
+    fn load(&mut self, end: i64, key: &[u8], value: &[u8]) -> Result<()> {
+        let value: A = decode(value)?;
+        let shared = &mut self.shared;
+        let slot = shared.index.resolve_one(key, XxHash3_64::oneshot(key), &mut shared.fresh);
+        shared.holders.resize(shared.index.slots(), 0);
+        let mut cursor = self.slice(end);
+        cursor.put(slot, value);
+        cursor.slice.cell(slot).stamp = 0;
+        cursor.slice.stored = true;
+        Ok(())
+    }
+}
+
+impl<A: StateValue> SliceCursor<'_, A> {
+    /// The accumulator of a key in this slice, made by `create` at first.
+    #[inline]
+    pub fn entry(&mut self, slot: u32, create: impl FnOnce() -> A) -> &mut A {
+        self.cell(slot).get_or_insert_with(create)
+    }
+
+    /// Sets the accumulator of a key in this slice.
+    pub fn put(&mut self, slot: u32, value: A) {
+        *self.cell(slot) = Some(value);
+    }
+
+    /// The accumulator of a key in this slice, unchanged.
+    pub fn get(&self, slot: u32) -> Option<&A> {
+        SliceView { slice: Some(self.slice) }.get(slot)
+    }
+
+    /// A cell about to be given a value.
+    #[inline]
+    fn cell(&mut self, slot: u32) -> &mut Option<A> {
+        let (page, at) = (slot as usize / PAGE, slot as usize % PAGE);
+        let current = match self.slice.pages.get(page) {
+            Some(Some(cells)) => cells[at].stamp == self.shared.generation,
+            _ => false,
+        };
+        if !current {
+            self.touch(slot);
+        }
+        match &mut self.slice.pages[page] {
+            Some(cells) => &mut cells[at].value,
+            None => unreachable!("a touched cell has a page"),
+        }
+    }
+
+    /// The first change of a cell in this generation.
+    #[cold]
+    fn touch(&mut self, slot: u32) {
+        let (slice, shared) = (&mut *self.slice, &mut *self.shared);
+        let page = slot as usize / PAGE;
+        if slice.pages.len() <= page {
+            slice.pages.resize_with(page + 1, || None);
+        }
+        if slice.pages[page].is_none() {
+            slice.used_pages += 1;
+            slice.pages[page] = Some((0..PAGE).map(|_| Cell { stamp: 0, value: None }).collect());
+        }
+        let cell = slice.cell(slot);
+        if cell.value.is_none() {
+            shared.hold(slot);
+            slice.cells += 1;
+        } else if cell.stamp != 0 {
+            shared.copy(self.end, slot, cell);
+            slice.stored = true;
+        }
+        slice.cell(slot).stamp = shared.generation;
+        slice.changed.push(slot);
+    }
+}
+
+impl<'a, A> SliceView<'a, A> {
+    /// The accumulator of a key in this slice.
+    #[inline]
+    pub fn get(&self, slot: u32) -> Option<&'a A> {
+        match self.slice?.pages.get(slot as usize / PAGE)? {
+            Some(cells) => cells[slot as usize % PAGE].value.as_ref(),
+            None => None,
+        }
+    }
+}
+
+impl<A> Slice<A> {
+    fn new(generation: u32) -> Self {
+        Slice { pages: Vec::new(), used_pages: 0, cells: 0, generation, changed: Vec::new(), frozen: Vec::new(), stored: false }
+    }
+
+    /// Catches up with a freeze: what changed before it is frozen now.
+    fn roll(&mut self, generation: u32) {
+        if self.generation != generation {
+            self.frozen.append(&mut self.changed);
+            self.generation = generation;
+        }
+    }
+
+    fn cell(&mut self, slot: u32) -> &mut Cell<A> {
+        match &mut self.pages[slot as usize / PAGE] {
+            Some(cells) => &mut cells[slot as usize % PAGE],
+            None => unreachable!("slot {slot} was written, so it has a page"),
+        }
+    }
+
+    /// Visits cells that hold a value, by slot.
+    fn occupied(&self, mut visit: impl FnMut(u32, &A)) {
+        for (page, cells) in self.pages.iter().enumerate() {
+            for (at, cell) in cells.iter().flat_map(|cells| cells.iter()).enumerate() {
+                if let Some(value) = &cell.value {
+                    visit((page * PAGE + at) as u32, value);
+                }
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn place(&self) -> &Place {
+        self.place.as_ref().unwrap_or_else(|| unreachable!("table {} is used before it was opened", self.name))
+    }
+
+    fn full_key(&self, end: i64, slot: u32) -> Vec<u8> {
+        let place = self.place();
+        let mut scratch = [0; 8];
+        let key = self.index.key_bytes(slot, &mut scratch);
+        let mut full = state_key(self.index.group(slot, place.max_parallelism), place.table, &time_bytes(end));
+        full.extend_from_slice(key);
+        full
+    }
+
+    /// Encodes a frozen cell that is about to change.
+    fn copy<A: StateValue>(&mut self, end: i64, slot: u32, cell: &Cell<A>) {
+        if let Some(value) = &cell.value {
+            let key = self.full_key(end, slot);
+            self.copied.put(key, encode(value));
+        }
+    }
+
+    fn hold(&mut self, slot: u32) {
+        let holders = &mut self.holders[slot as usize];
+        if *holders == 0 {
+            self.order.add(slot);
+        }
+        *holders += 1;
+    }
+
+    fn unhold(&mut self, slot: u32) {
+        let holders = &mut self.holders[slot as usize];
+        *holders -= 1;
+        if *holders == 0 {
+            self.order.remove(slot);
+            self.index.release(slot);
+        }
+    }
+}
+
+impl<A: StateValue> Table for SliceTable<A> {
+    fn name(&self) -> &str {
+        &self.shared.name
+    }
+
+    fn schema(&self) -> String {
+        format!("slice {}", schema_of::<A>())
+    }
+
+    fn open(&mut self, context: &TableContext, restored: bool) -> Result<()> {
+        check_codec::<A>().map_err(|e| e.at(format!("operator {}, table {}", context.operator, self.shared.name)))?;
+        let place = Place::new(context, &self.shared.name);
+        self.shared.place = Some(place.clone());
+        if restored {
+            place.scan(&mut |_, key, value| {
+                let (end, key) = split_time(key)?;
+                self.load(end, key, value)
+            })?;
+            self.shared.fresh.clear();
+        }
+        Ok(())
+    }
+
+    fn freeze(&mut self, _epoch: Epoch) {
+        self.shared.generation += 1;
+        let deletes = std::mem::take(&mut self.shared.deletes);
+        self.shared.frozen_deletes.append(deletes);
+        self.frozen_dropped.append(&mut self.dropped);
+        (self.drained_to, self.drained_all) = (None, false);
+    }
+
+    fn drain(&mut self, out: &mut WriteBatch, entries: usize) -> bool {
+        let shared = &mut self.shared;
+        if !self.frozen_dropped.is_empty() {
+            let place = shared.place().clone();
+            for (first, last) in self.frozen_dropped.drain(..) {
+                for group in place.groups.clone() {
+                    let from = state_key(group, place.table, &time_bytes(first));
+                    let to = match last.checked_add(1) {
+                        Some(next) => state_key(group, place.table, &time_bytes(next)),
+                        None => table_range(group, place.table).1,
+                    };
+                    out.delete_range(from, to);
+                }
+            }
+        }
+        out.append(std::mem::take(&mut shared.frozen_deletes));
+        out.append(std::mem::take(&mut shared.copied));
+        let mut written = 0;
+        while !self.drained_all && written < entries {
+            written += self.drain_slice(out, entries - written);
+        }
+        self.drained_all
+    }
+
+    fn drained(&mut self, _epoch: Epoch) {}
+
+    fn bytes(&self) -> usize {
+        let pages: usize = self.slices.values().map(|slice| slice.used_pages).sum();
+        let cells: usize = self.slices.values().map(|slice| slice.cells).sum();
+        pages * PAGE * size_of::<Cell<A>>() + cells * self.shared.heap.mean() + self.shared.index.bytes()
+    }
+
+    fn evict(&mut self, _target: usize) -> Result<()> {
+        Ok(())
+    }
+}

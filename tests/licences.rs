@@ -31,7 +31,7 @@ fn every_dependency_has_an_accepted_licence() {
     let packages = cargo::metadata()["packages"].as_array().expect("packages");
     assert!(packages.len() > 50, "only {} packages: the check looks in the wrong place", packages.len());
     let built = built_here();
-    let refused: Vec<String> = packages.iter().filter(|package| built.contains(&package["id"])).filter_map(objection).collect();
+    let refused: Vec<String> = packages.iter().filter(|package| built.contains(&&package["id"])).filter_map(objection).collect();
     assert!(refused.is_empty(), "licences that are not accepted:\n{}", refused.join("\n"));
     for (name, ..) in EXCEPTIONS {
         let present = packages.iter().any(|package| package["name"] == *name);

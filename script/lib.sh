@@ -41,8 +41,12 @@ fetch_kafka() {
   local fresh=$kafka_home.$$
   say "fetching Apache Kafka $kafka_version for the tests into $kafka_home (about 55 MB)"
   mkdir -p "$fresh"
-  mvn -B -q -Dstyle.color=never -f "$root/tests/support/kafka/pom.xml" dependency:copy-dependencies -DoutputDirectory="$fresh/lib" \
-    || { rm -rf "$fresh"; die "Kafka could not be fetched with Maven. With a broker of your own: WATERWHEEL_TEST_KAFKA=host:port script/test"; }
+  if ! mvn -B -q -f "$root/tests/support/kafka/pom.xml" dependency:copy-dependencies -DoutputDirectory="$fresh/lib" >"$fresh/maven.log" 2>&1
+  then
+    cat "$fresh/maven.log" >&2
+    rm -rf "$fresh"
+    die "Kafka could not be fetched with Maven. With a broker of your own: WATERWHEEL_TEST_KAFKA=host:port script/test"
+  fi
   touch "$fresh/complete"
   rm -rf "$kafka_home"
   mv "$fresh" "$kafka_home"

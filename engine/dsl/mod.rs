@@ -1,0 +1,21 @@
+//! The typed DSL: streams of Rust types, described by chained calls.
+//!
+//! [`Job`] gives sources; a [`Stream<T>`] is transformed, keyed ([`KeyedStream`]), windowed ([`WindowedStream`]), joined with
+//! a [`Table`], and ends in sinks. A stream is a cheap handle: calling two methods on one stream sends its rows both ways.
+//!
+//! Invariant: nothing here runs. Every call adds a node to the job's logical graph; types say what may follow what, so that a
+//! window without a key, for one, does not compile.
+
+mod durations;
+mod job;
+mod keyed;
+mod sink;
+mod source;
+mod stream;
+
+pub use durations::{OutOfOrder, days, hours, millis, mins, secs};
+pub use job::Job;
+pub use keyed::KeyedStream;
+pub use sink::SinkHandle;
+pub use source::{Decode, DecodeFactory, SourceStream, records};
+pub use stream::Stream;

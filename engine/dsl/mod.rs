@@ -13,6 +13,9 @@ mod sink;
 mod source;
 mod stream;
 
+#[cfg(test)]
+mod tests;
+
 pub use durations::{OutOfOrder, days, hours, millis, mins, secs};
 pub use job::Job;
 pub use keyed::KeyedStream;

@@ -120,7 +120,7 @@ fn a_job_reads_as_it_is_written() {
         job.explain_with(&Anywhere, secs(2)).unwrap().to_string(),
         "\
 cards · exactly-once into cards (visible one checkpoint later: ~2s) · equality class: exact
- 1 source payments  source-payments  1 task    Stream · event time, 5s out of order · bad records to dead letters
+ 1 source payments  source-payments  1 task    Stream · event time, 5s out of order · bad records to topic payments.dead-letter
  2 split            split-1          chained
  3 filter           known            3 tasks
  4 union            union-1          1 task

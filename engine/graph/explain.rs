@@ -133,7 +133,7 @@ impl<'a> Drawn<'a> {
             chain: chain.head.to_string(),
             tasks: chain.parallelism,
             glue: node.note.glue,
-            detail: details(self.graph, index, &planned.kind),
+            detail: self.details(index, &planned.kind),
             state: node.note.state.iter().map(|s| format!("{}, {}", s.what, s.bound)).collect(),
             inputs: inputs.collect(),
         }
@@ -147,6 +147,42 @@ impl<'a> Drawn<'a> {
         edge.map_or("chained", |e| routing_name(e.routing))
     }
 
+    fn details(&self, index: NodeIndex, kind: &NodeKind) -> Vec<String> {
+        let node = self.graph.node(index);
+        let mut out = Vec::new();
+        match kind {
+            NodeKind::Source(s) => {
+                out.push(s.source.describe());
+                out.push(s.watermarks.as_ref().map_or("no watermark before the end".into(), |w| {
+                    let idle = w.idle_timeout().map_or(String::new(), |d| format!(", splits idle after {}", human_duration(d)));
+                    format!("event time, {}{idle}", w.describe())
+                }));
+                out.extend(s.max_ahead_ms.map(|ms| format!("held back {} ahead", human_duration(Duration::from_millis(ms.max(0) as u64)))));
+                out.extend(self.bad_records(index));
+            }
+            NodeKind::Sink(s) => out.push(s.sink.describe()),
+            NodeKind::Operator(_) => {}
+        }
+        let said = node.subject.is_none() && node.name.is_none();
+        if !node.note.detail.is_empty() && !said {
+            out.push(node.note.detail.clone());
+        }
+        out
+    }
+
+    fn bad_records(&self, source: NodeIndex) -> Option<String> {
+        match self.graph.origin(source)?.policy {
+            ErrorPolicy::Fail => None,
+            ErrorPolicy::Drop => Some("bad records are dropped".into()),
+            ErrorPolicy::DeadLetter => {
+                let id = format!("{}.dead-letter-sink", self.ids[source]);
+                let sink = self.plan.chains.iter().flat_map(|c| &c.nodes).find(|n| n.id.as_str() == id)?;
+                let NodeKind::Sink(sink) = &sink.kind else { return None };
+                Some(format!("bad records to {}", sink.sink.describe()))
+            }
+        }
+    }
+
     fn promises(&self, interval: Duration) -> Vec<Promise> {
         let nodes = self.graph.nodes().iter().enumerate();
         let sinks = nodes.filter_map(|(i, node)| match &self.find(i).1.kind {
@@ -155,33 +191,6 @@ impl<'a> Drawn<'a> {
         });
         sinks.map(|(into, guarantee)| promise(into, guarantee, interval)).collect()
     }
-}
-
-fn details(graph: &LogicalGraph, index: NodeIndex, kind: &NodeKind) -> Vec<String> {
-    let node = graph.node(index);
-    let mut out = Vec::new();
-    match kind {
-        NodeKind::Source(s) => {
-            out.push(s.source.describe());
-            out.push(s.watermarks.as_ref().map_or("no watermark before the end".into(), |w| {
-                let idle = w.idle_timeout().map_or(String::new(), |d| format!(", splits idle after {}", human_duration(d)));
-                format!("event time, {}{idle}", w.describe())
-            }));
-            out.extend(s.max_ahead_ms.map(|ms| format!("held back {} ahead", human_duration(Duration::from_millis(ms.max(0) as u64)))));
-            out.extend(match graph.origin(index).map(|s| s.policy) {
-                Some(ErrorPolicy::Drop) => Some("bad records are dropped".into()),
-                Some(ErrorPolicy::DeadLetter) => Some("bad records to dead letters".to_string()),
-                _ => None,
-            });
-        }
-        NodeKind::Sink(s) => out.push(s.sink.describe()),
-        NodeKind::Operator(_) => {}
-    }
-    let said = node.subject.is_none() && node.name.is_none();
-    if !node.note.detail.is_empty() && !said {
-        out.push(node.note.detail.clone());
-    }
-    out
 }
 
 fn class_of(graph: &LogicalGraph) -> (EqualityClass, Vec<String>) {

@@ -286,7 +286,7 @@ fn explain_says_what_it_does_and_promises() {
         explained.to_string(),
         "\
 fraud · exactly-once into alerts (visible one checkpoint later: ~1s) · equality class: time-dependent (late rows)
- 1 source payments        source-payments  2 tasks   topic payments · event time, 5s out of order · bad records to dead letters
+ 1 source payments        source-payments  2 tasks   topic payments · event time, 5s out of order · bad records to topic bad
  2 map                    map-1            chained
  3 window sliding 5m/10s  window-1*        2 tasks   state: 31 slices a key, bounded by the watermark
  4 sink alerts            sink-alerts      chained   topic alerts

@@ -3,6 +3,7 @@
 //! Layers look down only: `time`, `record`, `env`, `observe` below; then `state` and `exchange`; then `operators`,
 //! `windowing`, `graph`, `dsl` and `checkpoint`, `runtime`, `testing`. `ARCHITECTURE.md` walks a record through them.
 
+pub mod checkpoint;
 pub mod dsl;
 pub mod env;
 pub mod error;

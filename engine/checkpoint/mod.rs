@@ -40,7 +40,7 @@ mod coordinator;
 mod entry;
 mod event;
 mod lanes;
-mod layout;
+pub mod layout;
 mod lock;
 mod log;
 mod manifest;
@@ -52,20 +52,17 @@ mod seal;
 mod storage;
 mod upload;
 
-#[cfg(test)]
-mod tests;
-
 pub use coordinator::Coordinator;
 pub use entry::{CheckpointRef, Fork, JobHistory, LogEntry, Pinned, Published, Start};
 pub use event::{Action, Event, Settings, TaskRole};
 pub use lanes::{LaneWork, LaneWorker};
 pub use layout::{load_manifest, state_file_name, store_manifest};
 pub use lock::JobLock;
-pub use log::{JobLog, LogError};
+pub use log::{JobLog, LogError, LogWatch};
 pub use manifest::{
     LaneId, Manifest, OperatorSnapshot, PlanOperator, PlanSummary, SinkLanes, SinkSegment, SnapshotFile, TableSchema, TaskSnapshot,
 };
-pub use recovery::{Begin, BeginOptions, begin};
+pub use recovery::{Begin, BeginOptions, From, OpenSavepoint, begin};
 pub use restore::{Restore, RestoreTarget, RestoredTask};
 pub use retention::{Retention, sweep};
 pub use storage::{CheckpointStorage, LocalStorage};

@@ -78,6 +78,7 @@ pub(super) struct Place {
     pub(super) groups: Range<KeyGroup>,
     pub(super) max_parallelism: u16,
     pub(super) table: u32,
+    pub(super) operator: String,
     pub(super) label: String,
 }
 
@@ -88,6 +89,7 @@ impl Place {
             groups: context.groups.clone(),
             max_parallelism: context.max_parallelism,
             table: table_id(&context.operator, name),
+            operator: context.operator.clone(),
             label: format!("operator {}, table {name}", context.operator),
         }
     }
@@ -96,9 +98,7 @@ impl Place {
     pub(super) fn scan(&self, visit: &mut dyn FnMut(KeyGroup, &[u8], &[u8]) -> Result<()>) -> Result<()> {
         for group in self.groups.clone() {
             let (from, to) = table_range(group, self.table);
-            self.store
-                .scan(&from, &to, &mut |key, value| visit(group, &key[PREFIX..], value))
-                .map_err(|e| e.at(self.label.clone()))?;
+            self.store.scan(&from, &to, &mut |key, value| visit(group, &key[PREFIX..], value)).map_err(|e| e.at(self.label.clone()))?;
         }
         Ok(())
     }
@@ -134,11 +134,11 @@ impl Mark {
         self.frozen = self.current;
     }
 
-    pub(super) fn drain(&mut self, place: &Place, operator: &str, out: &mut WriteBatch) {
+    pub(super) fn drain(&mut self, place: &Place, out: &mut WriteBatch) {
         if self.stored == self.frozen {
             return;
         }
-        let table = table_id(operator, &self.name);
+        let table = table_id(&place.operator, &self.name);
         for group in place.groups.clone() {
             out.put(state_key(group, table, &[]), time_bytes(self.frozen).to_vec());
         }
@@ -146,8 +146,8 @@ impl Mark {
     }
 
     /// Every old task had the same mark at the barrier; the smallest is the safe one should they differ.
-    pub(super) fn restore(&mut self, place: &Place, operator: &str) -> Result<()> {
-        let table = table_id(operator, &self.name);
+    pub(super) fn restore(&mut self, place: &Place) -> Result<()> {
+        let table = table_id(&place.operator, &self.name);
         let keys: Vec<_> = place.groups.clone().map(|group| state_key(group, table, &[])).collect();
         let mut least = None;
         for value in place.store.multi_get(&keys)?.into_iter().flatten() {

@@ -18,6 +18,27 @@
 //! Keys in a store: key group (u16 BE) | table id (u32 BE) | key. A table id is the frozen hash of `operator id / table
 //! name`, so a table is found again whatever the order of operators; rescale copies key-group ranges.
 
+mod append;
+mod index;
+mod keyspace;
+mod memory;
+mod ordered;
+mod point;
+mod rocks;
+mod schema;
+mod slice;
+mod value;
+
+pub use append::AppendTable;
+pub use index::KeyIndex;
+pub use keyspace::{state_key, table_id};
+pub use memory::{MemoryStore, MemoryStores};
+pub use ordered::{Due, OrderedTable};
+pub use point::PointTable;
+pub use rocks::{RocksSettings, RocksStores};
+pub use slice::{SliceCursor, SliceTable, SliceView};
+pub use value::{StateValue, check_schema, schema_of};
+
 use crate::error::Result;
 use crate::record::{Epoch, KeyGroup};
 use std::ops::Range;
@@ -73,6 +94,15 @@ impl WriteBatch {
         self.bytes += from.len() + to.len();
         self.writes.push(Write::DeleteRange { from, to });
     }
+    /// Adds the changes of another batch after these.
+    pub fn append(&mut self, other: WriteBatch) {
+        self.bytes += other.bytes;
+        if self.writes.is_empty() {
+            self.writes = other.writes;
+        } else {
+            self.writes.extend(other.writes);
+        }
+    }
     /// Nothing in it.
     pub fn is_empty(&self) -> bool {
         self.writes.is_empty()
@@ -123,6 +153,9 @@ pub trait StateStore: Send + Sync {
     /// # Errors
     /// Of the disk.
     fn checkpoint(&self, dir: &Path) -> Result<Vec<StateFile>>;
+    /// Values of `table` whose first 8 bytes are below `before` are over: they may be dropped whenever that is cheap. Until
+    /// then they may be read; a table with a time to live checks each value that it reads.
+    fn expire(&self, _table: u32, _before: [u8; 8]) {}
 }
 
 /// Makes and opens stores: RocksDB, or the ordered map.
@@ -161,7 +194,8 @@ pub trait Table: Send {
     /// # Errors
     /// Of the store, or a value that does not decode.
     fn open(&mut self, context: &TableContext, restored: bool) -> Result<()>;
-    /// The epoch ends: O(1).
+    /// The epoch ends: O(1). Comes after the epoch before was drained to the end and [`drained`](Table::drained), or was given
+    /// up: then its changes go with this one, and whatever `drain` has put out so far is still written first.
     fn freeze(&mut self, epoch: Epoch);
     /// Encodes up to `entries` frozen entries; `true` when none is left.
     fn drain(&mut self, out: &mut WriteBatch, entries: usize) -> bool;

@@ -120,6 +120,8 @@ pub struct SliceTable<A> {
     /// Runs of slices dropped in this epoch: first and last end.
     dropped: Vec<(i64, i64)>,
     frozen_dropped: Vec<(i64, i64)>,
+    /// Left over from an epoch that was never drained.
+    backlog: WriteBatch,
 }
 
 /// One slice open for writing.
@@ -157,6 +159,7 @@ impl<A: StateValue> SliceTable<A> {
             drained_all: true,
             dropped: Vec::new(),
             frozen_dropped: Vec::new(),
+            backlog: WriteBatch::default(),
         }
     }
 
@@ -329,6 +332,24 @@ impl<A: StateValue> SliceTable<A> {
             }
         }
         written
+    }
+
+    /// Writes the frozen deletes, then what was copied since the freeze.
+    fn write_pending(&mut self, out: &mut WriteBatch) {
+        if let Some(place) = &self.shared.place {
+            for (first, last) in self.frozen_dropped.drain(..) {
+                for group in place.groups.clone() {
+                    let from = state_key(group, place.table, &time_bytes(first));
+                    let to = match last.checked_add(1) {
+                        Some(next) => state_key(group, place.table, &time_bytes(next)),
+                        None => table_range(group, place.table).1,
+                    };
+                    out.delete_range(from, to);
+                }
+            }
+        }
+        out.append(std::mem::take(&mut self.shared.frozen_deletes));
+        out.append(std::mem::take(&mut self.shared.copied));
     }
 
     fn load(&mut self, end: i64, key: &[u8], value: &[u8]) -> Result<()> {
@@ -510,30 +531,21 @@ impl<A: StateValue> Table for SliceTable<A> {
     }
 
     fn freeze(&mut self, _epoch: Epoch) {
+        if !self.drained_all {
+            // The epoch before was given up: what it still had to write stays in front of this one's.
+            let mut backlog = std::mem::take(&mut self.backlog);
+            self.write_pending(&mut backlog);
+            self.backlog = backlog;
+        }
         self.shared.generation += 1;
-        let deletes = std::mem::take(&mut self.shared.deletes);
-        self.shared.frozen_deletes.append(deletes);
-        self.frozen_dropped.append(&mut self.dropped);
+        std::mem::swap(&mut self.shared.deletes, &mut self.shared.frozen_deletes);
+        std::mem::swap(&mut self.dropped, &mut self.frozen_dropped);
         (self.drained_to, self.drained_all) = (None, false);
     }
 
     fn drain(&mut self, out: &mut WriteBatch, entries: usize) -> bool {
-        let shared = &mut self.shared;
-        if !self.frozen_dropped.is_empty() {
-            let place = shared.place().clone();
-            for (first, last) in self.frozen_dropped.drain(..) {
-                for group in place.groups.clone() {
-                    let from = state_key(group, place.table, &time_bytes(first));
-                    let to = match last.checked_add(1) {
-                        Some(next) => state_key(group, place.table, &time_bytes(next)),
-                        None => table_range(group, place.table).1,
-                    };
-                    out.delete_range(from, to);
-                }
-            }
-        }
-        out.append(std::mem::take(&mut shared.frozen_deletes));
-        out.append(std::mem::take(&mut shared.copied));
+        out.append(std::mem::take(&mut self.backlog));
+        self.write_pending(out);
         let mut written = 0;
         while !self.drained_all && written < entries {
             written += self.drain_slice(out, entries - written);

@@ -1,0 +1,545 @@
+//! One value per key: what value, list, map, reducing and aggregating state rest on.
+//!
+//! Hot entries live in an array over slots; cold ones in the store only. `resolve` makes a whole batch resident, with one
+//! read of the store for all that is missing there; after it everything is array access.
+//!
+//! Time to live, where asked for, counts from the last [`touch`](PointTable::touch) in event time. An entry is visible while
+//! `last + ttl > watermark`, whether it is in memory, on disk or restored. In memory it is dropped by
+//! [`expire`](PointTable::expire); on disk the store drops it when it next compacts ([`StateStore::expire`]).
+//!
+//! Invariant: what is in memory is the truth; a key whose newest value has not reached the store is in memory.
+//!
+//! [`StateStore::expire`]: super::StateStore::expire
+
+use super::keyspace::{Mark, Place, split_time, state_key, time_bytes};
+use super::value::{Heap, StateValue, check_codec, decode, encode_after, schema_of};
+use super::{KeyIndex, Table, TableContext, WriteBatch};
+use crate::error::Result;
+use crate::record::{Epoch, Keys};
+use crate::time::EventTime;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+
+/// Last-update time of an entry that was never touched: it does not expire.
+const UNTOUCHED: i64 = i64::MAX;
+
+/// Encoded bytes that an eviction writes at a time.
+const EVICT_WRITE: usize = 1 << 20;
+
+struct Cell<V> {
+    /// Generation of the last change not yet drained; 0 = clean.
+    stamp: u32,
+    /// Used since the clock hand passed.
+    used: bool,
+    /// The store may hold a value of this key.
+    stored: bool,
+    /// Its delete was drained and is not known to be in the store yet.
+    awaiting: bool,
+    value: Option<V>,
+}
+
+impl<V> Cell<V> {
+    const EMPTY: Cell<V> = Cell { stamp: 0, used: false, stored: false, awaiting: false, value: None };
+
+    fn is_idle(&self) -> bool {
+        self.value.is_none() && self.stamp == 0 && !self.awaiting
+    }
+}
+
+/// Event-time expiry of a table.
+struct Ttl {
+    ms: i64,
+    /// Last update by slot.
+    times: Vec<i64>,
+    /// At most one entry of a slot counts: the one whose time is in `queued`. It is never later than the last update.
+    queue: BinaryHeap<Reverse<(i64, u32)>>,
+    queued: Vec<i64>,
+    watermark: Mark,
+}
+
+impl Ttl {
+    fn is_over(&self, time: i64) -> bool {
+        time != UNTOUCHED && time.saturating_add(self.ms) <= self.watermark.get()
+    }
+
+    fn enqueue(&mut self, slot: u32) {
+        let time = self.times[slot as usize];
+        if time != UNTOUCHED && self.queued[slot as usize] > time {
+            self.queued[slot as usize] = time;
+            self.queue.push(Reverse((time, slot)));
+        }
+    }
+
+    fn forget(&mut self, slot: u32) {
+        self.times[slot as usize] = UNTOUCHED;
+        self.queued[slot as usize] = UNTOUCHED;
+    }
+}
+
+/// See the [module](self).
+///
+/// Slots are valid until the next `resolve`, `expire`, `evict` or `drained` of this table.
+///
+/// ```
+/// # use std::sync::Arc;
+/// use waterwheel_engine::state::{MemoryStore, PointTable, Table, TableContext};
+/// use waterwheel_engine::record::Keys;
+/// # let store = Arc::new(MemoryStore::default());
+/// # let context = TableContext { operator: "count".into(), store, groups: 0..128, max_parallelism: 128 };
+/// let mut counts = PointTable::<u64>::new("counts");
+/// counts.open(&context, false)?;
+/// let mut slots = Vec::new();
+/// counts.resolve(&Keys::encode(["a", "b", "a"].map(String::from).into_iter()), &mut slots)?;
+/// for &slot in &slots {
+///     *counts.get_mut(slot).get_or_insert(0) += 1;
+/// }
+/// assert_eq!(counts.get(slots[0]), Some(&2));
+/// # waterwheel_engine::error::Result::Ok(())
+/// ```
+pub struct PointTable<V> {
+    name: String,
+    place: Option<Place>,
+    index: KeyIndex,
+    cells: Vec<Cell<V>>,
+    ttl: Option<Ttl>,
+    generation: u32,
+    changed: Vec<u32>,
+    frozen: Vec<u32>,
+    copied: WriteBatch,
+    /// Slots that may hold nothing: looked at by the next `resolve`.
+    fresh: Vec<u32>,
+    /// Slots whose delete awaits `drained` of its epoch.
+    awaiting: Vec<(Epoch, u32)>,
+    /// The last one frozen.
+    epoch: Epoch,
+    /// The store may hold keys that memory does not.
+    spilled: bool,
+    hand: usize,
+    heap: Heap,
+    writes: usize,
+}
+
+impl<V: StateValue> PointTable<V> {
+    /// A table of that name, unique within its operator.
+    pub fn new(name: &str) -> Self {
+        PointTable {
+            name: name.to_string(),
+            place: None,
+            index: KeyIndex::new(),
+            cells: Vec::new(),
+            ttl: None,
+            generation: 1,
+            changed: Vec::new(),
+            frozen: Vec::new(),
+            copied: WriteBatch::default(),
+            fresh: Vec::new(),
+            awaiting: Vec::new(),
+            epoch: 0,
+            spilled: false,
+            hand: 0,
+            heap: Heap::new::<V>(),
+            writes: 0,
+        }
+    }
+
+    /// Entries expire `ttl_ms` of event time after their last touch.
+    #[must_use]
+    pub fn with_ttl(mut self, ttl_ms: i64) -> Self {
+        self.ttl =
+            Some(Ttl { ms: ttl_ms, times: Vec::new(), queue: BinaryHeap::new(), queued: Vec::new(), watermark: Mark::new(&self.name) });
+        self
+    }
+
+    /// Makes every key of a batch resident and gives its slot, in row order, replacing the content of `slots`.
+    ///
+    /// # Errors
+    /// Of the store, or a stored value that does not decode.
+    pub fn resolve(&mut self, keys: &Keys, slots: &mut Vec<u32>) -> Result<()> {
+        self.sweep();
+        self.index.resolve(keys, slots, &mut self.fresh);
+        self.grow();
+        if self.spilled {
+            for &slot in slots.iter() {
+                self.cells[slot as usize].used = true;
+            }
+            self.load()?;
+        }
+        Ok(())
+    }
+
+    /// The value of a resident key.
+    #[inline]
+    pub fn get(&self, slot: u32) -> Option<&V> {
+        if let Some(ttl) = &self.ttl
+            && ttl.is_over(ttl.times[slot as usize])
+        {
+            return None;
+        }
+        self.cells[slot as usize].value.as_ref()
+    }
+
+    /// The value of a resident key for writing; counts as changed. `None` removes.
+    #[inline]
+    pub fn get_mut(&mut self, slot: u32) -> &mut Option<V> {
+        if self.cells[slot as usize].stamp != self.generation {
+            self.mark(slot);
+        }
+        let cell = &mut self.cells[slot as usize];
+        if let Some(ttl) = &mut self.ttl
+            && (cell.value.is_none() || ttl.is_over(ttl.times[slot as usize]))
+        {
+            ttl.forget(slot);
+            cell.value = None;
+        }
+        cell.used = true;
+        &mut cell.value
+    }
+
+    /// Changes the value of a resident key.
+    pub fn update<R>(&mut self, slot: u32, change: impl FnOnce(&mut Option<V>) -> R) -> R {
+        change(self.get_mut(slot))
+    }
+
+    /// Sets the value of a resident key.
+    pub fn insert(&mut self, slot: u32, value: V) -> Option<V> {
+        self.get_mut(slot).replace(value)
+    }
+
+    /// Removes the value of a resident key.
+    pub fn remove(&mut self, slot: u32) -> Option<V> {
+        self.get(slot)?;
+        let value = self.get_mut(slot).take();
+        self.discard(slot);
+        value
+    }
+
+    /// Notes that the value of a resident key was used at `time`; the latest of all touches counts. Without a value or a time
+    /// to live it does nothing; an entry that was never touched does not expire.
+    pub fn touch(&mut self, slot: u32, time: EventTime) {
+        let Some(ttl) = &self.ttl else { return };
+        let last = ttl.times[slot as usize];
+        let time = time.0.min(UNTOUCHED - 1);
+        if self.get(slot).is_none() || (last != UNTOUCHED && last >= time) {
+            return;
+        }
+        if self.cells[slot as usize].stamp != self.generation {
+            // First, because a frozen entry is copied with its old time.
+            self.mark(slot);
+        }
+        if let Some(ttl) = &mut self.ttl {
+            ttl.times[slot as usize] = time;
+            ttl.enqueue(slot);
+        }
+    }
+
+    /// Drops entries whose last touch lies the time to live or longer before the watermark; returns how many were in memory.
+    pub fn expire(&mut self, watermark: EventTime) -> u64 {
+        let Some(ttl) = &mut self.ttl else { return 0 };
+        ttl.watermark.raise(watermark.0);
+        let mut over = Vec::new();
+        while let Some(&Reverse((time, slot))) = ttl.queue.peek() {
+            if !ttl.is_over(time) {
+                break;
+            }
+            ttl.queue.pop();
+            if ttl.queued[slot as usize] != time {
+                continue; // of a former entry of this slot
+            }
+            ttl.queued[slot as usize] = UNTOUCHED;
+            if ttl.is_over(ttl.times[slot as usize]) {
+                over.push(slot);
+            } else {
+                ttl.enqueue(slot);
+            }
+        }
+        let mut dropped = 0;
+        for slot in over {
+            dropped += u64::from(self.cells[slot as usize].value.is_some());
+            // Takes the value, because it is over.
+            self.get_mut(slot);
+            self.discard(slot);
+        }
+        self.sweep();
+        dropped
+    }
+
+    /// Visits every entry, in memory or not, by key bytes. For inspection and tests: it holds all of it at once.
+    ///
+    /// # Errors
+    /// Of the store, or a stored value that does not decode.
+    pub fn for_each(&self, mut visit: impl FnMut(&[u8], &V)) -> Result<()> {
+        let mut stored = BTreeMap::new();
+        if self.spilled {
+            self.place().scan(&mut |_, key, bytes| {
+                let (time, value) = self.decode(bytes)?;
+                if !self.ttl.as_ref().is_some_and(|ttl| ttl.is_over(time)) {
+                    stored.insert(key.to_vec(), value);
+                }
+                Ok(())
+            })?;
+        }
+        let mut slots: Vec<u32> = self.index.live_slots().collect();
+        self.index.sort(&mut slots);
+        let mut scratch = [0; 8];
+        for &slot in &slots {
+            stored.remove(self.index.key_bytes(slot, &mut scratch));
+        }
+        let mut stored = stored.into_iter().peekable();
+        for slot in slots {
+            let key = self.index.key_bytes(slot, &mut scratch);
+            while let Some((key, value)) = stored.next_if(|(stored, _)| &stored[..] < key) {
+                visit(&key, &value);
+            }
+            if let Some(value) = self.get(slot) {
+                visit(key, value);
+            }
+        }
+        stored.for_each(|(key, value)| visit(&key, &value));
+        Ok(())
+    }
+
+    /// The key index: bytes, hash and group of a slot.
+    pub fn index(&self) -> &KeyIndex {
+        &self.index
+    }
+
+    fn place(&self) -> &Place {
+        self.place.as_ref().unwrap_or_else(|| unreachable!("table {} is used before it was opened", self.name))
+    }
+
+    fn grow(&mut self) {
+        let slots = self.index.slots();
+        self.cells.resize_with(slots, || Cell::EMPTY);
+        if let Some(ttl) = &mut self.ttl {
+            ttl.times.resize(slots, UNTOUCHED);
+            ttl.queued.resize(slots, UNTOUCHED);
+        }
+    }
+
+    /// Releases slots that turned out to hold nothing.
+    fn sweep(&mut self) {
+        for slot in std::mem::take(&mut self.fresh) {
+            if self.index.is_live(slot) && self.cells[slot as usize].is_idle() {
+                self.release(slot);
+            }
+        }
+    }
+
+    fn release(&mut self, slot: u32) {
+        self.index.release(slot);
+        self.cells[slot as usize] = Cell::EMPTY;
+        if let Some(ttl) = &mut self.ttl {
+            ttl.forget(slot);
+        }
+    }
+
+    /// Reads what the store holds of the fresh slots.
+    fn load(&mut self) -> Result<()> {
+        if self.fresh.is_empty() {
+            return Ok(());
+        }
+        let keys: Vec<Vec<u8>> = self.fresh.iter().map(|&slot| self.full_key(slot)).collect();
+        let found = self.place().store.multi_get(&keys).map_err(|e| e.at(self.place().label.clone()))?;
+        for (i, bytes) in found.into_iter().enumerate() {
+            let (Some(bytes), slot) = (bytes, self.fresh[i]) else { continue };
+            let (time, value) = self.decode(&bytes)?;
+            self.heap.sample(bytes.len());
+            let cell = &mut self.cells[slot as usize];
+            (cell.value, cell.stored, cell.used) = (Some(value), true, true);
+            if let Some(ttl) = &mut self.ttl {
+                // One that is over stays hidden, and goes with the next `expire`.
+                ttl.times[slot as usize] = time;
+                ttl.enqueue(slot);
+            }
+        }
+        Ok(())
+    }
+
+    fn full_key(&self, slot: u32) -> Vec<u8> {
+        let (place, mut scratch) = (self.place(), [0; 8]);
+        state_key(self.index.group(slot, place.max_parallelism), place.table, self.index.key_bytes(slot, &mut scratch))
+    }
+
+    fn decode(&self, bytes: &[u8]) -> Result<(i64, V)> {
+        let read = || match self.ttl {
+            Some(_) => split_time(bytes).and_then(|(time, rest)| Ok((time, decode(rest)?))),
+            None => Ok((UNTOUCHED, decode(bytes)?)),
+        };
+        read().map_err(|e| e.at(self.place().label.clone()))
+    }
+
+    /// The first change of an entry in this generation.
+    #[cold]
+    fn mark(&mut self, slot: u32) {
+        if self.cells[slot as usize].stamp != 0 {
+            let mut copied = std::mem::take(&mut self.copied);
+            self.write(slot, &mut copied);
+            self.copied = copied;
+        }
+        self.cells[slot as usize].stamp = self.generation;
+        // Entries that come and go within an epoch would otherwise be listed again and again.
+        if self.changed.len() > 2 * self.cells.len() + 1024 {
+            self.changed.sort_unstable();
+            self.changed.dedup();
+        }
+        self.changed.push(slot);
+        self.writes += 1;
+        if self.writes.is_multiple_of(256)
+            && let Some(value) = &self.cells[slot as usize].value
+        {
+            self.heap.sample(encode_after(value, &[]).len());
+        }
+    }
+
+    /// Encodes the present state of an entry; it is clean afterwards.
+    fn write(&mut self, slot: u32, out: &mut WriteBatch) {
+        let key = self.full_key(slot);
+        let cell = &mut self.cells[slot as usize];
+        cell.stamp = 0;
+        match &cell.value {
+            Some(value) => {
+                let bytes = match &self.ttl {
+                    Some(ttl) => encode_after(value, &time_bytes(ttl.times[slot as usize])),
+                    None => encode_after(value, &[]),
+                };
+                self.heap.sample(bytes.len());
+                cell.stored = true;
+                out.put(key, bytes);
+            }
+            None if cell.stored => {
+                (cell.stored, cell.awaiting) = (false, true);
+                self.awaiting.push((self.epoch, slot));
+                out.delete(key);
+            }
+            None => self.fresh.push(slot),
+        }
+    }
+
+    /// A removed entry that never reached the store leaves no trace.
+    fn discard(&mut self, slot: u32) {
+        let cell = &mut self.cells[slot as usize];
+        if !cell.stored {
+            cell.stamp = 0;
+            self.fresh.push(slot);
+        }
+    }
+
+    /// Keys removed up to `epoch` may be forgotten.
+    fn deletes_are_stored(&mut self, epoch: Epoch) {
+        let (cells, fresh) = (&mut self.cells, &mut self.fresh);
+        self.awaiting.retain(|&(at, slot)| {
+            if at <= epoch {
+                cells[slot as usize].awaiting = false;
+                fresh.push(slot);
+            }
+            at > epoch
+        });
+        self.sweep();
+    }
+
+    /// Estimated bytes of one entry.
+    fn entry_bytes(&self) -> usize {
+        let ttl = if self.ttl.is_some() { 2 * 8 + 16 } else { 0 };
+        size_of::<Cell<V>>() + size_of::<u32>() + ttl + self.heap.mean()
+    }
+}
+
+impl<V: StateValue> Table for PointTable<V> {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn schema(&self) -> String {
+        format!("point{} {}", if self.ttl.is_some() { " ttl" } else { "" }, schema_of::<V>())
+    }
+
+    fn open(&mut self, context: &TableContext, restored: bool) -> Result<()> {
+        check_codec::<V>().map_err(|e| e.at(format!("operator {}, table {}", context.operator, self.name)))?;
+        let place = Place::new(context, &self.name);
+        self.spilled = restored;
+        if restored && let Some(ttl) = &mut self.ttl {
+            ttl.watermark.restore(&place)?;
+        }
+        self.place = Some(place);
+        Ok(())
+    }
+
+    fn freeze(&mut self, epoch: Epoch) {
+        self.generation += 1;
+        self.epoch = epoch;
+        if self.frozen.is_empty() {
+            std::mem::swap(&mut self.frozen, &mut self.changed);
+        } else {
+            self.frozen.append(&mut self.changed);
+        }
+        if let Some(ttl) = &mut self.ttl {
+            ttl.watermark.freeze();
+        }
+    }
+
+    fn drain(&mut self, out: &mut WriteBatch, entries: usize) -> bool {
+        out.append(std::mem::take(&mut self.copied));
+        if let (Some(ttl), Some(place)) = (&mut self.ttl, &self.place) {
+            ttl.watermark.drain(place, out);
+        }
+        let mut written = 0;
+        while written < entries {
+            let Some(slot) = self.frozen.pop() else { return true };
+            let stamp = self.cells[slot as usize].stamp;
+            if stamp != 0 && stamp < self.generation {
+                self.write(slot, out);
+                written += 1;
+            }
+        }
+        self.frozen.is_empty()
+    }
+
+    fn drained(&mut self, epoch: Epoch) {
+        self.deletes_are_stored(epoch);
+        // As of the freeze, so that no checkpoint loses what was still visible at its barrier.
+        if let (Some(ttl), Some(place)) = (&self.ttl, &self.place)
+            && let Some(last_over) = ttl.watermark.frozen().checked_sub(ttl.ms)
+        {
+            place.store.expire(place.table, time_bytes(last_over.saturating_add(1)));
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        self.index.bytes() + self.index.len() * self.entry_bytes()
+    }
+
+    fn evict(&mut self, target: usize) -> Result<()> {
+        let store = self.place().store.clone();
+        let (mut freed, mut batch) = (0, WriteBatch::default());
+        let each = self.entry_bytes() + self.index.bytes() / self.index.len().max(1);
+        // Two rounds: the first may only take the second chances away.
+        for _ in 0..2 * self.cells.len() {
+            if freed >= target {
+                break;
+            }
+            self.hand = (self.hand + 1) % self.cells.len();
+            let slot = self.hand as u32;
+            let cell = &mut self.cells[self.hand];
+            if !self.index.is_live(slot) || cell.awaiting || std::mem::take(&mut cell.used) {
+                continue;
+            }
+            if cell.stamp != 0 {
+                self.write(slot, &mut batch);
+            }
+            if self.cells[self.hand].awaiting {
+                continue; // its delete must be in the store before the key is forgotten
+            }
+            self.spilled = true;
+            self.release(slot);
+            freed += each;
+            if batch.bytes >= EVICT_WRITE {
+                store.write(std::mem::take(&mut batch))?;
+            }
+        }
+        if !batch.is_empty() {
+            store.write(batch)?;
+        }
+        self.deletes_are_stored(Epoch::MAX);
+        Ok(())
+    }
+}

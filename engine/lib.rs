@@ -12,5 +12,6 @@ pub mod graph;
 pub mod observe;
 pub mod operators;
 pub mod record;
+pub mod runtime;
 pub mod state;
 pub mod time;

@@ -1,0 +1,340 @@
+//! From "the process runs" to "tasks may run": one attempt, ready to be stepped.
+//!
+//! Order, and why: the log is claimed and the lanes settled (`checkpoint::begin`) before anything is restored, so that no other
+//! attempt can complete or publish anything any more; leftovers are swept after that and before any task writes; splits of a
+//! new source are pinned in the log before the first read.
+//!
+//! Invariant: on an error nothing runs yet, and the next attempt begins from the same metadata.
+
+use super::assemble::{Assembled, Attempt, assemble, folder};
+use super::chores::{Chores, Tools, backoff};
+use super::driver::{Discovery, Driver, TaskHandle, fresh_split};
+use super::job::JobRunner;
+use super::task::Restored;
+use super::{Events, status::Phase};
+use crate::checkpoint::{
+    Begin, BeginOptions, CheckpointStorage, Coordinator, JobLog, LaneId, LaneWorker, LocalStorage, LogEntry, PlanOperator, PlanSummary,
+    Restore, RestoreTarget, Retention, SinkLanes, TableSchema, TaskRole, Uploads, JOB_FOLDERS, begin, savepoint, sweep,
+};
+use crate::error::{Error, Kind, Result};
+use crate::exchange::Waker;
+use crate::graph::{Chain, NodeKind, PhysicalPlan, SourceSpec};
+use crate::observe::Metrics;
+use crate::operators::{OpenContext, PublisherContext, SplitState};
+use crate::record::{OperatorId, TaskId, key_groups_of};
+use crate::state::StateStore;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// An attempt that has recovered: tasks to be put on workers, and the driver around them.
+pub(crate) struct Execution {
+    pub(crate) tasks: Vec<Assembled>,
+    pub(crate) driver: Driver,
+    /// Working files; removed when the attempt is over.
+    pub(crate) work: PathBuf,
+}
+
+/// Recovers. `pause` waits out transient trouble (on the real machine it sleeps), `wakers` are the workers', `wake` the driver's.
+pub(crate) fn recover(job: &JobRunner, wakers: &[Waker], wake: &Waker, pause: &mut dyn FnMut(Duration) -> Result<()>) -> Result<Execution> {
+    let env = &job.env;
+    let started = env.clock.monotonic();
+    job.status.update(|s| s.phase = Phase::Recovering);
+    let plan = (job.plan)()?;
+    check_plan(&plan)?;
+    let folder = job.folder(&plan.job);
+    let attempt = env.fresh_id();
+    let local = LocalStorage::open(env, &folder, &JOB_FOLDERS)?;
+    local.clear_temporaries()?;
+    let storage: Arc<dyn CheckpointStorage> = Arc::new(local);
+    let mut log = retry(job, "reading the job log", pause, || JobLog::open(env, storage.clone(), &attempt))?;
+    let mut lanes = open_lanes(job, &plan, &folder, pause)?;
+    let options = begin_options(job, &plan);
+    let open = |path: &str| -> Result<Arc<dyn CheckpointStorage>> {
+        if !env.files.exists(Path::new(path)) {
+            return Err(Error::fatal(format!("there is no savepoint folder {path}")).help("name the folder that savepoint create made"));
+        }
+        Ok(Arc::new(LocalStorage::open(env, Path::new(path), &savepoint::FOLDERS)?))
+    };
+    let Begin { history, restore } = retry(job, "taking the job over", pause, || begin(&mut log, &storage, &mut lanes, &options, &open))?;
+    let retention = sweep(&*storage, &history).unwrap_or_else(|e| {
+        tracing::warn!(error = %e, "leftover files are not removed at this start");
+        Retention::default()
+    });
+    let work = folder.join("work");
+    if env.files.exists(&work) {
+        env.files.remove_dir_all(&work)?;
+    }
+    env.files.create_dir_all(&work)?;
+    let summary = summarize(job, &plan)?;
+    let restored = match &restore {
+        None => Restore::default(),
+        Some((manifest, from)) => {
+            job.status.update(|s| s.resumed_from = Some(manifest.epoch));
+            let drop_state: BTreeSet<OperatorId> = job.settings.drop_state.iter().map(|id| OperatorId::new(id.as_str())).collect();
+            let of_any_job = job.settings.from.is_some();
+            let target = RestoreTarget { job: &plan.job, max_parallelism: plan.max_parallelism, operators: &summary.operators, drop_state: &drop_state, of_any_job };
+            let dir = work.join("restore");
+            retry(job, "restoring state", pause, || Restore::prepare(env, &**from, manifest, target, &dir))?
+        }
+    };
+    let (splits, discoveries) = find_splits(job, &plan, &restored, &mut log, pause)?;
+    let events = Events::new(wake.clone());
+    let shared = Attempt {
+        env: env.clone(),
+        metrics: job.metrics.clone(),
+        storage: storage.clone(),
+        events: events.clone(),
+        id: attempt.clone(),
+        work: work.clone(),
+        staging: folder.join("staging"),
+        channel_bytes: job.settings.channel_bytes,
+        batch_rows: job.settings.batch_rows,
+        memory_budget: job.settings.memory_per_task,
+    };
+    let from_own_folder = restore.as_ref().is_some_and(|(_, from)| Arc::ptr_eq(from, &storage));
+    let tasks = assemble(&plan, &shared, wakers, &mut |id, chain| {
+        restore_task(job, &restored, &splits, &work, &attempt, from_own_folder, plan.max_parallelism, id, chain)
+    })?;
+    let roles = tasks.iter().map(|t| TaskRole { task: t.task.id().clone(), source: t.is_source }).collect();
+    let coordinator = Coordinator::new(job.settings.checkpoint.clone(), summary, roles, history, env.clock.monotonic());
+    let watch = log.watch();
+    let tools = Tools {
+        env: env.clone(),
+        storage,
+        log: Mutex::new(log),
+        lanes: lanes.into_iter().map(|l| (l.id().clone(), Mutex::new(l))).collect(),
+        owner: Box::new(move || Ok(watch.still_ours()?)),
+        staging: folder.join("staging"),
+        work: work.clone(),
+        retention: Mutex::new(retention),
+        stored: Mutex::default(),
+    };
+    let chores = Chores::new(Arc::new(tools), wake.clone(), job.settings.transient_deadline);
+    job.control.attach(wake.clone());
+    let handles: BTreeMap<TaskId, TaskHandle> = tasks
+        .iter()
+        .map(|t| (t.task.id().clone(), TaskHandle { mailbox: t.mailbox.clone(), is_source: t.is_source }))
+        .collect();
+    job.status.update(|s| {
+        s.tasks = handles.len();
+        s.waiting.clear();
+    });
+    let driver = Driver {
+        env: env.clone(),
+        status: job.status.clone(),
+        coordinator,
+        chores,
+        tasks: handles,
+        events,
+        control: job.control.clone(),
+        discoveries,
+        positions: BTreeMap::new(),
+        running: 0,
+        started,
+        last_error: None,
+    };
+    Ok(Execution { tasks, driver, work })
+}
+
+/// Tries until it works, waiting visibly between tries while the outside is away.
+fn retry<T>(job: &JobRunner, what: &str, pause: &mut dyn FnMut(Duration) -> Result<()>, mut op: impl FnMut() -> Result<T>) -> Result<T> {
+    let since = job.env.clock.monotonic();
+    let mut failures = 0;
+    loop {
+        match op() {
+            Err(e) if e.kind() == Kind::Transient => {
+                if job.settings.transient_deadline.is_some_and(|d| job.env.clock.monotonic().saturating_sub(since) > d) {
+                    return Err(Error::fatal(format!("{what} kept failing: {e}")).help("mend the cause and run again"));
+                }
+                failures += 1;
+                job.status.update(|s| drop(s.waiting.insert(what.to_string(), e.to_string())));
+                if failures == 1 {
+                    tracing::warn!(error = %e, "{what}: waiting for the outside");
+                }
+                pause(backoff(failures))?;
+            }
+            result => {
+                job.status.update(|s| drop(s.waiting.remove(what)));
+                return result;
+            }
+        }
+    }
+}
+
+fn check_plan(plan: &PhysicalPlan) -> Result<()> {
+    for chain in &plan.chains {
+        if chain.parallelism == 0 || chain.parallelism > u32::from(plan.max_parallelism) {
+            return Err(Error::fatal(format!("parallelism {} of {} is not between 1 and {}", chain.parallelism, chain.head, plan.max_parallelism))
+                .help("set --parallelism lower, or max_parallelism of a new job higher"));
+        }
+    }
+    Ok(())
+}
+
+fn nodes(plan: &PhysicalPlan) -> impl Iterator<Item = (&Chain, &crate::graph::PlanNode)> {
+    plan.chains.iter().flat_map(|c| c.nodes.iter().map(move |n| (c, n)))
+}
+
+fn sink_lanes(plan: &PhysicalPlan) -> Vec<SinkLanes> {
+    let lanes = nodes(plan).filter_map(|(_, n)| match &n.kind {
+        NodeKind::Sink(spec) => Some(SinkLanes { sink: n.id.clone(), lanes: spec.sink.lanes() }),
+        _ => None,
+    });
+    lanes.filter(|l| l.lanes > 0).collect()
+}
+
+fn begin_options(job: &JobRunner, plan: &PhysicalPlan) -> BeginOptions {
+    use crate::checkpoint::From;
+    let from = match &job.settings.from {
+        Some(path) => From::Savepoint(path.clone()),
+        None if job.settings.fresh => From::Fresh,
+        None => From::Newest,
+    };
+    BeginOptions {
+        job: plan.job.clone(),
+        parallelism: plan.chains.iter().map(|c| c.parallelism).max().unwrap_or(1),
+        max_parallelism: plan.max_parallelism,
+        lanes: sink_lanes(plan),
+        lineage: job.lineage.clone(),
+        from,
+        accept_duplicates: job.settings.accept_duplicates,
+    }
+}
+
+fn open_lanes(job: &JobRunner, plan: &PhysicalPlan, folder: &Path, pause: &mut dyn FnMut(Duration) -> Result<()>) -> Result<Vec<LaneWorker>> {
+    let mut workers = Vec::new();
+    for (_, node) in nodes(plan) {
+        let NodeKind::Sink(spec) = &node.kind else { continue };
+        retry(job, "checking sinks", pause, || spec.sink.check()).map_err(|e| e.at(format!("sink {}", node.id)))?;
+        for lane in 0..spec.sink.lanes() {
+            let context = PublisherContext {
+                job: plan.job.clone(),
+                operator: node.id.as_str().to_string(),
+                lane,
+                env: job.env.clone(),
+                staging: folder.join("staging"),
+            };
+            let publisher = retry(job, "opening lanes", pause, || spec.sink.lane(context.clone()))?;
+            workers.push(LaneWorker::new(LaneId { sink: node.id.clone(), lane }, publisher, job.settings.publish_bytes));
+        }
+    }
+    Ok(workers)
+}
+
+/// Ids, parallelism and tables of every operator. Tables are known once an operator is open, so one of each is opened here
+/// for a moment; its metrics go nowhere.
+fn summarize(job: &JobRunner, plan: &PhysicalPlan) -> Result<PlanSummary> {
+    let mut operators = Vec::new();
+    for (chain, node) in nodes(plan) {
+        let mut tables = Vec::new();
+        if let NodeKind::Operator(make) = &node.kind {
+            let mut probe = make();
+            let context = OpenContext {
+                operator: node.id.clone(),
+                index: 0,
+                parallelism: chain.parallelism,
+                max_parallelism: plan.max_parallelism,
+                groups: key_groups_of(0, chain.parallelism, plan.max_parallelism),
+                policy: node.policy,
+                env: job.env.clone(),
+                metrics: Metrics::default(),
+            };
+            probe.open(&context)?;
+            tables = probe.tables().iter().map(|t| TableSchema { name: t.name().to_string(), schema: t.schema() }).collect();
+            probe.close();
+        }
+        operators.push(PlanOperator { id: node.id.clone(), parallelism: chain.parallelism, tables });
+    }
+    Ok(PlanSummary { fingerprint: plan.fingerprint.clone(), operators })
+}
+
+type Splits = BTreeMap<OperatorId, Vec<SplitState>>;
+
+/// Where every source goes on: at the checkpoint's positions; else at the pinned start; else at its first start, which is
+/// pinned now. Splits that nobody knew begin at their beginning.
+fn find_splits(
+    job: &JobRunner, plan: &PhysicalPlan, restored: &Restore, log: &mut JobLog, pause: &mut dyn FnMut(Duration) -> Result<()>,
+) -> Result<(Splits, Vec<Discovery>)> {
+    let mut all = Splits::new();
+    let mut discoveries = Vec::new();
+    for (_, node) in nodes(plan) {
+        let NodeKind::Source(SourceSpec { source, .. }) = &node.kind else { continue };
+        let place = |e: Error| e.at(format!("source {}", node.id));
+        let mut states = restored.splits(&node.id);
+        let pinned = log.history().and_then(|h| h.pinned(&node.id)).map(<[_]>::to_vec).unwrap_or_default();
+        let is_new = states.is_empty() && pinned.is_empty();
+        let now = retry(job, "looking for splits", pause, || source.splits(is_new)).map_err(place)?;
+        if is_new {
+            let entry = LogEntry::SplitsPinned { source: node.id.clone(), splits: now.clone() };
+            retry(job, "pinning splits", pause, || Ok(log.append(&entry)?))?;
+        }
+        for split in pinned.into_iter().chain(now) {
+            if !states.iter().any(|s| s.split.id == split.id) {
+                states.push(fresh_split(split));
+            }
+        }
+        states.sort_by(|a, b| a.split.id.cmp(&b.split.id));
+        if let Some(ms) = source.discovery_ms() {
+            let every = Duration::from_millis(ms);
+            let next = job.env.clock.monotonic() + every;
+            let known = states.iter().map(|s| s.split.id.clone()).collect();
+            discoveries.push(Discovery { source: node.id.clone(), spec: source.clone(), every, next, known });
+        }
+        all.insert(node.id.clone(), states);
+    }
+    Ok((all, discoveries))
+}
+
+#[expect(clippy::too_many_arguments, reason = "the one place where a task's past comes together")]
+fn restore_task(
+    job: &JobRunner, restored: &Restore, splits: &Splits, work: &Path, attempt: &str, from_own_folder: bool, max_parallelism: u16,
+    id: &TaskId, chain: &Chain,
+) -> Result<(Restored, Arc<Mutex<Uploads>>)> {
+    let groups = key_groups_of(id.index, chain.parallelism, max_parallelism);
+    let operators: Vec<OperatorId> = chain.nodes.iter().map(|n| n.id.clone()).collect();
+    let old = restored.snapshots(&operators, &groups);
+    let dir = work.join(folder(id)).join("store");
+    let snapshots: Vec<_> = old.iter().map(|t| t.snapshot()).collect();
+    // Kept only by chains with tables; an empty store costs little, but a RocksDB per stateless task would.
+    let has_operators = chain.nodes.iter().any(|n| matches!(n.kind, NodeKind::Operator(_)));
+    let store: Option<Arc<dyn StateStore>> = match (has_operators, snapshots.is_empty()) {
+        (false, _) => None,
+        (true, true) if !chain_has_tables(job, chain, max_parallelism)? => None,
+        (true, true) => Some(job.stores.create(&dir)?),
+        (true, false) => Some(job.stores.restore(&dir, &snapshots, groups.clone())?),
+    };
+    let in_place = match &old[..] {
+        [one] if from_own_folder && one.groups == groups => &one.files[..],
+        _ => &[],
+    };
+    let uploads = Arc::new(Mutex::new(Uploads::new(attempt, id.clone(), in_place)));
+    let blobs = operators.iter().map(|o| (o.clone(), restored.blobs(o))).filter(|(_, b)| !b.is_empty()).collect();
+    let splits = splits.get(&id.head).cloned().unwrap_or_default();
+    Ok((Restored { has_state: !snapshots.is_empty(), store, blobs, splits }, uploads))
+}
+
+fn chain_has_tables(job: &JobRunner, chain: &Chain, max_parallelism: u16) -> Result<bool> {
+    for node in &chain.nodes {
+        if let NodeKind::Operator(make) = &node.kind {
+            let mut probe = make();
+            probe.open(&OpenContext {
+                operator: node.id.clone(),
+                index: 0,
+                parallelism: chain.parallelism,
+                max_parallelism,
+                groups: key_groups_of(0, chain.parallelism, max_parallelism),
+                policy: node.policy,
+                env: job.env.clone(),
+                metrics: Metrics::default(),
+            })?;
+            let has = !probe.tables().is_empty();
+            probe.close();
+            if has {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}

@@ -1,0 +1,255 @@
+//! A task's snapshot on its way from the barrier to the acknowledgement.
+//!
+//! Steps: frozen entries are encoded a bounded number at a time on the task's thread and written to the store in chunks in the
+//! background; sinks finish staging meanwhile; when all is written, the store's checkpoint is taken and files that are not in
+//! the checkpoint storage yet are uploaded, also in the background; then the snapshot is complete.
+//!
+//! Invariant: nothing newer than the barrier is in the snapshot: tables are not evicted while one is outstanding.
+
+use super::task::schemas;
+use crate::checkpoint::{CheckpointStorage, OperatorSnapshot, SinkSegment, SnapshotFile, TaskSnapshot, Uploads};
+use crate::env::Env;
+use crate::error::{Error, Result};
+use crate::exchange::Waker;
+use crate::operators::{Node, SplitState};
+use crate::record::{Barrier, KeyGroup, OperatorId, TaskId};
+use crate::state::{StateStore, WriteBatch};
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Encoded state goes to the background in chunks of this size.
+const CHUNK_BYTES: usize = 4 << 20;
+
+/// What snapshots of one task need.
+pub(crate) struct SnapshotContext {
+    pub(crate) env: Env,
+    pub(crate) task: TaskId,
+    pub(crate) groups: Range<KeyGroup>,
+    pub(crate) store: Option<Arc<dyn StateStore>>,
+    pub(crate) storage: Arc<dyn CheckpointStorage>,
+    /// Folder for store checkpoints before upload.
+    pub(crate) work: PathBuf,
+    /// What the storage holds already; used by the task's background jobs, which run one at a time.
+    pub(crate) uploads: Arc<Mutex<Uploads>>,
+    pub(crate) waker: Waker,
+}
+
+type Reply = Arc<Mutex<Option<Result<Vec<SnapshotFile>>>>>;
+
+/// How far a snapshot is.
+pub(crate) enum Progress {
+    /// Did something, more to do.
+    Working,
+    /// Waits for the background.
+    Waiting,
+    /// Complete.
+    Complete(TaskSnapshot),
+}
+
+/// One outstanding snapshot.
+pub(crate) struct Snapshot {
+    barrier: Barrier,
+    finished: bool,
+    operators: Vec<OperatorSnapshot>,
+    segments: Vec<SinkSegment>,
+    unprepared: Vec<OperatorId>,
+    has_tables: bool,
+    drained: bool,
+    writes: WriteBatch,
+    failed: Arc<Mutex<Option<Error>>>,
+    reply: Option<Reply>,
+    files: Option<Vec<SnapshotFile>>,
+}
+
+impl Snapshot {
+    pub(crate) fn new(barrier: Barrier, finished: bool) -> Self {
+        Snapshot {
+            barrier,
+            finished,
+            operators: Vec::new(),
+            segments: Vec::new(),
+            unprepared: Vec::new(),
+            has_tables: false,
+            drained: false,
+            writes: WriteBatch::default(),
+            failed: Arc::default(),
+            reply: None,
+            files: None,
+        }
+    }
+
+    pub(crate) fn barrier(&self) -> Barrier {
+        self.barrier
+    }
+
+    /// The barrier is at this operator: freeze its tables, take its blob.
+    pub(crate) fn freeze(&mut self, node: &mut Node) {
+        let id = node.context.operator.clone();
+        let mut tables = node.operator.tables();
+        tables.iter_mut().for_each(|t| t.freeze(self.barrier.epoch));
+        self.has_tables |= !tables.is_empty();
+        let schemas = schemas(&tables);
+        drop(tables);
+        self.operators.push(OperatorSnapshot { id: id.clone(), blob: node.operator.save(), splits: Vec::new(), tables: schemas });
+        self.unprepared.push(id);
+    }
+
+    /// The splits of the task's source.
+    pub(crate) fn source(&mut self, id: OperatorId, splits: Vec<SplitState>) {
+        self.operators.push(OperatorSnapshot { id, blob: Vec::new(), splits, tables: Vec::new() });
+    }
+
+    /// A bounded amount of work.
+    pub(crate) fn advance(
+        &mut self,
+        context: &SnapshotContext,
+        nodes: &mut dyn FnMut(&mut dyn FnMut(&mut Node) -> Result<()>) -> Result<()>,
+        entries: usize,
+    ) -> Result<Progress> {
+        if let Some(e) = lock(&self.failed).take() {
+            return Err(e);
+        }
+        self.prepared(nodes)?;
+        if !self.drained {
+            self.drain(context, nodes, entries)?;
+            return Ok(Progress::Working);
+        }
+        if let Some(reply) = &self.reply {
+            let Some(result) = lock(reply).take() else { return Ok(Progress::Waiting) };
+            self.files = Some(result?);
+            self.reply = None;
+            let epoch = self.barrier.epoch;
+            nodes(&mut |node| {
+                node.operator.tables().iter_mut().for_each(|t| t.drained(epoch));
+                Ok(())
+            })?;
+        }
+        if self.files.is_none() || !self.unprepared.is_empty() {
+            return Ok(Progress::Waiting);
+        }
+        Ok(Progress::Complete(TaskSnapshot {
+            task: context.task.clone(),
+            groups: context.groups.clone(),
+            files: self.files.take().unwrap_or_default(),
+            operators: std::mem::take(&mut self.operators),
+            segments: std::mem::take(&mut self.segments),
+            finished: self.finished,
+        }))
+    }
+
+    fn prepared(&mut self, nodes: &mut dyn FnMut(&mut dyn FnMut(&mut Node) -> Result<()>) -> Result<()>) -> Result<()> {
+        if self.unprepared.is_empty() {
+            return Ok(());
+        }
+        let (unprepared, segments) = (&mut self.unprepared, &mut self.segments);
+        nodes(&mut |node| {
+            let id = node.context.operator.clone();
+            if !unprepared.contains(&id) {
+                return Ok(());
+            }
+            if let Some(done) = node.operator.prepared().map_err(|e| e.at(format!("operator {id}")))? {
+                segments.extend(done.into_iter().map(|segment| SinkSegment { sink: id.clone(), segment }));
+                unprepared.retain(|u| *u != id);
+            }
+            Ok(())
+        })
+    }
+
+    fn drain(
+        &mut self,
+        context: &SnapshotContext,
+        nodes: &mut dyn FnMut(&mut dyn FnMut(&mut Node) -> Result<()>) -> Result<()>,
+        entries: usize,
+    ) -> Result<()> {
+        let (mut all, writes) = (true, &mut self.writes);
+        nodes(&mut |node| {
+            for table in node.operator.tables() {
+                all &= table.drain(writes, entries);
+            }
+            Ok(())
+        })?;
+        self.drained = all;
+        if self.writes.bytes >= CHUNK_BYTES || (all && !self.writes.is_empty()) {
+            self.write_chunk(context);
+        }
+        if all {
+            self.store_checkpoint(context);
+        }
+        Ok(())
+    }
+
+    fn write_chunk(&mut self, context: &SnapshotContext) {
+        let Some(store) = context.store.clone() else { return };
+        let writes = std::mem::take(&mut self.writes);
+        let failed = self.failed.clone();
+        context.env.background.run(
+            &lane(&context.task),
+            Box::new(move || {
+                if let Err(e) = store.write(writes) {
+                    lock(&failed).get_or_insert(e);
+                }
+            }),
+        );
+    }
+
+    /// After the last chunk, in order on the same lane.
+    fn store_checkpoint(&mut self, context: &SnapshotContext) {
+        let Some(store) = context.store.clone().filter(|_| self.has_tables) else {
+            self.files = Some(Vec::new());
+            return;
+        };
+        let reply: Reply = Arc::default();
+        self.reply = Some(reply.clone());
+        let failed = self.failed.clone();
+        let epoch = self.barrier.epoch;
+        let upload = Upload {
+            env: context.env.clone(),
+            storage: context.storage.clone(),
+            dir: context.work.join(format!("chk-{epoch}")),
+            epoch,
+            uploads: context.uploads.clone(),
+        };
+        let waker = context.waker.clone();
+        context.env.background.run(
+            &lane(&context.task),
+            Box::new(move || {
+                let result = match lock(&failed).take() {
+                    Some(e) => Err(e),
+                    None => upload.run(&*store),
+                };
+                *lock(&reply) = Some(result);
+                waker();
+            }),
+        );
+    }
+}
+
+struct Upload {
+    env: Env,
+    storage: Arc<dyn CheckpointStorage>,
+    dir: PathBuf,
+    epoch: u64,
+    uploads: Arc<Mutex<Uploads>>,
+}
+
+impl Upload {
+    fn run(&self, store: &dyn StateStore) -> Result<Vec<SnapshotFile>> {
+        if self.env.files.exists(&self.dir) {
+            self.env.files.remove_dir_all(&self.dir)?;
+        }
+        let files = store.checkpoint(&self.dir)?;
+        let uploaded = lock(&self.uploads).upload(&*self.storage, self.epoch, &self.dir, &files);
+        // What the storage holds is durable; the local copy has served. A leftover folder only costs space.
+        let _ = self.env.files.remove_dir_all(&self.dir);
+        uploaded
+    }
+}
+
+fn lane(task: &TaskId) -> String {
+    format!("state {task}")
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -14,4 +14,6 @@ pub mod operators;
 pub mod record;
 pub mod runtime;
 pub mod state;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod time;

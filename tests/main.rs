@@ -10,5 +10,6 @@
 mod broker;
 mod layers;
 mod licences;
+mod simulated_job;
 mod support;
 mod tidy;

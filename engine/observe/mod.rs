@@ -5,7 +5,8 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+
+pub use crate::time::human_duration;
 
 /// A count that only grows.
 #[derive(Debug, Default, Clone)]
@@ -117,28 +118,6 @@ pub const BUSY_NS: &str = "busy_ns";
 pub const BLOCKED_NS: &str = "blocked_ns";
 /// Bytes of state held in memory by a task.
 pub const STATE_BYTES: &str = "state_bytes";
-
-/// `5s`, `10m`, `1h30m`, `250ms`: durations as people type them.
-///
-/// ```
-/// use std::time::Duration;
-/// assert_eq!(waterwheel_engine::observe::human_duration(Duration::from_millis(90_000)), "1m30s");
-/// ```
-pub fn human_duration(d: Duration) -> String {
-    let ms = d.as_millis();
-    if ms == 0 {
-        return "0s".into();
-    }
-    let mut rest = ms;
-    let mut text = String::new();
-    for (unit, size) in [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)] {
-        if rest >= size {
-            text.push_str(&format!("{}{unit}", rest / size));
-            rest %= size;
-        }
-    }
-    text
-}
 
 /// `38 MB`, `1.2 GB`: sizes in powers of 1000.
 pub fn human_bytes(n: u64) -> String {

@@ -62,3 +62,25 @@ impl<Tz: chrono::TimeZone> From<chrono::DateTime<Tz>> for EventTime {
 pub fn millis(d: Duration) -> i64 {
     i64::try_from(d.as_millis()).unwrap_or(i64::MAX)
 }
+
+/// `5s`, `10m`, `1h30m`, `250ms`: durations as people type them.
+///
+/// ```
+/// use std::time::Duration;
+/// assert_eq!(waterwheel_engine::time::human_duration(Duration::from_millis(90_000)), "1m30s");
+/// ```
+pub fn human_duration(d: Duration) -> String {
+    let ms = d.as_millis();
+    if ms == 0 {
+        return "0s".into();
+    }
+    let mut rest = ms;
+    let mut text = String::new();
+    for (unit, size) in [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)] {
+        if rest >= size {
+            text.push_str(&format!("{}{unit}", rest / size));
+            rest %= size;
+        }
+    }
+    text
+}

@@ -1,0 +1,38 @@
+//! Apache Kafka: topics as sources and sinks, exactly once.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `config` | client properties: what a user may set, what the engine sets |
+//! | `client` | callbacks and errors that all clients share |
+//! | `describe` | topic identity, partitions and rights (DescribeTopics) |
+//! | `source`, `offsets` | which partitions to read and where a new job begins |
+//! | `reader`, `fetch` | the reading half, and the calls that take records out of librdkafka |
+//! | `check` | whether a position still means what it meant when it was stored |
+//! | `sink`, `book` | the sink, and what it knows of its topics |
+//! | `send` | records into a producer, delivery counted |
+//! | `writer` | the at-least-once writing half |
+//! | `publisher`, `marker`, `scan` | the publishing half of a lane: one short transaction per epoch, and its proof |
+//! | `admin` | topics by command: create, list, describe, delete, produce |
+//!
+//! Invariant: partitions are assigned by the engine, never by a group; only committed records are read; an epoch's records
+//! and its marker are one transaction, and `Ok` from `publish` means that it is committed.
+
+mod admin;
+mod book;
+mod check;
+mod client;
+mod config;
+mod describe;
+mod fetch;
+mod marker;
+mod offsets;
+mod publisher;
+mod reader;
+mod scan;
+mod send;
+mod sink;
+mod source;
+mod writer;
+
+pub use admin::KafkaTopics;
+pub use config::KafkaConfig;

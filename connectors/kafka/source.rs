@@ -1,0 +1,129 @@
+//! The Kafka source: which partitions there are, and where a new job begins in them.
+//!
+//! Invariant: a partition once seen keeps its `Split` for as long as the source lives; a topic whose identity changes under
+//! a running job is an error, never a new split of the old name.
+
+use super::client::{self, Client, coded, lift};
+use super::config::KafkaConfig;
+use super::describe::{Description, describe};
+use super::{offsets, reader::KafkaReader};
+use crate::topics::{End, SourceOptions, Start, TopicNames, no_such_topic, topic_replaced};
+use rdkafka::consumer::Consumer;
+use rdkafka::types::RDKafkaErrorCode as Code;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+use waterwheel_engine::error::Result;
+use waterwheel_engine::operators::{ReaderContext, Source, SourceReader, Split, SplitId};
+
+/// A broker that has just started may deny a topic for a moment; only this many denials, a second apart, are believed.
+const DENIALS: usize = 4;
+
+pub(super) struct KafkaSource {
+    config: KafkaConfig,
+    options: SourceOptions,
+    seen: Mutex<BTreeMap<SplitId, Split>>,
+}
+
+impl KafkaSource {
+    pub(super) fn new(config: KafkaConfig, options: SourceOptions) -> Result<Self> {
+        options.check()?;
+        Ok(KafkaSource { config, options, seen: Mutex::default() })
+    }
+
+    /// The topics meant, that exist now.
+    fn topics(&self, client: &Client) -> Result<Vec<String>> {
+        match &self.options.topics {
+            TopicNames::Named(names) => Ok(names.clone()),
+            TopicNames::Pattern(_) => {
+                let all = client.fetch_metadata(None, client::ASK).map_err(|e| lift(&e, "listing topics", &self.config.place()))?;
+                let names = all.topics().iter().map(|t| t.name().to_string());
+                Ok(names.filter(|n| !n.starts_with("__") && self.options.topics.contains(n)).collect())
+            }
+        }
+    }
+}
+
+impl Source for KafkaSource {
+    fn describe(&self) -> String {
+        format!("kafka {} at {}", self.options.topics, self.config.place())
+    }
+
+    fn is_bounded(&self) -> bool {
+        self.options.is_bounded()
+    }
+
+    fn splits(&self, first: bool) -> Result<Vec<Split>> {
+        let client = match &self.options.start {
+            Start::GroupOffsets(group) if first => client::create(&self.config, &self.config.consumer(group, &[]))?,
+            _ => client::asker(&self.config)?,
+        };
+        let topics = self.topics(&client)?;
+        let described = existing(&client, &topics, &self.config.place())?;
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if first {
+            // A new beginning is resolved anew, also after an attempt that failed half way.
+            seen.clear();
+        }
+        let mut fresh = Vec::new();
+        for (topic, found) in &described {
+            for partition in 0..found.partitions as i32 {
+                let id = SplitId { name: topic.as_str().into(), partition };
+                match seen.get(&id) {
+                    Some(known) if known.topic_id != found.id => return Err(topic_replaced(topic, partition)),
+                    Some(_) => {}
+                    None => fresh.push((id, found.id.clone())),
+                }
+            }
+        }
+        if let Some(gone) = seen.keys().find(|id| described.get(&*id.name).is_none_or(|d| id.partition >= d.partitions as i32)) {
+            return Err(topic_replaced(&gone.name, gone.partition));
+        }
+        for split in offsets::resolve(&client, &self.options, first, fresh, &self.config.place())? {
+            seen.insert(split.id.clone(), split);
+        }
+        Ok(seen.values().cloned().collect())
+    }
+
+    fn discovery_ms(&self) -> Option<u64> {
+        if self.options.end == End::Never { self.options.discovery_ms } else { None }
+    }
+
+    fn reader(&self, context: ReaderContext) -> Result<Box<dyn SourceReader>> {
+        Ok(Box::new(KafkaReader::new(context, self.config.clone(), self.options.clone())))
+    }
+}
+
+/// Describes topics that must exist and be readable.
+///
+/// # Errors
+/// Fatal when one is missing or closed to us; transient while the broker is away.
+pub(super) fn existing(client: &Client, topics: &[String], place: &str) -> Result<BTreeMap<String, Description>> {
+    let mut denials = 0;
+    loop {
+        let mut good = BTreeMap::new();
+        let mut denied = None;
+        for (topic, described) in describe(client, topics, place)? {
+            match described {
+                Ok(d) if d.rights.is_some_and(|r| !r.read) => {
+                    return Err(coded(Code::TopicAuthorizationFailed, &format!("reading topic {topic}"), place));
+                }
+                Ok(d) => {
+                    good.insert(topic, d);
+                }
+                Err(Code::UnknownTopicOrPartition) => denied = Some(topic),
+                Err(code) => return Err(coded(code, &format!("describing topic {topic}"), place)),
+            }
+        }
+        match denied {
+            None => return Ok(good),
+            Some(topic) => {
+                denials += 1;
+                if denials >= DENIALS {
+                    return Err(no_such_topic(&topic, place));
+                }
+                let _ = client.poll(Duration::from_secs(1));
+            }
+        }
+    }
+}

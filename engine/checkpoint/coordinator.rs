@@ -19,7 +19,7 @@ use super::manifest::{LaneId, MANIFEST_VERSION, Manifest, PlanSummary, SinkSegme
 use crate::error::Error;
 use crate::operators::SegmentRef;
 use crate::record::{Barrier, BarrierKind, Epoch, KEY_CODEC_VERSION, TaskId};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 /// See the [module](self).
@@ -164,7 +164,8 @@ impl Coordinator {
             Event::ManifestFailed { epoch, reason } => self.on_store_failed(epoch, &reason, now, &mut out),
             Event::LogAppended => self.on_logged(now, &mut out),
             Event::LogLost => self.fail(
-                Error::fatal("another process has taken this job over").help("nothing to do if that was meant; else stop that process and run again"),
+                Error::fatal("another process has taken this job over")
+                    .help("nothing to do if that was meant; else stop that process and run again"),
                 &mut out,
             ),
             Event::Published { lane, epoch } => self.on_published(&lane, epoch, &mut out),
@@ -203,11 +204,7 @@ impl Coordinator {
     /// The last barrier, once nothing else can come.
     fn last_kind(&self) -> Option<BarrierKind> {
         let mut sources = self.tasks.values().filter(|t| t.source).peekable();
-        if sources.peek().is_some() && sources.all(|t| t.ended) {
-            Some(BarrierKind::Final)
-        } else {
-            self.stop.then_some(BarrierKind::Stop)
-        }
+        if sources.peek().is_some() && sources.all(|t| t.ended) { Some(BarrierKind::Final) } else { self.stop.then_some(BarrierKind::Stop) }
     }
 
     fn begin_if_due(&mut self, now: Duration, out: &mut Vec<Action>) {
@@ -436,7 +433,8 @@ impl Coordinator {
         let complete = self.complete;
         match self.lanes.get_mut(id) {
             Some(lane) if epoch <= complete => lane.published = lane.published.max(epoch),
-            _ => self.fail(Error::restart(format!("lane {id} reports epoch {epoch}, complete is {complete}")).at("checkpoint coordinator"), out),
+            _ => self
+                .fail(Error::restart(format!("lane {id} reports epoch {epoch}, complete is {complete}")).at("checkpoint coordinator"), out),
         }
     }
 
@@ -446,6 +444,7 @@ impl Coordinator {
         self.stop = true;
         if matches!(self.phase, Phase::Starting) {
             // Nothing has run: what the log says is where the job resumes.
+            self.give_up_savepoints("the job stopped before it ran", out);
             self.phase = Phase::Closed;
             out.push(Action::Finished { kind: BarrierKind::Stop });
         }
@@ -490,12 +489,19 @@ impl Coordinator {
         }
     }
 
-    fn fail(&mut self, error: Error, out: &mut Vec<Action>) {
-        self.phase = Phase::Closed;
-        let paths: BTreeSet<String> = self.wanted.drain(..).chain(std::mem::take(&mut self.savepoints).into_values().map(|(_, p, _)| p)).collect();
-        for path in paths {
-            out.push(Action::SavepointFinished { path, outcome: Err("the job failed".into()) });
+    fn give_up_savepoints(&mut self, why: &str, out: &mut Vec<Action>) {
+        let copying = std::mem::take(&mut self.savepoints).into_values().map(|(_, path, _)| path);
+        for path in self.wanted.drain(..).chain(copying) {
+            out.push(Action::SavepointFinished { path, outcome: Err(why.into()) });
         }
+    }
+
+    fn fail(&mut self, error: Error, out: &mut Vec<Action>) {
+        if let Phase::Collecting(u) | Phase::Storing(u) | Phase::Logging { under_way: u, .. } = &mut self.phase {
+            self.wanted.extend(u.savepoint.take());
+        }
+        self.give_up_savepoints("the job failed", out);
+        self.phase = Phase::Closed;
         out.push(Action::Fail(error));
     }
 }

@@ -56,7 +56,12 @@ pub(super) fn plain(name: &str) -> String {
 ///
 /// # Errors
 /// Transient while the store is away; restart when the name is taken by another content.
-pub fn store_manifest(env: &Env, storage: &dyn CheckpointStorage, manifest: &mut Manifest, savepoint: Option<String>) -> Result<CheckpointRef> {
+pub fn store_manifest(
+    env: &Env,
+    storage: &dyn CheckpointStorage,
+    manifest: &mut Manifest,
+    savepoint: Option<String>,
+) -> Result<CheckpointRef> {
     if manifest.wall_ms == 0 {
         // Once, so that a repeated store writes equal bytes.
         manifest.wall_ms = env.clock.wall_ms();

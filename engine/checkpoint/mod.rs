@@ -7,14 +7,15 @@
 //!
 //! # A job's folder
 //! `<checkpoints>/<job>/`: `lock`, `log/` (one file an entry), `chk/` (manifests), `state/` (files of snapshots), `staging/`
-//! (segments of sinks), `tmp/` (files not yet named). Names hold the attempt, so no two attempts ever write the same name.
+//! (segments of sinks), `tmp/` (files not yet named). [`layout`] has the names. They hold the
+//! attempt, so no two attempts ever write the same name.
 //!
 //! # Start
 //! 1. [`JobLock::acquire`], [`LocalStorage::open`], [`JobLog::open`].
 //! 2. [`begin`]: claims the log (`AttemptStarted`; from here an older coordinator cannot complete anything), fences every
 //!    lane, makes sure that the log is still ours, settles what the newest checkpoint left unpublished, writes `Published`,
 //!    forks the lineage when asked to, writes the first marker of a new lineage. It may be called again after a transient error.
-//! 3. `sweep` removes what dead attempts left behind.
+//! 3. [`sweep`] removes what dead attempts left behind.
 //! 4. [`Restore::prepare`] verifies all that the checkpoint names and brings it to local disk; then tasks are built.
 //! 5. A source without a checkpoint: `splits(first)`, then `SplitsPinned` is appended **before** the first read; history
 //!    has the pins of earlier attempts.
@@ -25,11 +26,11 @@
 //! - Each task answers each barrier with one `TaskAck` or one `TaskDeclined`, in order of epochs, also for an epoch that was
 //!   discarded meanwhile and also when its input has ended. Segments sealed at a barrier that was declined ride in the next
 //!   ack. So staged output of a failed checkpoint is never lost: the coordinator carries it into the next one.
-//! - `StoreManifest`, `AppendLog`: on one background thread, in order; transient errors are retried there, visibly. An append
-//!   has no other outcome than done or lost: whoever lost the slot stops.
+//! - `StoreManifest` ([`store_manifest`]), `AppendLog` (then [`Retention::keep`]): on one background thread, in order;
+//!   transient errors are retried there, visibly. An append has no other outcome than done or lost: whoever lost the slot stops.
 //! - `Publish`: [`LaneWorker::push`] on each lane's thread, then [`LaneWorker::step`] until empty; each result goes back as
 //!   `Published`.
-//! - `FreeSegments`, `DeleteCheckpoints`: in the background; an error is logged and the next start sweeps.
+//! - `FreeSegments`, `DeleteCheckpoints` ([`Retention::let_go`]): in the background; an error is logged and the next start sweeps.
 //! - `CreateSavepoint`: [`savepoint::create`], then `SavepointStored` or `SavepointFailed`.
 //! - `Fail` and `Finished` are the last action ever.
 //!
@@ -56,7 +57,7 @@ pub use coordinator::Coordinator;
 pub use entry::{CheckpointRef, Fork, JobHistory, LogEntry, Pinned, Published, Start};
 pub use event::{Action, Event, Settings, TaskRole};
 pub use lanes::{LaneWork, LaneWorker};
-pub use layout::{load_manifest, state_file_name, store_manifest};
+pub use layout::{FOLDERS as JOB_FOLDERS, load_manifest, state_file_name, store_manifest};
 pub use lock::JobLock;
 pub use log::{JobLog, LogError, LogWatch};
 pub use manifest::{

@@ -68,7 +68,11 @@ pub type OpenSavepoint<'a> = &'a dyn Fn(&str) -> Result<Arc<dyn CheckpointStorag
 /// # Errors
 /// Transient: call again after a pause, with the same arguments. Fatal: the reason and what a person can do.
 pub fn begin(
-    log: &mut JobLog, storage: &Arc<dyn CheckpointStorage>, lanes: &mut [LaneWorker], options: &BeginOptions, open: OpenSavepoint<'_>,
+    log: &mut JobLog,
+    storage: &Arc<dyn CheckpointStorage>,
+    lanes: &mut [LaneWorker],
+    options: &BeginOptions,
+    open: OpenSavepoint<'_>,
 ) -> Result<Begin> {
     let mut beginning = Beginning { log, storage, lanes, options, open };
     beginning.claim()?;
@@ -188,8 +192,11 @@ impl Beginning<'_> {
             let lane = s.lane();
             s.segment.epoch > noted(&lane) && !self.lanes.iter().any(|l| *l.id() == lane)
         }) {
-            return Err(Error::fatal(format!("sink {} is not in the plan, but its output of epoch {} is not published yet", segment.sink, segment.segment.epoch))
-                .help("run the former version once more and stop it gracefully; then start this one"));
+            return Err(Error::fatal(format!(
+                "sink {} is not in the plan, but its output of epoch {} is not published yet",
+                segment.sink, segment.segment.epoch
+            ))
+            .help("run the former version once more and stop it gracefully; then start this one"));
         }
         let watch = self.log.watch();
         for lane in self.lanes.iter_mut() {

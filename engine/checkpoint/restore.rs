@@ -3,8 +3,8 @@
 //! Invariant: a restore either accounts for every byte, operator, table, split and key group that the manifest names, or
 //! refuses with the reason; nothing of the manifest is left out but what `drop_state` names.
 
-use super::manifest::{Manifest, OperatorSnapshot, PlanOperator, SnapshotFile, TableSchema};
 use super::layout::plain;
+use super::manifest::{Manifest, OperatorSnapshot, PlanOperator, SnapshotFile, TableSchema};
 use super::storage::CheckpointStorage;
 use crate::env::Env;
 use crate::error::{Error, Result};
@@ -58,7 +58,13 @@ impl Restore {
     ///
     /// # Errors
     /// Fatal: what does not fit or is damaged. Transient while the store is away; may be called again.
-    pub fn prepare(env: &Env, storage: &dyn CheckpointStorage, manifest: &Manifest, target: RestoreTarget<'_>, dir: &Path) -> Result<Restore> {
+    pub fn prepare(
+        env: &Env,
+        storage: &dyn CheckpointStorage,
+        manifest: &Manifest,
+        target: RestoreTarget<'_>,
+        dir: &Path,
+    ) -> Result<Restore> {
         check(manifest, target).map_err(|e| e.at(format!("checkpoint {} of job {}", manifest.epoch, manifest.job)))?;
         if env.files.exists(dir) {
             env.files.remove_dir_all(dir)?;

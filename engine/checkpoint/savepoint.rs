@@ -22,11 +22,11 @@ pub const FOLDERS: [&str; 1] = [STATE];
 /// # Errors
 /// Fatal when another savepoint is there or a file is damaged; of the stores. What was copied by then is no savepoint.
 pub fn create(env: &Env, from: &dyn CheckpointStorage, manifest: &Manifest, to: &dyn CheckpointStorage, scratch: &Path) -> Result<()> {
-    let mut copy = manifest.clone();
-    copy.unpublished.clear();
-    copy.published.clear();
-    copy.tasks.iter_mut().for_each(|task| task.segments.clear());
-    let bytes = copy.encode()?;
+    let mut own = manifest.clone();
+    own.unpublished.clear();
+    own.published.clear();
+    own.tasks.iter_mut().for_each(|task| task.segments.clear());
+    let bytes = own.encode()?;
     let taken = |there: Option<Vec<u8>>| match there {
         Some(there) if there != bytes => Err(Error::fatal(format!("there is another savepoint in {}", to.describe()))
             .help("name an empty folder; savepoints are never overwritten")),
@@ -56,7 +56,8 @@ pub fn create(env: &Env, from: &dyn CheckpointStorage, manifest: &Manifest, to: 
 pub fn open(storage: &dyn CheckpointStorage) -> Result<(Manifest, u32)> {
     let place = storage.describe();
     let bytes = storage.get(MANIFEST)?.ok_or_else(|| {
-        Error::fatal(format!("there is no savepoint in {place}")).help("a savepoint's folder holds a file named manifest; was it copied whole?")
+        Error::fatal(format!("there is no savepoint in {place}"))
+            .help("a savepoint's folder holds a file named manifest; was it copied whole?")
     })?;
     let manifest = Manifest::decode(&format!("of the savepoint in {place}"), &bytes)?;
     Ok((manifest, crc32fast::hash(&bytes)))

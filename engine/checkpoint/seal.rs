@@ -17,9 +17,8 @@ pub(super) fn seal<T: Serialize>(value: &T) -> Result<Vec<u8>> {
 
 /// The value back. `what` names the file for messages; `version` is the newest that this program reads.
 pub(super) fn unseal<T: DeserializeOwned>(what: &str, version: u16, bytes: &[u8]) -> Result<T> {
-    let damaged = |why: &str| {
-        Error::fatal(format!("{what} is damaged: {why}")).help("restore an older checkpoint or a savepoint: run --from <path>")
-    };
+    let damaged =
+        |why: &str| Error::fatal(format!("{what} is damaged: {why}")).help("restore an older checkpoint or a savepoint: run --from <path>");
     let body = bytes.len().checked_sub("crc32 xxxxxxxx\n".len()).ok_or_else(|| damaged("it is too short"))?;
     let (body, last) = bytes.split_at(body);
     if last != format!("crc32 {:08x}\n", crc32fast::hash(body)).as_bytes() {

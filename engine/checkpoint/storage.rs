@@ -86,6 +86,17 @@ impl LocalStorage {
         Ok(storage)
     }
 
+    /// A folder that must be there already; nothing is made.
+    ///
+    /// # Errors
+    /// Fatal when it is not there.
+    pub fn existing(env: &Env, root: &Path) -> Result<LocalStorage> {
+        if !env.files.exists(root) {
+            return Err(Error::fatal(format!("there is no folder {}", root.display())).help("check the path"));
+        }
+        Ok(LocalStorage { env: env.clone(), root: root.to_path_buf() })
+    }
+
     /// Removes temporary files of dead processes. Only for who holds the job's lock.
     ///
     /// # Errors

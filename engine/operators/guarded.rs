@@ -5,16 +5,40 @@
 
 use super::Output;
 use crate::error::Result;
-use crate::record::{Data, Keys, Origin, Origins, Rows};
+use crate::record::{Data, Origin, Origins, Rows};
 use crate::time::EventTime;
 use std::any::Any;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// Calls `each(state, i)` for the rows `i` of a range, up to the first that panics or returns an error; says which, and why.
+#[inline]
+pub(crate) fn run_rows<S>(
+    rows: Range<usize>,
+    state: &mut S,
+    mut each: impl FnMut(&mut S, usize) -> Result<(), String>,
+) -> Option<(usize, String)> {
+    let mut at = rows.start;
+    let run = catch_unwind(AssertUnwindSafe(|| -> Result<(), String> {
+        while at < rows.end {
+            each(state, at)?;
+            at += 1;
+        }
+        Ok(())
+    }));
+    match run {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => Some((at, error)),
+        Err(panic) => Some((at, panicked(&*panic))),
+    }
+}
 
 /// Calls `each(state, i)` for every row `0..n`, and `failed(state, i, error)` for a row whose call panicked or returned an
 /// error. `failed` puts `state` back to where it was before row `i`.
 ///
 /// # Errors
 /// Of `failed`; the loop ends there.
+#[inline]
 pub(crate) fn guarded<S>(
     n: usize,
     state: &mut S,
@@ -22,21 +46,9 @@ pub(crate) fn guarded<S>(
     mut failed: impl FnMut(&mut S, usize, String) -> Result<()>,
 ) -> Result<()> {
     let mut next = 0;
-    while next < n {
-        let run = catch_unwind(AssertUnwindSafe(|| {
-            while next < n {
-                let i = next;
-                next += 1; // before the call: after a panic the loop goes on behind the row that caused it
-                each(state, i)?;
-            }
-            Ok(())
-        }));
-        let error = match run {
-            Ok(Ok(())) => break,
-            Ok(Err(error)) => error,
-            Err(panic) => panicked(&*panic),
-        };
-        failed(state, next - 1, error)?;
+    while let Some((i, error)) = run_rows(next..n, state, &mut each) {
+        failed(state, i, error)?;
+        next = i + 1;
     }
     Ok(())
 }
@@ -51,18 +63,17 @@ fn panicked(payload: &(dyn Any + Send)) -> String {
     format!("user function panicked: {}", text.unwrap_or("(no message)"))
 }
 
-/// What travels beside the rows of a batch.
+/// What travels beside the rows of a batch into new ones made of them; keys do not.
 pub(crate) struct Columns {
     pub(crate) times: Vec<EventTime>,
-    pub(crate) keys: Option<Keys>,
     pub(crate) origins: Option<Origins>,
 }
 
 impl Columns {
     /// Takes a batch apart.
     pub(crate) fn of<T: Data>(batch: Rows<T>) -> (Vec<T>, Columns) {
-        let Rows { rows, times, keys, origins } = batch;
-        (rows, Columns { times, keys, origins })
+        let Rows { rows, times, origins, .. } = batch;
+        (rows, Columns { times, origins })
     }
 
     /// A copy of the origin of row `i`.
@@ -111,6 +122,7 @@ fn retain_vec<T>(column: &mut Vec<T>, keep: &[bool]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::Keys;
 
     #[test]
     fn the_loop_goes_on_behind_every_failing_row() {

@@ -19,26 +19,58 @@
 //! A task is a tree of operators: outputs of one call are pushed to the children at once, with no queue between. Operators
 //! with several inputs are always the head of a task, because only the gate merges inputs.
 
+mod aggregate;
+mod dead_letter;
+mod dedup;
+mod filter;
+mod flat_map;
+mod guarded;
 mod ingest;
+mod inspect;
+mod join_table;
+mod key_by;
+mod map;
 mod output;
+mod process;
+mod process_state;
 mod reject;
 mod sink;
 mod sink_operator;
+mod sort;
 mod source;
 mod source_task;
+mod split;
 mod staging;
+mod to_raw;
+mod union;
 
-pub use ingest::{Ingest, IngestFactory};
+pub use aggregate::{aggregate, reduce};
 pub use crate::exchange::EdgeSender;
+pub use dead_letter::{HEADER_ERROR, HEADER_OFFSET, HEADER_OPERATOR, HEADER_PARTITION, HEADER_TOPIC, dead_letters};
+pub use dedup::dedup_by;
+pub use filter::filter;
+pub use flat_map::{filter_map, flat_map};
+pub(crate) use guarded::{guarded, run_rows};
+pub use ingest::{Ingest, IngestFactory};
+pub use inspect::inspect;
+pub use join_table::{STREAM_INPUT, TABLE_INPUT, join_table, left_join_table};
+pub use key_by::key_by;
+pub use map::{map, try_map};
 pub use output::{Node, Output, Port, Target, Targets};
+pub use process::{ProcessContext, ProcessFunction, ProcessOpen, SideOutput, process};
+pub use process_state::{ListState, MapState, Timer, ValueState};
 pub use reject::ErrorPolicy;
 pub use sink::{
     Guarantee, LaneMarker, LanePublisher, PublisherContext, ScanOutcome, Sink, SinkWriter, WriterContext,
 };
-pub use source::{Poll, ReaderContext, Source, SourceReader, Split, SplitId, SplitState};
 pub use sink_operator::SinkOperator;
+pub use sort::{LATE_PORT, sort_by_time};
+pub use source::{Poll, ReaderContext, Source, SourceReader, Split, SplitId, SplitState};
 pub use source_task::{SourceStep, SourceTask};
+pub use split::split;
 pub use staging::{SegmentReader, SegmentRef, SegmentWriter};
+pub use to_raw::to_raw;
+pub use union::union;
 
 use crate::env::Env;
 use crate::error::Result;

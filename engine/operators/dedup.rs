@@ -1,0 +1,81 @@
+//! `dedup_by`: the first row of an id passes, its repeats within a span of event time are dropped and counted.
+//!
+//! Invariant: a row repeats another when their ids are equal and their event times are less than `ttl` apart. An id is
+//! forgotten when the watermark has passed first time + `ttl`: rows that are not late are judged the same either way, so the
+//! result does not depend on when the watermark came.
+
+use super::guarded::retain;
+use super::{OpenContext, Operator, OperatorFactory, Output};
+use crate::error::Result;
+use crate::observe::{Counter, DUPLICATES};
+use crate::record::{BatchBox, Data, Rows, downcast};
+use crate::state::{PointTable, Table};
+use crate::time::{EventTime, millis};
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Drops repeats; the stream is keyed by the id. Keys, times and origins stay with the rows that pass.
+pub fn dedup_by<T: Data>(ttl: Duration) -> OperatorFactory {
+    let ttl = millis(ttl);
+    Arc::new(move || {
+        Box::new(Dedup::<T> {
+            ttl,
+            seen: PointTable::new("seen").with_ttl(ttl),
+            slots: Vec::new(),
+            duplicates: Counter::default(),
+            types: PhantomData,
+        })
+    })
+}
+
+struct Dedup<T> {
+    ttl: i64,
+    /// Event time of the row that passed.
+    seen: PointTable<i64>,
+    slots: Vec<u32>,
+    duplicates: Counter,
+    types: PhantomData<fn(T)>,
+}
+
+impl<T> Dedup<T> {
+    fn is_first(&mut self, slot: u32, time: EventTime) -> bool {
+        match self.seen.get(slot) {
+            Some(first) if time.0.abs_diff(*first) < self.ttl.unsigned_abs() => false,
+            // A row from long before the one that is remembered: the later one goes on standing for the id.
+            Some(first) if time.0 < *first => true,
+            _ => {
+                self.seen.insert(slot, time.0);
+                self.seen.touch(slot, time);
+                true
+            }
+        }
+    }
+}
+
+impl<T: Data> Operator for Dedup<T> {
+    fn open(&mut self, context: &OpenContext) -> Result<()> {
+        self.duplicates = context.metrics.counter(DUPLICATES, context.operator.as_str(), context.index);
+        Ok(())
+    }
+
+    fn tables(&mut self) -> Vec<&mut dyn Table> {
+        vec![&mut self.seen]
+    }
+
+    fn on_batch(&mut self, _input: usize, batch: BatchBox, out: &mut Output<'_>) -> Result<()> {
+        let batch = downcast::<Rows<T>>(batch);
+        let Some(keys) = &batch.keys else { unreachable!("plan bug: dedup needs a stream keyed by the id") };
+        let mut slots = std::mem::take(&mut self.slots);
+        self.seen.resolve(keys, &mut slots)?;
+        let keep: Vec<bool> = slots.iter().zip(&batch.times).map(|(&slot, &time)| self.is_first(slot, time)).collect();
+        self.slots = slots;
+        self.duplicates.add(keep.iter().filter(|keep| !**keep).count() as u64);
+        out.emit(retain(batch, &keep).boxed())
+    }
+
+    fn on_watermark(&mut self, time: EventTime, _out: &mut Output<'_>) -> Result<()> {
+        self.seen.expire(time);
+        Ok(())
+    }
+}

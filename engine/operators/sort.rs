@@ -1,0 +1,129 @@
+//! `sort_by_time`: rows leave in the order of event time, once the watermark says that nothing earlier can come.
+//!
+//! Invariant: rows leave by (time, key bytes, tie breaker, arrival), each exactly once; a row at or before the watermark is
+//! late: it would break the order, so it leaves by a side output, counted. Rows in = rows out + rows late + rows rejected.
+//!
+//! Waiting rows are state. Their source records are not kept: rows that leave have no origin.
+
+use super::guarded::guarded_call;
+use super::{OpenContext, Operator, OperatorFactory, Output, Port};
+use crate::error::{Error, Result};
+use crate::observe::{Counter, LATE};
+use crate::record::{BatchBox, Data, Key, Keys, Rows, downcast};
+use crate::state::{OrderedTable, StateValue, Table};
+use crate::time::EventTime;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+/// Where rows at or before the watermark leave, as `Rows<T>` with their keys.
+pub const LATE_PORT: Port = 1;
+
+/// Rows per batch.
+const EMIT_ROWS: usize = 4096;
+
+/// Sorts a keyed stream; `tie` orders rows of one key and time (equal ties: in order of arrival). Rows keep their keys. A row
+/// for which `tie` panics is rejected.
+pub fn sort_by_time<K: Key, T: Data + StateValue, O: Key>(tie: impl Fn(&T) -> O + Send + Sync + 'static) -> OperatorFactory {
+    let tie = Arc::new(tie);
+    Arc::new(move || {
+        Box::new(Sort {
+            tie: tie.clone(),
+            waiting: OrderedTable::<T>::new("waiting"),
+            watermark: EventTime::MIN,
+            arrivals: 0,
+            late: Counter::default(),
+            types: PhantomData::<fn(K, O)>,
+        })
+    })
+}
+
+struct Sort<F, K, T, O> {
+    tie: Arc<F>,
+    waiting: OrderedTable<T>,
+    /// MIN = none yet.
+    watermark: EventTime,
+    /// Tells equal rows apart; grows over the life of the job.
+    arrivals: u64,
+    late: Counter,
+    types: PhantomData<fn(K, O)>,
+}
+
+impl<F, K, T, O> Operator for Sort<F, K, T, O>
+where
+    K: Key,
+    T: Data + StateValue,
+    O: Key,
+    F: Fn(&T) -> O + Send + Sync + 'static,
+{
+    fn open(&mut self, context: &OpenContext) -> Result<()> {
+        self.late = context.metrics.counter(LATE, context.operator.as_str(), context.index);
+        Ok(())
+    }
+
+    fn tables(&mut self) -> Vec<&mut dyn Table> {
+        vec![&mut self.waiting]
+    }
+
+    fn on_batch(&mut self, _input: usize, batch: BatchBox, out: &mut Output<'_>) -> Result<()> {
+        let batch = downcast::<Rows<T>>(batch);
+        let Some(keys) = &batch.keys else { unreachable!("plan bug: sorting needs a keyed stream") };
+        let mut late = Vec::new();
+        let (mut scratch, mut tag) = ([0; 8], Vec::new());
+        for (i, &time) in batch.times.iter().enumerate() {
+            if time <= self.watermark && self.watermark > EventTime::MIN {
+                late.push(i as u32);
+                continue;
+            }
+            tag.clear();
+            if let Err(error) = guarded_call(|| (self.tie)(&batch.rows[i]).encode(&mut tag)) {
+                out.reject(batch.origin(i), time, error)?;
+                continue;
+            }
+            tag.extend_from_slice(&self.arrivals.to_be_bytes());
+            self.arrivals += 1;
+            self.waiting.insert(time, keys.bytes(i, &mut scratch), keys.hashes()[i], &tag, batch.rows[i].clone());
+        }
+        if !late.is_empty() {
+            self.late.add(late.len() as u64);
+            out.emit_to(LATE_PORT, batch.gather(&late).boxed())?;
+        }
+        Ok(())
+    }
+
+    fn on_watermark(&mut self, time: EventTime, out: &mut Output<'_>) -> Result<()> {
+        self.watermark = self.watermark.max(time);
+        loop {
+            let (mut rows, mut keys) = (Rows::default(), Vec::new());
+            while rows.rows.len() < EMIT_ROWS
+                && let Some(due) = self.waiting.pop_due(self.watermark)
+            {
+                keys.push(K::decode(&mut &due.key[..])?);
+                rows.push(due.value, due.time, None);
+            }
+            if rows.rows.is_empty() {
+                return Ok(());
+            }
+            rows.keys = Some(Keys::encode(keys.into_iter()));
+            out.emit(rows.boxed())?;
+        }
+    }
+
+    fn save(&mut self) -> Vec<u8> {
+        [self.watermark.0.to_be_bytes(), self.arrivals.to_be_bytes()].concat()
+    }
+
+    /// The smallest watermark (at an aligned barrier they do not differ) and the largest number of arrivals.
+    fn restore(&mut self, blobs: &[Vec<u8>]) -> Result<()> {
+        let damaged = || Error::fatal("the saved progress of a sort is damaged");
+        let mut lowest = None;
+        for blob in blobs {
+            let (wm, arrivals) = blob.split_first_chunk::<8>().ok_or_else(damaged)?;
+            let arrivals = u64::from_be_bytes(arrivals.try_into().map_err(|_| damaged())?);
+            self.arrivals = self.arrivals.max(arrivals);
+            let wm = EventTime(i64::from_be_bytes(*wm));
+            lowest = Some(lowest.map_or(wm, |l: EventTime| l.min(wm)));
+        }
+        self.watermark = lowest.unwrap_or(self.watermark);
+        Ok(())
+    }
+}

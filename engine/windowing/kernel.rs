@@ -1,0 +1,95 @@
+//! What a window computes, apart from when: create, accumulate, merge, finish.
+//!
+//! Invariant: `merge` of two accumulators equals accumulating the rows of both, the earlier slice's rows first; the window
+//! operator relies on it to cut a window into slices.
+
+use crate::record::Data;
+use crate::state::StateValue;
+use std::marker::PhantomData;
+
+/// An aggregate over rows of one type. All functions are pure; one that panics costs the row or the result it was called for.
+pub trait Accumulate: Send + Sync + 'static {
+    /// What comes in.
+    type Row: Data;
+    /// What is kept per key and slice.
+    type Acc: StateValue;
+    /// What comes out.
+    type Out: Data;
+
+    /// The accumulator of no rows.
+    fn create(&self) -> Self::Acc;
+    /// Takes one more row in.
+    fn accumulate(&self, acc: &mut Self::Acc, row: &Self::Row);
+    /// Takes the rows of a later slice in.
+    fn merge(&self, acc: &mut Self::Acc, later: &Self::Acc);
+    /// The result.
+    fn finish(&self, acc: &Self::Acc) -> Self::Out;
+}
+
+/// An aggregate made of four closures.
+///
+/// ```
+/// use waterwheel_engine::windowing::{Accumulate, Aggregate};
+/// let mean = Aggregate::new(
+///     || (0i64, 0u32),
+///     |acc: &mut (i64, u32), amount: &i64| *acc = (acc.0 + amount, acc.1 + 1),
+///     |acc: &mut (i64, u32), later: &(i64, u32)| *acc = (acc.0 + later.0, acc.1 + later.1),
+///     |acc: &(i64, u32)| acc.0 as f64 / f64::from(acc.1),
+/// );
+/// let mut acc = mean.create();
+/// mean.accumulate(&mut acc, &4);
+/// mean.accumulate(&mut acc, &6);
+/// assert_eq!(mean.finish(&acc), 5.0);
+/// ```
+pub struct Aggregate<T, A, R, C, U, M, F> {
+    create: C,
+    accumulate: U,
+    merge: M,
+    finish: F,
+    types: PhantomData<fn(T, A) -> R>,
+}
+
+impl<T, A, R, C, U, M, F> Aggregate<T, A, R, C, U, M, F>
+where
+    C: Fn() -> A + Send + Sync + 'static,
+    U: Fn(&mut A, &T) + Send + Sync + 'static,
+    M: Fn(&mut A, &A) + Send + Sync + 'static,
+    F: Fn(&A) -> R + Send + Sync + 'static,
+{
+    /// From create, accumulate, merge and finish.
+    pub fn new(create: C, accumulate: U, merge: M, finish: F) -> Self {
+        Aggregate { create, accumulate, merge, finish, types: PhantomData }
+    }
+}
+
+impl<T, A, R, C, U, M, F> Accumulate for Aggregate<T, A, R, C, U, M, F>
+where
+    T: Data,
+    A: StateValue,
+    R: Data,
+    C: Fn() -> A + Send + Sync + 'static,
+    U: Fn(&mut A, &T) + Send + Sync + 'static,
+    M: Fn(&mut A, &A) + Send + Sync + 'static,
+    F: Fn(&A) -> R + Send + Sync + 'static,
+{
+    type Row = T;
+    type Acc = A;
+    type Out = R;
+
+    #[inline]
+    fn create(&self) -> A {
+        (self.create)()
+    }
+    #[inline]
+    fn accumulate(&self, acc: &mut A, row: &T) {
+        (self.accumulate)(acc, row);
+    }
+    #[inline]
+    fn merge(&self, acc: &mut A, later: &A) {
+        (self.merge)(acc, later);
+    }
+    #[inline]
+    fn finish(&self, acc: &A) -> R {
+        (self.finish)(acc)
+    }
+}

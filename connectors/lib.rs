@@ -1,1 +1,29 @@
-//! x
+//! Where streams come from and go to: every connector implements the engine's `Source` and `Sink` contracts.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`topics`] | one door to topics by URL: `local:./data` or `kafka://host:9092` |
+//! | [`local`] | the embedded log: topics in a folder, exactly once, no server |
+//! | [`kafka`] | Apache Kafka |
+//! | [`files`] | JSON lines and CSV in, JSON lines out |
+//! | [`generator`] | rows made up on the spot, seeded and rate-limited |
+//! | [`print`] | results on the terminal |
+//! | [`blackhole`] | results counted and forgotten |
+//! | [`formats`] | bytes to values and back |
+//! | [`staging`] | the writing half that exactly-once topic sinks share |
+//! | [`partitioning`] | which partition a record goes to, and which lane publishes it |
+//!
+//! Invariant: connectors know the engine's contracts and nothing of graphs, SQL or clusters; they meet in `cli` and the facade.
+
+pub mod blackhole;
+#[cfg(test)]
+mod conformance;
+pub mod files;
+pub mod formats;
+pub mod generator;
+pub mod kafka;
+pub mod local;
+pub mod partitioning;
+pub mod print;
+pub mod staging;
+pub mod topics;

@@ -1,0 +1,337 @@
+//! Lines of files: each file of a folder (or each that fits a pattern) is a split, the position is a byte.
+//!
+//! Invariant: every line is read once, whole, without its line break; empty lines are left out. A line that is still being
+//! written (no line break yet) waits when the source follows, and is the last line when it does not.
+
+use crate::formats::Csv;
+use crate::topics::TopicNames;
+use std::path::{Path, PathBuf};
+use waterwheel_engine::env::Env;
+use waterwheel_engine::error::{Error, Result};
+use waterwheel_engine::operators::{Poll, ReaderContext, Source, SourceReader, Split, SplitId, SplitState};
+use waterwheel_engine::record::{Batch, RawBatch};
+
+const READ_BYTES: usize = 256 << 10;
+/// A longer line stops the job: no format here takes it.
+const LINE_BYTES: usize = 64 << 20;
+
+/// Reads lines as records ([`RawBatch`]): value = line, topic = file name, offset = byte.
+///
+/// ```
+/// use waterwheel_connectors::files::FilesSource;
+/// use waterwheel_engine::{env::Env, operators::Source};
+/// let dir = tempfile::tempdir().unwrap();
+/// let source = FilesSource::new(Env::real(), dir.path().join("*.jsonl"));
+/// assert!(source.is_bounded());
+/// assert!(source.splits(true).is_err(), "no file fits");
+/// ```
+#[derive(Clone)]
+pub struct FilesSource {
+    env: Env,
+    folder: PathBuf,
+    names: TopicNames,
+    follow: bool,
+    header: bool,
+}
+
+impl FilesSource {
+    /// One file, all files of a folder, or those whose name fits a pattern (`folder/*.jsonl`). Names that begin with a dot or
+    /// an underscore are left out of folders and patterns.
+    pub fn new(env: Env, path: impl AsRef<Path>) -> Self {
+        let path = path.as_ref();
+        let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        let (folder, names) = match env.files.list(path) {
+            Ok(_) => (path, TopicNames::Pattern("*".into())),
+            Err(_) if name.contains(['*', '?']) => (parent, TopicNames::Pattern(name)),
+            Err(_) => (parent, TopicNames::Named(vec![name])),
+        };
+        FilesSource { folder: folder.to_path_buf(), env, names, follow: false, header: false }
+    }
+
+    /// Waits for more lines and new files instead of ending.
+    #[must_use]
+    pub fn follow(mut self) -> Self {
+        self.follow = true;
+        self
+    }
+
+    /// The first line of each file is a header and no record.
+    #[must_use]
+    pub fn header(mut self) -> Self {
+        self.header = true;
+        self
+    }
+
+    /// Reads the header of the first file and gives the format for it; all files must have the same header.
+    ///
+    /// # Errors
+    /// No file, no header, or headers that differ.
+    pub fn csv(self) -> Result<(Self, Csv)> {
+        let names = self.files()?;
+        let (name, others) = names.split_first().ok_or_else(|| self.none())?;
+        let first = self.line_at(name, 0)?;
+        for other in others {
+            if self.line_at(other, 0)? != first {
+                return Err(Error::fatal(format!("the headers of {name} and {other} differ")).at(self.folder.display().to_string()));
+            }
+        }
+        let text = String::from_utf8(first).map_err(|_| Error::fatal(format!("the header of {name} is not UTF-8")))?;
+        let csv = Csv::new(&text).map_err(|why| Error::fatal(format!("the header of {name} is no CSV: {why}")))?;
+        Ok((self.header(), csv))
+    }
+
+    fn files(&self) -> Result<Vec<String>> {
+        let place = |e| Error::from(e).at(self.folder.display().to_string());
+        if let TopicNames::Named(names) = &self.names {
+            return Ok(names.iter().filter(|n| self.env.files.exists(&self.folder.join(n))).cloned().collect());
+        }
+        let names = self.env.files.list(&self.folder).map_err(place)?;
+        // A folder inside the folder can be listed; a file cannot.
+        let is_file =
+            |n: &String| !n.starts_with(['.', '_']) && self.names.contains(n) && self.env.files.list(&self.folder.join(n)).is_err();
+        Ok(names.into_iter().filter(is_file).collect())
+    }
+
+    fn none(&self) -> Error {
+        Error::fatal(format!("no file fits {}", self.describe())).help("check the path; patterns know * and ?")
+    }
+
+    /// The line that begins at a byte, with its line break.
+    fn line_at(&self, name: &str, at: u64) -> Result<Vec<u8>> {
+        let path = self.folder.join(name);
+        let mut want = 4096;
+        loop {
+            let bytes = self.env.files.read_at(&path, at, want).map_err(|e| Error::from(e).at(path.display().to_string()))?;
+            match bytes.iter().position(|&b| b == b'\n') {
+                Some(end) => return Ok(bytes[..=end].to_vec()),
+                None if bytes.len() < want || want > LINE_BYTES => return Ok(bytes),
+                None => want *= 4,
+            }
+        }
+    }
+}
+
+impl Source for FilesSource {
+    fn describe(&self) -> String {
+        format!("lines of {}", self.folder.join(self.names.to_string()).display())
+    }
+
+    fn is_bounded(&self) -> bool {
+        !self.follow
+    }
+
+    fn splits(&self, first: bool) -> Result<Vec<Split>> {
+        let names = self.files()?;
+        if first && names.is_empty() && !self.follow {
+            return Err(self.none());
+        }
+        let mut splits = Vec::with_capacity(names.len());
+        for name in names {
+            let path = self.folder.join(&name);
+            let len = self.env.files.len(&path).map_err(|e| Error::from(e).at(path.display().to_string()))? as i64;
+            let start = if self.header { self.line_at(&name, 0)?.len() as i64 } else { 0 };
+            let id = SplitId { name: name.as_str().into(), partition: 0 };
+            splits.push(Split { id, start, end: (!self.follow).then_some(len), bootstrap_end: None, topic_id: None });
+        }
+        Ok(splits)
+    }
+
+    fn discovery_ms(&self) -> Option<u64> {
+        self.follow.then_some(1_000)
+    }
+
+    fn reader(&self, context: ReaderContext) -> Result<Box<dyn SourceReader>> {
+        Ok(Box::new(Reader { source: self.clone(), context, tracks: Vec::new(), turn: 0 }))
+    }
+}
+
+struct Reader {
+    source: FilesSource,
+    context: ReaderContext,
+    tracks: Vec<Track>,
+    turn: usize,
+}
+
+struct Track {
+    id: SplitId,
+    position: u64,
+    end: Option<u64>,
+    held: bool,
+    ended: bool,
+}
+
+impl Reader {
+    /// Bytes from the position on and how many of them are whole lines; `None` when there is no whole line.
+    fn lines(&self, at: usize) -> Result<Option<(Vec<u8>, usize)>> {
+        let track = &self.tracks[at];
+        let path = self.source.folder.join(&*track.id.name);
+        let mut want = READ_BYTES;
+        loop {
+            let room = track.end.map_or(want as u64, |end| end.saturating_sub(track.position)).min(want as u64) as usize;
+            let bytes = self.source.env.files.read_at(&path, track.position, room);
+            let bytes = bytes.map_err(|e| Error::from(e).at(path.display().to_string()))?;
+            if bytes.len() < room {
+                self.refuse_shrunk(at)?;
+            }
+            let last = track.end.is_some_and(|end| track.position + bytes.len() as u64 >= end);
+            match bytes.iter().rposition(|&b| b == b'\n') {
+                _ if last => {
+                    let all = bytes.len();
+                    return Ok(Some((bytes, all)));
+                }
+                Some(end) => return Ok(Some((bytes, end + 1))),
+                None if bytes.len() < want => return Ok(None),
+                None if want > LINE_BYTES => return Err(self.too_long(at)),
+                None => want *= 4,
+            }
+        }
+    }
+
+    /// The next lines of a split as a batch.
+    fn read(&mut self, at: usize) -> Result<Option<Poll>> {
+        let Some((bytes, whole)) = self.lines(at)? else { return Ok(None) };
+        let track = &mut self.tracks[at];
+        let mut batch = RawBatch::with_capacity(whole / 64, whole);
+        let mut position = track.position;
+        for line in bytes[..whole].split_inclusive(|&b| b == b'\n') {
+            let text = line.strip_suffix(b"\n").unwrap_or(line);
+            let text = text.strip_suffix(b"\r").unwrap_or(text);
+            if !text.is_empty() {
+                batch.push_parts(&track.id.name, 0, position as i64, -1, None, Some(text), &[]);
+            }
+            position += line.len() as u64;
+            if batch.len() >= self.context.batch_rows {
+                break;
+            }
+        }
+        track.position = position;
+        Ok(Some(Poll::Batch { split: track.id.clone(), batch: Box::new(batch), next: position as i64 }))
+    }
+
+    fn refuse_shrunk(&self, at: usize) -> Result<()> {
+        let track = &self.tracks[at];
+        let len = self.source.env.files.len(&self.source.folder.join(&*track.id.name))?;
+        if len >= track.end.unwrap_or(track.position) {
+            return Ok(());
+        }
+        Err(Error::fatal(format!("file {} became shorter: {len} bytes", track.id.name))
+            .at(format!("byte {}", track.position))
+            .help("files being read may only grow; put new content into new files"))
+    }
+
+    fn too_long(&self, at: usize) -> Error {
+        let track = &self.tracks[at];
+        Error::fatal(format!("a line of {} is longer than {LINE_BYTES} bytes", track.id.name)).at(format!("byte {}", track.position))
+    }
+}
+
+impl SourceReader for Reader {
+    fn assign(&mut self, splits: &[SplitState]) -> Result<()> {
+        self.tracks.extend(splits.iter().map(|state| Track {
+            id: state.split.id.clone(),
+            position: u64::try_from(state.position).unwrap_or(0),
+            end: state.split.end.and_then(|e| u64::try_from(e).ok()),
+            held: false,
+            ended: state.ended,
+        }));
+        Ok(())
+    }
+
+    fn poll(&mut self) -> Result<Poll> {
+        if let Some(track) = self.tracks.iter_mut().find(|t| !t.ended && t.end.is_some_and(|end| t.position >= end)) {
+            track.ended = true;
+            return Ok(Poll::Ended { split: track.id.clone() });
+        }
+        let (n, turn) = (self.tracks.len(), self.turn);
+        for at in (0..n).map(|i| (turn + i) % n) {
+            if self.tracks[at].held || self.tracks[at].ended {
+                continue;
+            }
+            if let Some(poll) = self.read(at)? {
+                self.turn = (at + 1) % n;
+                return Ok(poll);
+            }
+        }
+        Ok(Poll::Empty)
+    }
+
+    fn hold_back(&mut self, split: &SplitId, hold: bool) {
+        if let Some(track) = self.tracks.iter_mut().find(|t| t.id == *split) {
+            track.held = hold;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conformance::{poll_all, reader_context, states};
+    use waterwheel_engine::record::downcast;
+
+    fn lines(source: &FilesSource, from: Vec<SplitState>) -> Vec<(String, i64, String)> {
+        let batches = poll_all(source, from, &Env::real());
+        let rows = batches.into_iter().flat_map(|(_, b)| {
+            let batch = downcast::<RawBatch>(b);
+            let text = |v: &[u8]| String::from_utf8(v.to_vec()).unwrap();
+            batch.records().map(|r| (r.topic.to_string(), r.offset, text(r.value.unwrap()))).collect::<Vec<_>>()
+        });
+        rows.collect()
+    }
+
+    #[test]
+    fn lines_of_all_fitting_files_and_a_restart_in_the_middle() {
+        let dir = tempfile::tempdir().unwrap();
+        let env = Env::real();
+        for (name, text) in [("a.jsonl", "1\n\n22\r\n333"), ("b.jsonl", "4\n"), ("c.txt", "5\n"), (".d.jsonl", "6\n")] {
+            env.files.replace(&dir.path().join(name), text.as_bytes()).unwrap();
+        }
+        let source = FilesSource::new(env, dir.path().join("*.jsonl"));
+        let all = lines(&source, states(&source));
+        let expected = [("a.jsonl", 0, "1"), ("a.jsonl", 3, "22"), ("a.jsonl", 7, "333"), ("b.jsonl", 0, "4")];
+        assert_eq!(all.iter().map(|(f, o, l)| (f.as_str(), *o, l.as_str())).collect::<Vec<_>>(), expected);
+        let mut middle = states(&source);
+        middle[0].position = 3;
+        assert_eq!(lines(&source, middle).len(), 3);
+    }
+
+    #[test]
+    fn lines_longer_than_a_read_come_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let env = Env::real();
+        let long = "x".repeat(READ_BYTES * 3);
+        env.files.replace(&dir.path().join("a"), format!("{long}\nshort\n").as_bytes()).unwrap();
+        let source = FilesSource::new(env, dir.path().join("a"));
+        let all = lines(&source, states(&source));
+        assert_eq!((all[0].2.len(), all[1].2.as_str()), (long.len(), "short"));
+    }
+
+    #[test]
+    fn a_following_source_waits_for_the_end_of_a_line_and_a_shrunk_file_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let env = Env::real();
+        let path = dir.path().join("a");
+        env.files.replace(&path, b"one\ntw").unwrap();
+        let source = FilesSource::new(env.clone(), &path).follow();
+        let mut reader = source.reader(reader_context(&env)).unwrap();
+        reader.assign(&states(&source)).unwrap();
+        assert!(matches!(reader.poll().unwrap(), Poll::Batch { next: 4, .. }));
+        assert!(matches!(reader.poll().unwrap(), Poll::Empty));
+        env.files.replace(&path, b"one\ntwo\n").unwrap();
+        assert!(matches!(reader.poll().unwrap(), Poll::Batch { next: 8, .. }));
+        env.files.replace(&path, b"on").unwrap();
+        assert!(reader.poll().is_err());
+    }
+
+    #[test]
+    fn csv_takes_the_header_from_the_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let env = Env::real();
+        env.files.replace(&dir.path().join("a.csv"), b"n,name\n1,x\n").unwrap();
+        env.files.replace(&dir.path().join("b.csv"), b"n,name\n2,y\n").unwrap();
+        let (source, _) = FilesSource::new(env.clone(), dir.path()).csv().unwrap();
+        assert_eq!(lines(&source, states(&source)).iter().map(|r| r.2.as_str()).collect::<Vec<_>>(), ["1,x", "2,y"]);
+        env.files.replace(&dir.path().join("c.csv"), b"name,n\n").unwrap();
+        assert!(FilesSource::new(env, dir.path()).csv().is_err());
+    }
+}

@@ -3,9 +3,9 @@
 //! Invariant: drawing never fails in the middle of a chain of calls; what is wrong is remembered and reported by
 //! [`Job::plan`].
 
-use super::source::SourceStream;
+use super::source::{Decoding, SourceStream};
 use crate::error::{Error, Result};
-use crate::graph::{self, Explain, LogicalGraph, LogicalNode, NoTopics, NodeIndex, PhysicalPlan, ReadAs, TopicSinks};
+use crate::graph::{self, Explain, LogicalGraph, LogicalNode, NoTopics, NodeIndex, PhysicalPlan, ReadAs, Role, TopicSinks};
 use crate::operators::Source;
 use crate::record::Data;
 use std::cell::RefCell;
@@ -19,7 +19,36 @@ pub(super) struct Draw(Rc<RefCell<LogicalGraph>>);
 
 impl Draw {
     pub(super) fn add(&self, node: LogicalNode) -> NodeIndex {
-        self.0.borrow_mut().add(node)
+        let mut graph = self.0.borrow_mut();
+        for input in &node.inputs {
+            // Rows of a table's source are changes, not the rows that an older handle of the stream promises.
+            let source = graph.node(input.from);
+            let is_table = matches!(&source.role, Role::Source(s) if s.read_as == ReadAs::Table);
+            if is_table && has_consumers(&graph, input.from) {
+                let name = source.subject.clone().unwrap_or_default();
+                graph.problem(both(&name));
+                break;
+            }
+        }
+        graph.add(node)
+    }
+
+    /// Makes a source a table, before anything reads it.
+    pub(super) fn make_table(&self, source: NodeIndex) {
+        let mut graph = self.0.borrow_mut();
+        if has_consumers(&graph, source) {
+            let name = graph.node(source).subject.clone().unwrap_or_default();
+            graph.problem(both(&name));
+        }
+        if let Role::Source(s) = &mut graph.node_mut(source).role {
+            s.read_as = ReadAs::Table;
+        }
+    }
+
+    /// Name of the source that a node's first inputs lead up to.
+    pub(super) fn origin_name(&self, node: NodeIndex) -> String {
+        let graph = self.0.borrow();
+        graph.origin_index(node).and_then(|i| graph.node(i).subject.clone()).unwrap_or_default()
     }
 
     pub(super) fn change<R>(&self, node: NodeIndex, change: impl FnOnce(&mut LogicalNode) -> R) -> R {
@@ -33,6 +62,14 @@ impl Draw {
     pub(super) fn is_same(&self, other: &Draw) -> bool {
         Rc::ptr_eq(&self.0, &other.0)
     }
+}
+
+fn has_consumers(graph: &LogicalGraph, node: NodeIndex) -> bool {
+    graph.nodes().iter().flat_map(|n| &n.inputs).any(|i| i.from == node)
+}
+
+fn both(name: &str) -> Error {
+    Error::fatal(format!("{name} is read as a table and as a stream by one source")).help("name the topic twice: once for each")
 }
 
 /// A job being described.
@@ -124,7 +161,7 @@ impl Job {
     /// ```
     pub fn source<T: Data>(&self, name: &str, source: impl Source + 'static) -> SourceStream<T> {
         let source: Arc<dyn Source> = Arc::new(source);
-        self.source_with(name, move |_| Ok(source.clone()), super::source::typed())
+        self.source_with(name, move |_| Ok(source.clone()), Decoding::Typed)
     }
 
     /// Reads from a source that is made when the plan is, and whose batches need decoding. Connectors build on it.
@@ -132,9 +169,9 @@ impl Job {
         &self,
         name: &str,
         connect: impl Fn(ReadAs) -> Result<Arc<dyn Source>> + 'static,
-        decode: super::DecodeFactory<T>,
+        decoding: Decoding<T>,
     ) -> SourceStream<T> {
-        SourceStream::new(&self.draw, name, Box::new(connect), decode)
+        SourceStream::new(&self.draw, name, Box::new(connect), decoding)
     }
 
     /// Remembers an error met while describing the job; [`Job::plan`] reports it.

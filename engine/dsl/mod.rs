@@ -12,13 +12,17 @@ mod keyed;
 mod sink;
 mod source;
 mod stream;
+mod table;
+mod windowed;
 
 #[cfg(test)]
 mod tests;
 
 pub use durations::{OutOfOrder, days, hours, millis, mins, secs};
 pub use job::Job;
-pub use keyed::KeyedStream;
+pub use keyed::{KeyedStream, SortedStream};
 pub use sink::SinkHandle;
-pub use source::{Decode, DecodeFactory, SourceStream, records};
+pub use source::{Decode, DecodeFactory, DecodeValue, Decoding, SourceStream, records};
 pub use stream::Stream;
+pub use table::{RecordKey, Table};
+pub use windowed::{Merge, WindowedStream};

@@ -8,7 +8,7 @@ use super::stream::Stream;
 use crate::error::Result;
 use crate::graph::{DeadLetters, LogicalNode, ReadAs, Role, SinkRef, SourceFactory, SourceNode, TopicRequest};
 use crate::operators::{ErrorPolicy, Ingest, IngestFactory, OpenContext, dead_letters, guarded};
-use crate::record::{Batch, BatchBox, Data, Origin, RawBatch, RawRecord, Rejected, Rows, downcast};
+use crate::record::{Batch, BatchBox, Data, Key, Origin, RawBatch, RawRecord, Rejected, Rows, downcast};
 use crate::time::{EventTime, WatermarkStrategy};
 use std::ops::{Deref, RangeInclusive};
 use std::sync::Arc;
@@ -27,7 +27,7 @@ pub trait Decode<T>: Send {
 pub type DecodeFactory<T> = Arc<dyn Fn(&OpenContext) -> Box<dyn Decode<T>> + Send + Sync>;
 
 /// For readers that hand over `Rows<T>`.
-pub(super) fn typed<T: Data>() -> DecodeFactory<T> {
+fn typed<T: Data>() -> DecodeFactory<T> {
     struct Typed;
     impl<T: Data> Decode<T> for Typed {
         fn decode(&mut self, batch: BatchBox, _rejected: &mut Vec<Rejected>) -> Result<Rows<T>> {
@@ -42,6 +42,77 @@ pub(super) fn typed<T: Data>() -> DecodeFactory<T> {
 pub fn records<T: Data>(decode: impl Fn(RawRecord<'_>) -> Result<Option<T>, String> + Send + Sync + 'static) -> DecodeFactory<T> {
     let decode = Arc::new(decode);
     Arc::new(move |context| Box::new(Records { decode: decode.clone(), context: context.clone() }))
+}
+
+/// How a source's batches become rows.
+#[derive(Clone)]
+pub enum Decoding<T> {
+    /// The reader hands over `Rows<T>`.
+    Typed,
+    /// By a [`Decode`] per task.
+    Custom(DecodeFactory<T>),
+    /// Record by record; `None` says that the record has no value (a tombstone): it removes a row of a table, and is a bad
+    /// record in a stream.
+    Values(DecodeValue<T>),
+}
+
+/// Makes a row of a record.
+pub type DecodeValue<T> = Arc<dyn Fn(RawRecord<'_>) -> Result<Option<T>, String> + Send + Sync>;
+
+impl<T: Data> Decoding<T> {
+    fn stream(&self) -> DecodeFactory<T> {
+        match self {
+            Decoding::Typed => typed(),
+            Decoding::Custom(factory) => factory.clone(),
+            Decoding::Values(decode) => {
+                let decode = decode.clone();
+                records(move |record| decode(record)?.map(Some).ok_or_else(|| "the record has no value (a tombstone)".to_string()))
+            }
+        }
+    }
+
+    /// Changes of a table.
+    fn changes<K: Key>(&self, key: KeyOf<T, K>, removed: RemovedKey<K>) -> DecodeFactory<(K, Option<T>)> {
+        if let Decoding::Values(decode) = self {
+            let decode = decode.clone();
+            return records(move |record| match decode(record)? {
+                Some(value) => Ok(Some((key(&value), Some(value)))),
+                None => {
+                    let name = record.key.ok_or("the record has neither key nor value")?;
+                    Ok(Some((removed(name)?, None)))
+                }
+            });
+        }
+        let rows = self.stream();
+        Arc::new(move |context| Box::new(Keyed { rows: rows(context), key: key.clone(), context: context.clone() }))
+    }
+}
+
+type KeyOf<T, K> = Arc<dyn Fn(&T) -> K + Send + Sync>;
+type RemovedKey<K> = Arc<dyn Fn(&[u8]) -> Result<K, String> + Send + Sync>;
+
+/// Rows as changes that set them.
+struct Keyed<T, K> {
+    rows: Box<dyn Decode<T>>,
+    key: KeyOf<T, K>,
+    context: OpenContext,
+}
+
+impl<T: Data, K: Key> Decode<(K, Option<T>)> for Keyed<T, K> {
+    fn decode(&mut self, batch: BatchBox, rejected: &mut Vec<Rejected>) -> Result<Rows<(K, Option<T>)>> {
+        let rows = self.rows.decode(batch, rejected)?;
+        let mut changes = Rows::with_capacity(rows.rows.len());
+        let each = |changes: &mut Rows<_>, i: usize| {
+            let row = rows.rows[i].clone();
+            changes.push(((self.key)(&row), Some(row)), rows.times[i], rows.origin(i));
+            Ok(())
+        };
+        guarded(rows.rows.len(), &mut changes, each, |_, i, error| {
+            rejected.push(Rejected { origin: rows.origin(i), operator: self.context.operator.clone(), error, time: rows.times[i].0 });
+            Ok(())
+        })?;
+        Ok(changes)
+    }
 }
 
 struct Records<F> {
@@ -126,7 +197,7 @@ impl<T: Data> Ingest for Enter<T> {
 pub struct SourceStream<T> {
     stream: Stream<T>,
     name: String,
-    decode: DecodeFactory<T>,
+    decoding: Decoding<T>,
     stamp: Option<Stamp<T>>,
     within: Option<RangeInclusive<EventTime>>,
 }
@@ -139,11 +210,11 @@ impl<T> Deref for SourceStream<T> {
 }
 
 impl<T: Data> SourceStream<T> {
-    pub(super) fn new(draw: &Draw, name: &str, connect: SourceFactory, decode: DecodeFactory<T>) -> Self {
+    pub(super) fn new(draw: &Draw, name: &str, connect: SourceFactory, decoding: Decoding<T>) -> Self {
         let source = SourceNode {
             connect,
             read_as: ReadAs::Stream,
-            ingest: ingest(&decode, None, None),
+            ingest: ingest(decoding.stream(), None, None),
             watermarks: None,
             max_ahead_ms: None,
             policy: ErrorPolicy::Fail,
@@ -153,7 +224,7 @@ impl<T: Data> SourceStream<T> {
         node.subject = Some(name.to_string());
         node.can_reject = true;
         let stream = Stream::of(draw.clone(), draw.add(node), 0);
-        SourceStream { stream, name: name.to_string(), decode, stamp: None, within: None }
+        SourceStream { stream, name: name.to_string(), decoding, stamp: None, within: None }
     }
 
     /// Where event time is in a row, and how far out of order rows may be. Without it a row has the time of its record, and
@@ -224,12 +295,18 @@ impl<T: Data> SourceStream<T> {
         self.stream.clone()
     }
 
-    pub(super) fn read_as_table(&self) {
-        self.change_source(|s| s.read_as = ReadAs::Table);
+    /// Makes this source the source of a table. Event time plays no part in it: what counts is the order of records.
+    pub(super) fn into_changes<K: Key>(self, key: KeyOf<T, K>, removed: RemovedKey<K>) -> Stream<(K, Option<T>)> {
+        let enter = ingest(self.decoding.changes(key, removed), None, None);
+        self.change_source(|s| {
+            s.ingest = enter;
+            s.watermarks = None;
+        });
+        self.stream.make_table()
     }
 
     fn change(self, change: impl FnOnce(&mut SourceNode)) -> Self {
-        let enter = ingest(&self.decode, self.stamp.clone(), self.within.clone());
+        let enter = ingest(self.decoding.stream(), self.stamp.clone(), self.within.clone());
         self.change_source(|s| {
             s.ingest = enter;
             change(s);
@@ -250,8 +327,7 @@ fn to_topic(topic: &str) -> DeadLetters {
     DeadLetters { encode: dead_letters(topic), sink: SinkRef::Topic(TopicRequest::new(topic)) }
 }
 
-fn ingest<T: Data>(decode: &DecodeFactory<T>, stamp: Option<Stamp<T>>, within: Option<RangeInclusive<EventTime>>) -> IngestFactory {
-    let decode = decode.clone();
+fn ingest<T: Data>(decode: DecodeFactory<T>, stamp: Option<Stamp<T>>, within: Option<RangeInclusive<EventTime>>) -> IngestFactory {
     Arc::new(move |context| {
         let (decode, stamp, within) = (decode(context), stamp.clone(), within.clone());
         Box::new(Enter { decode, stamp, within, context: context.clone() })

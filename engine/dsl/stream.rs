@@ -21,19 +21,21 @@ pub struct Stream<T> {
     node: NodeIndex,
     port: usize,
     routing: Routing,
+    /// The nodes drawn by the call that made this stream, when they are several: the first is the one with the id.
+    parts: Vec<NodeIndex>,
     rows: PhantomData<fn() -> T>,
 }
 
 impl<T> Clone for Stream<T> {
     /// Another handle of the same stream.
     fn clone(&self) -> Self {
-        Stream { draw: self.draw.clone(), rows: PhantomData, ..*self }
+        Stream { draw: self.draw.clone(), parts: self.parts.clone(), ..*self }
     }
 }
 
 impl<T> Stream<T> {
     pub(super) fn of(draw: Draw, node: NodeIndex, port: usize) -> Self {
-        Stream { draw, node, port, routing: Routing::Forward, rows: PhantomData }
+        Stream { draw, node, port, routing: Routing::Forward, parts: vec![node], rows: PhantomData }
     }
 
     pub(super) fn routed(&self, routing: Routing) -> Self {
@@ -48,8 +50,33 @@ impl<T> Stream<T> {
         &self.draw
     }
 
+    /// Changes the node that has the id.
     pub(super) fn change(&self, change: impl FnOnce(&mut LogicalNode)) {
-        self.draw.change(self.node, change);
+        self.draw.change(self.parts[0], change);
+    }
+
+    /// Adds plumbing that belongs to the operator of this stream: id, name and parallelism stay its own.
+    pub(super) fn with_glue<U>(&self, kind: &'static str, factory: OperatorFactory) -> Stream<U> {
+        let note = NodeNote { glue: true, ..NodeNote::default() };
+        let mut glued = self.add(kind, factory, &[], note);
+        glued.parts = [&self.parts[..], &glued.parts].concat();
+        glued
+    }
+
+    /// Marks the source of this stream as a table's; its rows are changes from now on.
+    pub(super) fn make_table<U>(&self) -> Stream<U> {
+        self.draw.make_table(self.node);
+        self.port(0)
+    }
+
+    /// Name of the source that this stream comes from.
+    pub(super) fn origin_name(&self) -> String {
+        self.draw.origin_name(self.node)
+    }
+
+    /// Kind of the node that makes this stream.
+    pub(super) fn kind(&self) -> &'static str {
+        self.draw.change(self.node, |node| node.kind)
     }
 
     /// A further output of the node.
@@ -82,7 +109,9 @@ impl<T> Stream<T> {
     /// Number of tasks of the operator that makes this stream, in place of the job's. Rows are dealt out anew before and
     /// behind it, so that rows that are not keyed may overtake each other.
     pub fn parallelism(&self, tasks: u32) -> Stream<T> {
-        self.change(|node| node.parallelism = Some(tasks));
+        for &part in &self.parts {
+            self.draw.change(part, |node| node.parallelism = Some(tasks));
+        }
         self.clone()
     }
 
@@ -221,6 +250,20 @@ impl<T: Data> Stream<T> {
         KeyedStream::new(self.add("key_by", operators::key_by::<T, K>(key), &[], note))
     }
 
+    /// A side output of the operator that makes this stream: of a process function, or of an operator of your own. `S` must
+    /// be the type of row that it emits there; another one stops the job when the first row comes.
+    ///
+    /// ```
+    /// # use waterwheel_engine::dsl::Stream;
+    /// # fn example(processed: Stream<i64>) {
+    /// let rejected: Stream<String> = processed.side_output(1);
+    /// # let _ = rejected;
+    /// # }
+    /// ```
+    pub fn side_output<S: Data>(&self, port: usize) -> Stream<S> {
+        self.port(port)
+    }
+
     /// An operator of your own, from rows of `T` to rows of `U`: it must take and emit [`Rows`](crate::record::Rows) of
     /// these types. `kind` is one word for `explain`.
     pub fn operator<U: Data>(&self, kind: &'static str, factory: OperatorFactory) -> Stream<U> {
@@ -306,7 +349,7 @@ impl<T: Data> Stream<T> {
     fn end(&self, name: &str, sink: SinkRef) -> SinkHandle {
         let mut node = LogicalNode::new("sink", Role::Sink(sink), vec![self.input()]);
         node.subject = Some(name.to_string());
-        let encoder = Some(self.node).filter(|_| self.draw.change(self.node, |n| n.kind == "encode"));
+        let encoder = Some(self.node).filter(|_| self.kind() == "encode");
         SinkHandle::new(self.draw.clone(), self.draw.add(node), encoder)
     }
 

@@ -58,7 +58,7 @@ impl TopicSinks for Anywhere {
     }
 }
 
-#[derive(Clone)]
+#[derive(Clone, serde::Serialize, serde::Deserialize)]
 struct Payment {
     card: String,
     at: i64,
@@ -71,8 +71,8 @@ fn parse(text: &str) -> Result<Payment, String> {
 
 fn payments(job: &Job) -> SourceStream<Payment> {
     let connect = |read_as| Ok(Arc::new(Place(format!("{read_as:?}"), Guarantee::None)) as Arc<dyn Source>);
-    let decode = records(|r| parse(std::str::from_utf8(r.value.ok_or("no value")?).map_err(|e| e.to_string())?).map(Some));
-    job.source_with("payments", connect, decode)
+    let decode: DecodeValue<Payment> = Arc::new(|r| r.value.map(|v| parse(&String::from_utf8_lossy(v))).transpose());
+    job.source_with("payments", connect, Decoding::Values(decode))
 }
 
 fn to_topic<T: crate::record::Data>(stream: &Stream<T>, topic: &str) -> SinkHandle {
@@ -144,7 +144,7 @@ fn rows_get_event_time_and_bad_records_are_named() {
     assert_eq!(rows.times, [EventTime(7), EventTime(9)]);
     assert!(rows.origins().is_none(), "nobody asked for dead letters");
     let errors: Vec<_> = rejected.iter().map(|r| (r.error.as_str(), r.time)).collect();
-    assert_eq!(errors, [("no space", 71), ("no value", 73), ("event time 5000 is out of range", 5000)]);
+    assert_eq!(errors, [("no space", 71), ("the record has no value (a tombstone)", 73), ("event time 5000 is out of range", 5000)]);
 }
 
 #[test]
@@ -182,4 +182,153 @@ fn a_sink_can_be_changed_after_it_is_drawn() {
     assert_eq!(explained.promises[0].guarantee, "at-least-once");
     let sink = explained.operators.last().unwrap();
     assert_eq!((sink.label.as_str(), sink.tasks, sink.inputs[0].routing), ("results", 2, "chained"));
+}
+
+#[derive(Clone, Default, serde::Serialize, serde::Deserialize)]
+struct Activity {
+    account: String,
+    count: u64,
+    allowed: u64,
+}
+
+impl Activity {
+    fn add(&mut self, p: &Payment) {
+        self.count += 1;
+        self.account.clone_from(&p.card);
+    }
+    fn with_limit(self, customer: Option<&u64>) -> Activity {
+        Activity { allowed: customer.copied().unwrap_or(3), ..self }
+    }
+}
+
+impl Merge for Activity {
+    fn merge(&mut self, later: &Activity) {
+        self.count += later.count;
+    }
+}
+
+fn customers(job: &Job) -> SourceStream<u64> {
+    let decode: DecodeValue<u64> = Arc::new(|r| Ok(r.value.map(|v| v.len() as u64)));
+    let connect = |read_as| Ok(Arc::new(Place(format!("{read_as:?}"), Guarantee::None)) as Arc<dyn Source>);
+    job.source_with("customers", connect, Decoding::Values(decode))
+}
+
+#[test]
+fn the_whole_walk_is_explained() {
+    let job = Job::new("fraud");
+    job.parallelism(2);
+    let payments = payments(&job)
+        .on_error(ErrorPolicy::DeadLetter)
+        .event_time(|p| p.at, OutOfOrder::by(secs(5)))
+        .dedup_by(|p| format!("{}{}", p.card, p.at), hours(1));
+    let customers = customers(&job).table(|limit| limit.to_string());
+    let alerts = payments
+        .key_by(|p| p.card.clone())
+        .window(crate::windowing::Sliding::of(mins(5)).every(secs(10)))
+        .allow_late(secs(30))
+        .late_to(|late| to_topic(&late, "late"))
+        .aggregate(Activity::default, |a, p| a.add(p))
+        .id("velocity")
+        .join_table(&customers, |a| a.account.clone(), Activity::with_limit)
+        .filter(|a| a.count > a.allowed);
+    let _ = to_topic(&alerts, "alerts").id("velocity-alerts");
+    assert_eq!(
+        job.explain_with(&Anywhere, secs(1)).unwrap().to_string(),
+        "\
+fraud · exactly-once into late, alerts (visible one checkpoint later: ~1s) · equality class: time-dependent (late rows, latest-value join)
+ 1 source payments                      source-payments   2 tasks   Stream · event time, 5s out of order · bad records to topic payments.dead-letter
+ 2 dedup                                dedup-1*          2 tasks   state: 1 time an id, kept 1h
+ 3 source customers                     source-customers  2 tasks   Table · no watermark before the end
+ 4 window sliding 5m/10s, late by 30s   velocity          2 tasks   state: 30 slices a key, bounded by the watermark
+ 5 sink late                            sink-late         chained   topic late
+ 6 join_table with customers            join_table-1*     2 tasks   state: 1 row a key of customers, UNBOUNDED by time
+ 7 filter                               filter-1          chained
+ 8 sink alerts                          velocity-alerts   chained   topic alerts
+ * id derived from kind and position: name it with .id(\"...\"), so that state survives changes of the job
+"
+    );
+}
+
+/// Passes rows on, and says which key had how many by the end.
+#[derive(Default)]
+struct PassOn(crate::operators::ValueState<u64>);
+
+impl crate::operators::ProcessFunction<String, Payment, Payment> for PassOn {
+    fn open(&mut self, open: &mut crate::operators::ProcessOpen<'_>) {
+        self.0 = open.value("count");
+    }
+    fn on_element(&mut self, context: &mut crate::operators::ProcessContext<'_, String, Payment>, row: Payment) {
+        self.0.update(context, |count| *count = Some(count.unwrap_or(0) + 1));
+        context.emit(row);
+    }
+}
+
+fn class(job: &Job) -> (String, Vec<String>) {
+    let explained = job.explain_with(&Anywhere, secs(1)).unwrap();
+    (explained.equality_class, explained.class_reasons)
+}
+
+#[test]
+fn what_keyed_operators_promise() {
+    let keyed = |job: &Job| payments(job).event_time(|p| p.at, OutOfOrder::never()).key_by(|p| p.card.clone());
+
+    let job = Job::new("totals");
+    let _ = to_topic(&keyed(&job).aggregate(|| 0u64, |n, _| *n += 1), "totals");
+    assert_eq!(class(&job), ("converging".into(), vec!["running aggregate".into()]));
+
+    let job = Job::new("arrival");
+    let _ = to_topic(&keyed(&job).process(PassOn::default), "out");
+    assert_eq!(class(&job), ("time-dependent".into(), vec!["arrival order in process".into()]));
+
+    let job = Job::new("sorted");
+    let sorted = keyed(&job).sort_by_time(|p| p.at).late_to(|late| to_topic(&late, "late")).id("in-order");
+    let _ = to_topic(&sorted.process(PassOn::default).id("pass"), "out");
+    assert_eq!(class(&job), ("time-dependent".into(), vec!["late rows".into()]));
+    let explained = job.explain_with(&Anywhere, secs(1)).unwrap();
+    let process = explained.operators.iter().find(|o| o.id == "pass").unwrap();
+    assert_eq!(process.inputs[0].routing, "chained", "rows of a key stay in their task behind a sort");
+}
+
+#[test]
+fn a_record_without_a_value_removes_from_a_table_and_is_bad_in_a_stream() {
+    let job = Job::new("j");
+    let table = customers(&job).table(|limit| limit.to_string());
+    let _ = to_topic(&payments(&job).join_table(&table, |p| p.card.clone(), |p, _| p), "out");
+    let topic: Arc<str> = "customers".into();
+    let mut raw = RawBatch::default();
+    raw.push_parts(&topic, 0, 0, 0, Some(b"3"), Some(b"abc"), &[]);
+    raw.push_parts(&topic, 0, 1, 0, Some(b"3"), None, &[]);
+    raw.push_parts(&topic, 0, 2, 0, None, None, &[]);
+    let mut rejected = Vec::new();
+    let plan = job.plan_with(&Anywhere).unwrap();
+    let batch = ingest(&plan).ingest(Box::new(raw), &mut rejected).unwrap();
+    assert_eq!(downcast::<Rows<(String, Option<u64>)>>(batch).rows, [("3".to_string(), Some(3)), ("3".to_string(), None)]);
+    assert_eq!(rejected[0].error, "the record has neither key nor value");
+}
+
+#[test]
+fn one_source_is_a_table_or_a_stream() {
+    for table_first in [true, false] {
+        let job = Job::new("j");
+        let source = customers(&job);
+        let stream = source.stream();
+        if !table_first {
+            let _ = to_topic(&stream, "out");
+        }
+        let table = source.table(|limit| limit.to_string());
+        if table_first {
+            let _ = to_topic(&stream, "out");
+        }
+        let _ = to_topic(&payments(&job).join_table(&table, |p| p.card.clone(), |p, _| p), "joined");
+        let error = job.plan_with(&Anywhere).unwrap_err();
+        assert_eq!(error.to_string(), "customers is read as a table and as a stream by one source");
+    }
+}
+
+#[test]
+fn windows_that_make_no_sense_are_refused_when_planned() {
+    let job = Job::new("j");
+    let sums = payments(&job).key_by(|p| p.card.clone()).window(crate::windowing::Tumbling::of(secs(0)));
+    let _ = to_topic(&sums.aggregate(Activity::default, Activity::add), "out");
+    assert!(job.plan_with(&Anywhere).unwrap_err().report().contains("at least 1 ms"));
 }

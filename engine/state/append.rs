@@ -15,7 +15,7 @@ use std::collections::VecDeque;
 use twox_hash::XxHash3_64;
 
 /// Rows per chunk.
-const CHUNK: usize = 1024;
+const CHUNK: usize = if cfg!(test) { 4 } else { 1024 };
 
 /// End of a chain.
 const NONE: u64 = u64::MAX;

@@ -348,7 +348,8 @@ mod tests {
                 }
                 prop_assert_eq!(index.len(), model.len());
                 for (key, &slot) in &model {
-                    prop_assert_eq!(index.key_bytes(slot, &mut [0; 8]), &key[..]);
+                    let mut scratch = [0; 8];
+                    prop_assert_eq!(index.key_bytes(slot, &mut scratch), &key[..]);
                 }
             }
             let mut slots: Vec<u32> = index.live_slots().collect();

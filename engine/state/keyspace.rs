@@ -168,7 +168,7 @@ mod tests {
     #[test]
     fn table_id_test_vectors() {
         let ids = [table_id("", ""), table_id("totals", "window"), table_id("totals\0window", "")];
-        assert_eq!(ids.map(|id| format!("{id:08x}")), ["", "", ""]);
+        assert_eq!(ids.map(|id| format!("{id:08x}")), ["c44bdff4", "438d1d8c", "3a61e6d9"]);
     }
 
     #[test]

@@ -115,7 +115,7 @@ impl StateStore for MemoryStore {
 
 impl MemoryStore {
     /// Drops values that are over.
-    fn compact(&self) {
+    pub(super) fn compact(&self) {
         let Content { map, expired } = &mut *self.change();
         if expired.is_empty() {
             return;

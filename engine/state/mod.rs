@@ -27,6 +27,8 @@ mod point;
 mod rocks;
 mod schema;
 mod slice;
+#[cfg(test)]
+mod tests;
 mod value;
 
 pub use append::AppendTable;

@@ -59,7 +59,7 @@ pub struct RocksStores {
 /// Up to which value tables have expired.
 type Expired = Arc<Mutex<BTreeMap<u32, [u8; 8]>>>;
 
-struct RocksStore {
+pub(super) struct RocksStore {
     db: DB,
     files: Arc<dyn Files>,
     dir: PathBuf,
@@ -98,7 +98,7 @@ impl RocksStores {
         options
     }
 
-    fn open(&self, dir: &Path) -> Result<RocksStore> {
+    pub(super) fn open(&self, dir: &Path) -> Result<RocksStore> {
         let expired = Expired::default();
         let mut options = self.options();
         options.set_compaction_filter_factory(DropExpired(expired.clone()));
@@ -199,6 +199,13 @@ impl RocksStore {
     fn fail(&self, e: rocksdb::Error) -> Error {
         let _ = self.failed.set(e.to_string());
         failure(e, &self.dir)
+    }
+
+    #[cfg(test)]
+    pub(super) fn compact(&self) -> Result<()> {
+        self.db.flush().map_err(|e| self.fail(e))?;
+        self.db.compact_range(None::<&[u8]>, None::<&[u8]>);
+        Ok(())
     }
 
     /// Lengths and checksums of a checkpoint's files.

@@ -81,7 +81,7 @@ impl Order {
     /// `holders` says which of the added are still there.
     fn refresh(&mut self, index: &KeyIndex, holders: &[u32]) -> &[u32] {
         if self.any_dead {
-            self.sorted.retain(|&slot| !self.dead[slot as usize]);
+            self.sorted.retain(|&slot| !self.dead.get(slot as usize).copied().unwrap_or(false));
             self.dead.clear();
             self.any_dead = false;
         }
@@ -215,7 +215,10 @@ impl<A: StateValue> SliceTable<A> {
         if slice.cells == 0 {
             self.drop_slice(end);
         }
-        self.shared.unhold(slot);
+        // The slot stays until the next `resolve`: later rows of the batch may have it.
+        if self.shared.unhold(slot) {
+            self.shared.fresh.push(slot);
+        }
         value
     }
 
@@ -267,7 +270,11 @@ impl<A: StateValue> SliceTable<A> {
                 slice.stored = true;
             }
         }
-        slice.occupied(|slot, _| shared.unhold(slot));
+        slice.occupied(|slot, _| {
+            if shared.unhold(slot) {
+                shared.index.release(slot);
+            }
+        });
         if slice.stored {
             self.note_dropped(end);
         }
@@ -497,13 +504,15 @@ impl Shared {
         *holders += 1;
     }
 
-    fn unhold(&mut self, slot: u32) {
+    /// Whether no slice holds the key any more.
+    fn unhold(&mut self, slot: u32) -> bool {
         let holders = &mut self.holders[slot as usize];
         *holders -= 1;
-        if *holders == 0 {
+        let unheld = *holders == 0;
+        if unheld {
             self.order.remove(slot);
-            self.index.release(slot);
         }
+        unheld
     }
 }
 

@@ -1,0 +1,484 @@
+//! Each table kind as a subject.
+
+use super::{GROUPS, Step, Subject, run};
+use crate::record::Keys;
+use crate::state::{AppendTable, OrderedTable, PointTable, SliceTable};
+use crate::time::EventTime;
+use proptest::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
+use twox_hash::XxHash3_64;
+
+fn keys(names: impl ExactSizeIterator<Item = u8>) -> Keys {
+    Keys::encode(names.map(|n| format!("key-{n}")))
+}
+
+fn bytes(name: u8) -> Vec<u8> {
+    keys([name].into_iter()).bytes(0, &mut [0; 8]).to_vec()
+}
+
+fn steps<Op: Clone + std::fmt::Debug + 'static>(op: impl Strategy<Value = Op> + 'static) -> impl Strategy<Value = Vec<Step<Op>>> {
+    let step = prop_oneof![
+        12 => op.prop_map(Step::Do),
+        2 => Just(Step::Freeze),
+        4 => (1usize..5).prop_map(Step::Drain),
+        1 => (1usize..2000).prop_map(Step::Evict),
+        1 => Just(Step::Compact),
+        1 => Just(Step::Restart),
+    ];
+    proptest::collection::vec(step, 0..60)
+}
+
+// --- point
+
+struct Point;
+
+#[derive(Debug, Clone)]
+enum PointOp {
+    Write(u8, u16),
+    /// Through `get_mut`, as a list or map state does.
+    Clear(u8),
+    Remove(u8),
+    Look(Vec<u8>),
+}
+
+fn point_op() -> impl Strategy<Value = PointOp> {
+    prop_oneof![
+        (0u8..8, any::<u16>()).prop_map(|(k, v)| PointOp::Write(k, v)),
+        (0u8..8).prop_map(PointOp::Clear),
+        (0u8..8).prop_map(PointOp::Remove),
+        proptest::collection::vec(0u8..12, 0..5).prop_map(PointOp::Look),
+    ]
+}
+
+fn slots(table: &mut PointTable<String>, names: &[u8]) -> Vec<u32> {
+    let mut slots = Vec::new();
+    table.resolve(&keys(names.iter().copied()), &mut slots).unwrap();
+    slots
+}
+
+fn point_content(table: &PointTable<String>) -> BTreeMap<Vec<u8>, String> {
+    let mut out = BTreeMap::new();
+    let mut last: Option<Vec<u8>> = None;
+    table
+        .for_each(|key, value| {
+            assert!(last.as_deref().is_none_or(|last| last < key), "in key order, each once");
+            last = Some(key.to_vec());
+            out.insert(key.to_vec(), value.clone());
+        })
+        .unwrap();
+    out
+}
+
+impl Subject for Point {
+    type Op = PointOp;
+    type Model = BTreeMap<Vec<u8>, String>;
+    type Table = PointTable<String>;
+
+    fn make() -> Self::Table {
+        PointTable::new("p")
+    }
+
+    fn apply(table: &mut Self::Table, model: &mut Self::Model, op: &PointOp) {
+        match op {
+            PointOp::Write(k, v) => {
+                let slot = slots(table, &[*k])[0];
+                assert_eq!(table.insert(slot, v.to_string()), model.insert(bytes(*k), v.to_string()));
+            }
+            PointOp::Clear(k) => {
+                let slot = slots(table, &[*k])[0];
+                assert_eq!(table.update(slot, Option::take), model.remove(&bytes(*k)));
+            }
+            PointOp::Remove(k) => {
+                let slot = slots(table, &[*k])[0];
+                assert_eq!(table.remove(slot), model.remove(&bytes(*k)));
+            }
+            PointOp::Look(names) => {
+                for (slot, name) in slots(table, names).into_iter().zip(names) {
+                    assert_eq!(table.get(slot), model.get(&bytes(*name)));
+                }
+            }
+        }
+    }
+
+    fn read(table: &mut Self::Table) -> Self::Model {
+        point_content(table)
+    }
+
+    fn merge(mut a: Self::Model, b: Self::Model) -> Self::Model {
+        a.extend(b);
+        a
+    }
+}
+
+// --- point with a time to live
+
+struct Expiring;
+
+const TTL: i64 = 5;
+
+#[derive(Debug, Clone)]
+enum ExpiringOp {
+    Write(u8, u16, i64),
+    Touch(u8, i64),
+    Remove(u8),
+    Watermark(i64),
+}
+
+fn expiring_op() -> impl Strategy<Value = ExpiringOp> {
+    prop_oneof![
+        4 => (0u8..6, any::<u16>(), 0i64..30).prop_map(|(k, v, t)| ExpiringOp::Write(k, v, t)),
+        1 => (0u8..6, 0i64..30).prop_map(|(k, t)| ExpiringOp::Touch(k, t)),
+        1 => (0u8..6).prop_map(ExpiringOp::Remove),
+        2 => (0i64..30).prop_map(ExpiringOp::Watermark),
+    ]
+}
+
+#[derive(Debug, Clone, Default)]
+struct ExpiringModel {
+    entries: BTreeMap<Vec<u8>, (String, i64)>,
+    watermark: i64,
+}
+
+impl ExpiringModel {
+    fn expire(&mut self) {
+        self.entries.retain(|_, (_, last)| *last + TTL > self.watermark);
+    }
+}
+
+impl PartialEq for ExpiringModel {
+    /// What can be seen.
+    fn eq(&self, other: &Self) -> bool {
+        self.entries.iter().map(|(k, (v, _))| (k, v)).eq(other.entries.iter().map(|(k, (v, _))| (k, v)))
+    }
+}
+
+impl Subject for Expiring {
+    type Op = ExpiringOp;
+    type Model = ExpiringModel;
+    type Table = PointTable<String>;
+
+    fn make() -> Self::Table {
+        PointTable::new("t").with_ttl(TTL)
+    }
+
+    fn apply(table: &mut Self::Table, model: &mut Self::Model, op: &ExpiringOp) {
+        match op {
+            ExpiringOp::Write(k, v, time) => {
+                let slot = slots(table, &[*k])[0];
+                table.insert(slot, v.to_string());
+                table.touch(slot, EventTime(*time));
+                let entry = model.entries.entry(bytes(*k)).or_insert_with(|| (String::new(), *time));
+                *entry = (v.to_string(), entry.1.max(*time));
+            }
+            ExpiringOp::Touch(k, time) => {
+                let slot = slots(table, &[*k])[0];
+                table.touch(slot, EventTime(*time));
+                if let Some(entry) = model.entries.get_mut(&bytes(*k)) {
+                    entry.1 = entry.1.max(*time);
+                }
+            }
+            ExpiringOp::Remove(k) => {
+                let slot = slots(table, &[*k])[0];
+                assert_eq!(table.remove(slot), model.entries.remove(&bytes(*k)).map(|entry| entry.0));
+            }
+            ExpiringOp::Watermark(time) => {
+                model.watermark = model.watermark.max(*time);
+                table.expire(EventTime(model.watermark));
+            }
+        }
+        model.expire();
+    }
+
+    fn read(table: &mut Self::Table) -> Self::Model {
+        let entries = point_content(table).into_iter().map(|(k, v)| (k, (v, 0))).collect();
+        ExpiringModel { entries, watermark: 0 }
+    }
+
+    fn merge(mut a: Self::Model, b: Self::Model) -> Self::Model {
+        a.entries.extend(b.entries);
+        a
+    }
+}
+
+// --- slice
+
+struct Sliced;
+
+#[derive(Debug, Clone)]
+enum SliceOp {
+    Add(i64, Vec<u8>, u16),
+    Remove(i64, u8),
+    Drop(i64),
+    /// A batch whose rows are all too late.
+    Late(Vec<u8>),
+}
+
+fn slice_op() -> impl Strategy<Value = SliceOp> {
+    let slice = prop_oneof![6 => -2i64..3, 1 => Just(i64::MIN), 1 => Just(i64::MAX)];
+    prop_oneof![
+        4 => (slice.clone(), proptest::collection::vec(0u8..8, 1..4), any::<u16>()).prop_map(|(s, k, v)| SliceOp::Add(s, k, v)),
+        1 => (slice.clone(), 0u8..8).prop_map(|(s, k)| SliceOp::Remove(s, k)),
+        2 => slice.prop_map(SliceOp::Drop),
+        1 => proptest::collection::vec(0u8..12, 1..4).prop_map(SliceOp::Late),
+    ]
+}
+
+type SliceModel = BTreeMap<(i64, Vec<u8>), u64>;
+
+impl Subject for Sliced {
+    type Op = SliceOp;
+    type Model = SliceModel;
+    type Table = SliceTable<u64>;
+
+    fn make() -> Self::Table {
+        SliceTable::new("s")
+    }
+
+    fn apply(table: &mut Self::Table, model: &mut SliceModel, op: &SliceOp) {
+        let mut slots = Vec::new();
+        match op {
+            SliceOp::Add(slice, names, value) => {
+                table.resolve(&keys(names.iter().copied()), &mut slots);
+                let mut cursor = table.slice(*slice);
+                for (&slot, name) in slots.iter().zip(names) {
+                    *cursor.entry(slot, || 0) += u64::from(*value);
+                    *model.entry((*slice, bytes(*name))).or_default() += u64::from(*value);
+                    assert_eq!(cursor.get(slot), model.get(&(*slice, bytes(*name))));
+                }
+            }
+            SliceOp::Remove(slice, name) => {
+                table.resolve(&keys([*name].into_iter()), &mut slots);
+                assert_eq!(table.remove(*slice, slots[0]), model.remove(&(*slice, bytes(*name))));
+            }
+            SliceOp::Drop(slice) => {
+                table.drop_slice(*slice);
+                model.retain(|(s, _), _| s != slice);
+            }
+            SliceOp::Late(names) => table.resolve(&keys(names.iter().copied()), &mut slots),
+        }
+    }
+
+    fn read(table: &mut Self::Table) -> SliceModel {
+        let (mut out, mut slots, mut all) = (SliceModel::new(), Vec::new(), BTreeSet::new());
+        for end in table.slices(..).collect::<Vec<_>>() {
+            table.slots_in(end..=end, &mut slots);
+            assert!(slots.is_sorted_by(|&a, &b| table.index().compare(a, b).is_lt()), "by key bytes, each once");
+            for &slot in &slots {
+                let key = table.index().key_bytes(slot, &mut [0; 8]).to_vec();
+                all.insert(key.clone());
+                out.insert((end, key), *table.get(end, slot).unwrap());
+            }
+        }
+        table.slots_in(.., &mut slots);
+        assert_eq!(slots.iter().map(|&s| table.index().key_bytes(s, &mut [0; 8]).to_vec()).collect::<Vec<_>>(), Vec::from_iter(all));
+        out
+    }
+
+    fn merge(mut a: SliceModel, b: SliceModel) -> SliceModel {
+        a.extend(b);
+        a
+    }
+}
+
+// --- ordered
+
+struct Timers;
+
+#[derive(Debug, Clone)]
+enum TimerOp {
+    Insert(i64, u8, u8, u16),
+    Remove(i64, u8, u8),
+    Pop(i64),
+}
+
+fn timer_op() -> impl Strategy<Value = TimerOp> {
+    let time = prop_oneof![8 => -5i64..10, 1 => Just(i64::MIN), 1 => Just(i64::MAX)];
+    prop_oneof![
+        4 => (time.clone(), 0u8..4, 0u8..3, any::<u16>()).prop_map(|(t, k, g, v)| TimerOp::Insert(t, k, g, v)),
+        2 => (time.clone(), 0u8..4, 0u8..3).prop_map(|(t, k, g)| TimerOp::Remove(t, k, g)),
+        1 => time.prop_map(TimerOp::Pop),
+    ]
+}
+
+type TimerModel = BTreeMap<(i64, Vec<u8>, Vec<u8>), u16>;
+
+fn tag(n: u8) -> Vec<u8> {
+    vec![b't'; n as usize]
+}
+
+impl Subject for Timers {
+    type Op = TimerOp;
+    type Model = TimerModel;
+    type Table = OrderedTable<u16>;
+
+    fn make() -> Self::Table {
+        OrderedTable::new("o")
+    }
+
+    fn apply(table: &mut Self::Table, model: &mut TimerModel, op: &TimerOp) {
+        match op {
+            TimerOp::Insert(time, k, g, v) => {
+                let key = bytes(*k);
+                let old = table.insert(EventTime(*time), &key, XxHash3_64::oneshot(&key), &tag(*g), *v);
+                assert_eq!(old, model.insert((*time, key, tag(*g)), *v));
+            }
+            TimerOp::Remove(time, k, g) => {
+                let removed = table.remove(EventTime(*time), &bytes(*k), &tag(*g));
+                assert_eq!(removed, model.remove(&(*time, bytes(*k), tag(*g))));
+            }
+            TimerOp::Pop(watermark) => {
+                let due: TimerModel = model.extract_if(.., |(time, ..), _| time <= watermark).collect();
+                let mut popped = Vec::new();
+                while let Some(next) = table.pop_due(EventTime(*watermark)) {
+                    popped.push(((next.time.0, next.key, next.tag), next.value));
+                }
+                assert_eq!(popped, due.into_iter().collect::<Vec<_>>());
+            }
+        }
+    }
+
+    fn read(table: &mut Self::Table) -> TimerModel {
+        let mut out = TimerModel::new();
+        table.for_each(|time, key, tag, value| {
+            out.insert((time.0, key.to_vec(), tag.to_vec()), *value);
+        });
+        assert_eq!(table.next_time().map(|t| t.0), out.first_key_value().map(|((time, ..), _)| *time));
+        out
+    }
+
+    fn merge(mut a: TimerModel, b: TimerModel) -> TimerModel {
+        a.extend(b);
+        a
+    }
+}
+
+// --- append
+
+struct Rows;
+
+#[derive(Debug, Clone)]
+enum RowOp {
+    Append(u8, i64, Vec<u8>),
+    DropBefore(i64),
+    Look(Vec<u8>),
+}
+
+fn row_op() -> impl Strategy<Value = RowOp> {
+    prop_oneof![
+        6 => (0u8..4, 0i64..20, proptest::collection::vec(any::<u8>(), 0..4)).prop_map(|(k, t, row)| RowOp::Append(k, t, row)),
+        1 => (0i64..20).prop_map(RowOp::DropBefore),
+        1 => proptest::collection::vec(0u8..6, 0..3).prop_map(RowOp::Look),
+    ]
+}
+
+#[derive(Debug, Clone, Default)]
+struct RowModel {
+    rows: BTreeMap<u8, Vec<(i64, Vec<u8>)>>,
+    floor: i64,
+}
+
+impl PartialEq for RowModel {
+    fn eq(&self, other: &Self) -> bool {
+        self.rows.iter().filter(|r| !r.1.is_empty()).eq(other.rows.iter().filter(|r| !r.1.is_empty()))
+    }
+}
+
+impl Subject for Rows {
+    type Op = RowOp;
+    type Model = RowModel;
+    type Table = AppendTable;
+
+    fn make() -> AppendTable {
+        AppendTable::new("a", "bytes")
+    }
+
+    fn apply(table: &mut AppendTable, model: &mut RowModel, op: &RowOp) {
+        let mut slots = Vec::new();
+        match op {
+            RowOp::Append(k, time, row) => {
+                table.resolve(&keys([*k].into_iter()), &mut slots);
+                table.append(slots[0], EventTime(*time), row);
+                if *time >= model.floor {
+                    model.rows.entry(*k).or_default().push((*time, row.clone()));
+                }
+            }
+            RowOp::DropBefore(time) => {
+                table.drop_before(EventTime(*time));
+                model.floor = model.floor.max(*time);
+                let floor = model.floor;
+                model.rows.values_mut().for_each(|rows| rows.retain(|(time, _)| *time >= floor));
+            }
+            RowOp::Look(names) => table.resolve(&keys(names.iter().copied()), &mut slots),
+        }
+    }
+
+    fn read(table: &mut AppendTable) -> RowModel {
+        let mut rows = BTreeMap::new();
+        for name in 0..8 {
+            let key = bytes(name);
+            if let Some(slot) = table.index().find(&key, XxHash3_64::oneshot(&key)) {
+                rows.insert(name, table.rows(slot).map(|(time, row)| (time.0, row.to_vec())).collect());
+            }
+        }
+        RowModel { rows, floor: 0 }
+    }
+
+    fn merge(mut a: RowModel, b: RowModel) -> RowModel {
+        for (name, rows) in b.rows {
+            a.rows.entry(name).or_default().extend(rows);
+        }
+        a
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn point_table_is_a_map(script in steps(point_op())) {
+        run::<Point>(&script);
+    }
+
+    #[test]
+    fn time_to_live_is_exact(script in steps(expiring_op())) {
+        run::<Expiring>(&script);
+    }
+
+    #[test]
+    fn slice_table_is_a_map_of_maps(script in steps(slice_op())) {
+        run::<Sliced>(&script);
+    }
+
+    #[test]
+    fn ordered_table_is_a_sorted_map(script in steps(timer_op())) {
+        run::<Timers>(&script);
+    }
+
+    #[test]
+    fn append_table_keeps_rows_in_arrival_order(script in steps(row_op())) {
+        run::<Rows>(&script);
+    }
+}
+
+#[test]
+fn a_tiny_budget_keeps_everything_reachable() {
+    let mut table = PointTable::<String>::new("p");
+    let store = std::sync::Arc::new(crate::state::MemoryStore::default());
+    super::open(&mut table, &store, 0..GROUPS, false);
+    use crate::state::Table;
+    let mut slots = Vec::new();
+    for round in 0..3u64 {
+        for start in (0..10_000u64).step_by(100) {
+            table.resolve(&Keys::encode((0..100u32).map(|i| start + u64::from(i))), &mut slots).unwrap();
+            for (&slot, key) in slots.iter().zip(start..) {
+                let expected = (round > 0).then(|| format!("{key} in round {}", round - 1));
+                assert_eq!(table.insert(slot, format!("{key} in round {round}")), expected);
+            }
+            if table.bytes() > 64 << 10 {
+                table.evict(table.bytes() - (32 << 10)).unwrap();
+                assert!(table.bytes() <= 33 << 10, "{} bytes are left", table.bytes());
+            }
+        }
+    }
+    assert!(table.index().len() < 1_000, "most keys are on disk only");
+}

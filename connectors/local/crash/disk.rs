@@ -26,6 +26,8 @@ pub(super) enum Loss {
     Power { kept: usize },
     /// Power failed, and by chance every name was on the disk already, but no unsynced byte.
     PowerButNames,
+    /// Power failed, and of what happened to names only the removals were on the disk already.
+    PowerAndRemovals,
 }
 
 #[derive(Clone, Default)]
@@ -92,10 +94,12 @@ impl Disk {
     pub(super) fn after(&self, loss: Loss) -> Disk {
         let mut state = self.state().clone();
         (state.fail, state.dead) = (None, false);
-        if let Loss::Power { .. } = loss {
+        if matches!(loss, Loss::Power { .. } | Loss::PowerAndRemovals) {
+            let live = std::mem::take(&mut state.names);
+            let kept = |path: &PathBuf| loss != Loss::PowerAndRemovals || live.contains_key(path);
             let folders = state.durable_folders.clone();
             let reachable = |path: &Path| path.ancestors().skip(1).filter(|a| !a.as_os_str().is_empty()).all(|a| folders.contains(a));
-            state.names = state.durable_names.clone().into_iter().filter(|(path, _)| reachable(path)).collect();
+            state.names = state.durable_names.clone().into_iter().filter(|(path, _)| reachable(path) && kept(path)).collect();
             state.folders = folders.iter().filter(|path| reachable(path)).cloned().collect();
         }
         let kept = if let Loss::Power { kept } = loss { kept } else { 0 };

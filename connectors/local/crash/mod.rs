@@ -12,6 +12,7 @@ use crate::conformance::{batch, content, lane, marker, stage, writer_context};
 use crate::topics::{SinkOptions, SourceOptions, TopicConfig, Topics};
 use disk::{Disk, Loss, Moment};
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 use waterwheel_engine::env::Env;
 use waterwheel_engine::error::Result;
 use waterwheel_engine::operators::{LaneMarker, LanePublisher, PublisherContext, SegmentRef, Sink};
@@ -24,7 +25,7 @@ fn topics(env: &Env) -> LocalTopics {
     LocalTopics::new(env.clone(), "data".into())
 }
 
-fn sink(env: &Env) -> std::sync::Arc<dyn Sink> {
+fn sink(env: &Env) -> Arc<dyn Sink> {
     topics(env).sink(SinkOptions::new("out")).unwrap()
 }
 
@@ -167,7 +168,13 @@ fn dying_at_any_file_operation_loses_and_doubles_nothing() {
                 assert!(k > 100, "the run has only {k} operations: it does not do what it should");
                 break;
             }
-            for loss in [Loss::Process, Loss::Power { kept: 0 }, Loss::Power { kept: (k % 97) as usize }, Loss::PowerButNames] {
+            for loss in [
+                Loss::Process,
+                Loss::Power { kept: 0 },
+                Loss::Power { kept: (k % 97) as usize },
+                Loss::PowerButNames,
+                Loss::PowerAndRemovals,
+            ] {
                 let place = format!("died {moment:?} operation {k}, {loss:?}");
                 let left = disk.after(loss);
                 let mut seen = Seen { out: seen.out.clone(), acknowledged: seen.acknowledged.clone(), markers: seen.markers.clone() };
@@ -175,6 +182,31 @@ fn dying_at_any_file_operation_loses_and_doubles_nothing() {
                 finish(&left, &segments, &mut seen, &place);
             }
         }
+    }
+}
+
+/// A reader looks just before an operation, with which the power fails.
+#[test]
+fn what_a_reader_has_seen_survives_a_power_loss() {
+    let (fresh, segments) = prepared();
+    for k in 0.. {
+        let disk = fresh.after(Loss::Process);
+        let (looker, saw) = (disk.clone(), Arc::new(Mutex::new(Vec::new())));
+        let sees = saw.clone();
+        disk.stop_at(
+            k,
+            Box::new(move || {
+                *sees.lock().unwrap() = visible(&looker.env(8), "out");
+                looker.fail_at(0, Moment::Before);
+            }),
+        );
+        let _ = process(&disk.env(3), &segments, "first", &mut Seen::default());
+        if disk.hook_is_waiting() {
+            assert!(k > 100);
+            break;
+        }
+        let seen = Seen { out: saw.lock().unwrap().clone(), ..Seen::default() };
+        check(&disk.after(Loss::Power { kept: 0 }), &seen, &format!("seen before operation {k}"));
     }
 }
 

@@ -66,8 +66,8 @@ impl<'a> Topic<'a> {
         self.format(Raw)
     }
 
-    /// Values in a format: one of [`formats`](waterwheel_connectors::formats), or your own. A record that does not fit, or
-    /// has no value, is a bad record.
+    /// Values in a format: one of [`formats`](waterwheel_connectors::formats), or your own. A record that does not fit is a
+    /// bad record; one without a value (a tombstone) removes a row of a table, and is a bad record in a stream.
     ///
     /// ```
     /// # use waterwheel::prelude::*;
@@ -79,10 +79,7 @@ impl<'a> Topic<'a> {
     /// # }
     /// ```
     pub fn format<T: Data, F: Decode<T>>(self, format: F) -> SourceStream<T> {
-        self.records(move |record| match format.decode(record)? {
-            Some(row) => Ok(Some(row)),
-            None => Err("the record has no value (a tombstone)".into()),
-        })
+        self.open(Decoding::Values(Arc::new(move |record: RawRecord<'_>| format.decode(record))))
     }
 
     /// One row of each record, with its key, headers, topic, partition, offset and time at hand; `None` leaves it out, an
@@ -97,11 +94,6 @@ impl<'a> Topic<'a> {
     /// ```
     pub fn records<T: Data>(self, decode: impl Fn(RawRecord<'_>) -> Result<Option<T>, String> + Send + Sync + 'static) -> SourceStream<T> {
         self.open(Decoding::Custom(records(decode)))
-    }
-
-    /// A record without a value removes a row of a table, and is a bad record in a stream.
-    fn values<T: Data>(self, parse: impl Fn(&[u8]) -> Result<T, String> + Send + Sync + 'static) -> SourceStream<T> {
-        self.open(Decoding::Values(Arc::new(move |record: RawRecord<'_>| record.value.map(&parse).transpose())))
     }
 
     fn open<T: Data>(self, decoding: Decoding<T>) -> SourceStream<T> {
@@ -168,7 +160,10 @@ impl<T: Data> ToTopic<T> for Stream<T> {
     }
 }
 
-pub(crate) fn json<T: Serialize>(topic: Arc<str>, key: Option<Key<T>>) -> impl Fn(&T, EventTime, &mut RawBatch) -> Result<(), String> + Send + Sync {
+pub(crate) fn json<T: Serialize>(
+    topic: Arc<str>,
+    key: Option<Key<T>>,
+) -> impl Fn(&T, EventTime, &mut RawBatch) -> Result<(), String> + Send + Sync {
     move |row, time, out| {
         let key = key.as_ref().map(|key| key(row));
         // A record has no negative time: such a row gets the sink's default.

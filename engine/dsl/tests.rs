@@ -236,14 +236,14 @@ fn the_whole_walk_is_explained() {
         job.explain_with(&Anywhere, secs(1)).unwrap().to_string(),
         "\
 fraud · exactly-once into late, alerts (visible one checkpoint later: ~1s) · equality class: time-dependent (late rows, latest-value join)
- 1 source payments                      source-payments   2 tasks   Stream · event time, 5s out of order · bad records to topic payments.dead-letter
- 2 dedup                                dedup-1*          2 tasks   state: 1 time an id, kept 1h
- 3 source customers                     source-customers  2 tasks   Table · no watermark before the end
- 4 window sliding 5m/10s, late by 30s   velocity          2 tasks   state: 30 slices a key, bounded by the watermark
- 5 sink late                            sink-late         chained   topic late
- 6 join_table with customers            join_table-1*     2 tasks   state: 1 row a key of customers, UNBOUNDED by time
- 7 filter                               filter-1          chained
- 8 sink alerts                          velocity-alerts   chained   topic alerts
+ 1 source payments                     source-payments   2 tasks   Stream · event time, 5s out of order · bad records to topic payments.dead-letter
+ 2 dedup                               dedup-1*          2 tasks   state: 1 time an id, kept 1h
+ 3 source customers                    source-customers  2 tasks   Table · table, read in before the streams that join it
+ 4 window sliding 5m/10s, late by 30s  velocity          2 tasks   state: 30 slices a key, bounded by the watermark
+ 5 sink late                           sink-late         chained   topic late
+ 6 join_table with customers           join_table-1*     2 tasks   state: 1 row a key of customers, UNBOUNDED by time
+ 7 filter                              filter-1          chained
+ 8 sink alerts                         velocity-alerts   chained   topic alerts
  * id derived from kind and position: name it with .id(\"...\"), so that state survives changes of the job
 "
     );

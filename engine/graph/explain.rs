@@ -4,9 +4,9 @@
 //! same words.
 
 use super::ids::assign_ids;
-use super::logical::{LogicalGraph, NodeIndex, Role, TopicSinks};
+use super::logical::{LogicalGraph, NodeIndex, ReadAs, Role, TopicSinks};
 use super::note::EqualityClass;
-use super::physical::{Chain, NodeKind, PhysicalPlan, PlanNode, Routing};
+use super::physical::{Chain, NodeKind, PhysicalPlan, PlanNode, Routing, SourceSpec};
 use crate::error::Result;
 use crate::observe::human_duration;
 use crate::operators::{ErrorPolicy, Guarantee};
@@ -153,10 +153,8 @@ impl<'a> Drawn<'a> {
         match kind {
             NodeKind::Source(s) => {
                 out.push(s.source.describe());
-                out.push(s.watermarks.as_ref().map_or("no watermark before the end".into(), |w| {
-                    let idle = w.idle_timeout().map_or(String::new(), |d| format!(", splits idle after {}", human_duration(d)));
-                    format!("event time, {}{idle}", w.describe())
-                }));
+                let is_table = self.graph.origin(index).is_some_and(|s| s.read_as == ReadAs::Table);
+                out.push(if is_table { "table, read in before the streams that join it".into() } else { event_time(s) });
                 out.extend(s.max_ahead_ms.map(|ms| format!("held back {} ahead", human_duration(Duration::from_millis(ms.max(0) as u64)))));
                 out.extend(self.bad_records(index));
             }
@@ -191,6 +189,12 @@ impl<'a> Drawn<'a> {
         });
         sinks.map(|(into, guarantee)| promise(into, guarantee, interval)).collect()
     }
+}
+
+fn event_time(source: &SourceSpec) -> String {
+    let Some(w) = &source.watermarks else { return "no watermark before the end".into() };
+    let idle = w.idle_timeout().map_or(String::new(), |d| format!(", splits idle after {}", human_duration(d)));
+    format!("event time, {}{idle}", w.describe())
 }
 
 fn class_of(graph: &LogicalGraph) -> (EqualityClass, Vec<String>) {

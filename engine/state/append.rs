@@ -259,7 +259,7 @@ impl AppendTable {
     fn load(&mut self, place: &Place) -> Result<()> {
         self.floor.restore(place)?;
         let mut rows: Vec<(u64, KeyGroup, Vec<u8>)> = Vec::new();
-        place.scan(&mut |group, id, value| {
+        place.scan(|group, id, value| {
             let id = id.try_into().map_err(|_| damaged("the id of a row has another length"))?;
             rows.push((u64::from_be_bytes(id), group, value.to_vec()));
             Ok(())

@@ -95,7 +95,7 @@ impl Place {
     }
 
     /// Visits every entry of the table in the owned groups: group, key, value.
-    pub(super) fn scan(&self, visit: &mut dyn FnMut(KeyGroup, &[u8], &[u8]) -> Result<()>) -> Result<()> {
+    pub(super) fn scan(&self, mut visit: impl FnMut(KeyGroup, &[u8], &[u8]) -> Result<()>) -> Result<()> {
         for group in self.groups.clone() {
             let (from, to) = table_range(group, self.table);
             self.store.scan(&from, &to, &mut |key, value| visit(group, &key[PREFIX..], value)).map_err(|e| e.at(self.label.clone()))?;

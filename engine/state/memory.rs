@@ -4,7 +4,7 @@
 //! a cut or flipped file is refused.
 
 use super::keyspace::{PREFIX, damaged, group_range};
-use super::{RestoredSnapshot, StateFile, StateStore, StateStores, Write, WriteBatch};
+use super::{RestoredSnapshot, StateFile, StateStore, StateStores, Visit, Write, WriteBatch};
 use crate::env::{Env, FileWriter, Files};
 use crate::error::{Error, Result};
 use crate::record::KeyGroup;
@@ -64,7 +64,7 @@ impl StateStore for MemoryStore {
         Ok(keys.iter().map(|key| content.map.get(key).cloned()).collect())
     }
 
-    fn scan(&self, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<()>) -> Result<()> {
+    fn scan(&self, from: &[u8], to: &[u8], visit: Visit<'_>) -> Result<()> {
         if from >= to {
             return Ok(());
         }

@@ -124,6 +124,9 @@ pub struct StateFile {
     pub immutable: bool,
 }
 
+/// Sees key and value of an entry.
+pub type Visit<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> Result<()>;
+
 /// Ordered bytes to bytes behind a task's tables. One per task; shared with the background job that drains it.
 ///
 /// Contract: `write` is atomic; reads see every finished write. `checkpoint` writes the present content into `dir` (a new
@@ -144,7 +147,7 @@ pub trait StateStore: Send + Sync {
     ///
     /// # Errors
     /// As `get`, and those of the visitor.
-    fn scan(&self, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<()>) -> Result<()>;
+    fn scan(&self, from: &[u8], to: &[u8], visit: Visit<'_>) -> Result<()>;
     /// Applies a batch.
     ///
     /// # Errors

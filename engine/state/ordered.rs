@@ -251,7 +251,7 @@ impl<V: StateValue> Table for OrderedTable<V> {
         let place = Place::new(context, &self.name);
         self.place = Some(place.clone());
         if restored {
-            place.scan(&mut |group, key, value| self.load(group, key, value))?;
+            place.scan(|group, key, value| self.load(group, key, value))?;
         }
         Ok(())
     }

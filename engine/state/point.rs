@@ -94,7 +94,7 @@ impl Ttl {
 ///     *counts.get_mut(slot).get_or_insert(0) += 1;
 /// }
 /// assert_eq!(counts.get(slots[0]), Some(&2));
-/// # waterwheel_engine::error::Result::Ok(())
+/// # Ok::<(), waterwheel_engine::error::Error>(())
 /// ```
 pub struct PointTable<V> {
     name: String,
@@ -270,7 +270,7 @@ impl<V: StateValue> PointTable<V> {
     pub fn for_each(&self, mut visit: impl FnMut(&[u8], &V)) -> Result<()> {
         let mut stored = BTreeMap::new();
         if self.spilled {
-            self.place().scan(&mut |_, key, bytes| {
+            self.place().scan(|_, key, bytes| {
                 let (time, value) = self.decode(bytes)?;
                 if !self.ttl.as_ref().is_some_and(|ttl| ttl.is_over(time)) {
                     stored.insert(key.to_vec(), value);

@@ -8,7 +8,7 @@
 
 use super::keyspace::group_range;
 use super::memory::table_of;
-use super::{RestoredSnapshot, StateFile, StateStore, StateStores, Write, WriteBatch};
+use super::{RestoredSnapshot, StateFile, StateStore, StateStores, Visit, Write, WriteBatch};
 use crate::env::{Env, Files};
 use crate::error::{Error, Result};
 use crate::record::KeyGroup;
@@ -248,7 +248,7 @@ impl StateStore for RocksStore {
         self.db.multi_get(keys).into_iter().map(|found| found.map_err(|e| failure(e, &self.dir))).collect()
     }
 
-    fn scan(&self, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<()>) -> Result<()> {
+    fn scan(&self, from: &[u8], to: &[u8], visit: Visit<'_>) -> Result<()> {
         self.check()?;
         if from >= to {
             return Ok(());

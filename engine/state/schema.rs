@@ -374,8 +374,7 @@ impl<'de> Deserializer<'de> for Tracer<'_> {
         self.0.enums.entry(name.clone()).or_insert_with(|| variants.iter().map(|variant| (*variant, None)).collect());
         let wanted = self.0.target.take_if(|(target, _)| *target == name).map_or(0, |(_, variant)| variant);
         let variant = (wanted + self.0.ask(variants.len())) % variants.len().max(1);
-        let result = visitor.visit_enum(Variant { state: self.0, name, variant });
-        result
+        visitor.visit_enum(Variant { state: self.0, name, variant })
     }
 }
 

@@ -530,7 +530,7 @@ impl<A: StateValue> Table for SliceTable<A> {
         let place = Place::new(context, &self.shared.name);
         self.shared.place = Some(place.clone());
         if restored {
-            place.scan(&mut |_, key, value| {
+            place.scan(|_, key, value| {
                 let (end, key) = split_time(key)?;
                 self.load(end, key, value)
             })?;

@@ -104,7 +104,7 @@ impl<S: Subject> Rig<S> {
         let Some(frozen) = self.draining.clone() else { return };
         if self.table.drain(&mut self.batch, entries) {
             self.store.write(std::mem::take(&mut self.batch)).unwrap();
-            let store = copy(&[self.store.clone()], &(0..GROUPS));
+            let store = copy(std::slice::from_ref(&self.store), &(0..GROUPS));
             self.saved = Some(Snapshot { stores: vec![store], model: frozen });
             self.draining = None;
             self.table.drained(self.epoch);

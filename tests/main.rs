@@ -8,6 +8,8 @@
 )]
 
 mod broker;
+mod kafka_lane;
+mod kafka_source;
 mod layers;
 mod licences;
 mod simulated_job;

@@ -2,7 +2,7 @@
 //!
 //! Invariant: every call ends within its deadline; what it says has happened, the broker has confirmed.
 
-use super::book::{BookPartitioner, TopicBook};
+use super::book::{BookPartitioner, OVERHEAD, TopicBook};
 use super::client::{self, ASK, Events, coded, lift};
 use super::config::{KafkaConfig, Role};
 use super::describe::describe;
@@ -29,8 +29,6 @@ use waterwheel_engine::error::{Error, Result};
 use waterwheel_engine::operators::{Sink, Source, SplitId};
 use waterwheel_engine::record::{Batch, RawBatch};
 
-/// Room that a record batch takes beyond its record.
-const OVERHEAD: u64 = 512;
 /// How long records may take to be delivered.
 const DELIVERY: Duration = Duration::from_secs(60);
 

@@ -19,7 +19,7 @@ use waterwheel_engine::env::Env;
 use waterwheel_engine::error::{Error, Result};
 
 /// Room for the headers of a record batch and of the record: `max.message.bytes` bounds the batch, a record alone is one.
-const OVERHEAD: u64 = 512;
+pub(super) const OVERHEAD: u64 = 512;
 /// Kafka's default of `max.message.bytes`.
 const DEFAULT_LIMIT: u64 = 1_048_588;
 /// End offsets older than this are asked anew, in the background.
@@ -40,6 +40,8 @@ pub(super) struct TopicPage {
     /// `retention.ms`; -1 = for ever.
     pub(super) retention_ms: i64,
     pub(super) compacted: bool,
+    /// Whether the user may read it; the marker needs that. Taken as given when the broker does not say.
+    pub(super) readable: bool,
     ends: Vec<i64>,
 }
 
@@ -61,11 +63,8 @@ impl TopicBook {
     /// # Errors
     /// No such topic, no rights, or the broker is away.
     pub(super) fn page(&self, topic: &str) -> Result<TopicPage> {
-        match self.lock().get(topic) {
-            Some((_, page)) => return Ok(page.clone()),
-            None => {}
-        }
-        self.refresh(topic)
+        let known = self.lock().get(topic).map(|(_, page)| page.clone());
+        known.map_or_else(|| self.refresh(topic), Ok)
     }
 
     /// Asks the broker anew.
@@ -74,6 +73,7 @@ impl TopicBook {
     /// As [`page`](Self::page).
     pub(super) fn refresh(&self, topic: &str) -> Result<TopicPage> {
         let client = self.client()?;
+        client::tidy(&client);
         let place = self.config.place();
         let now = self.env.clock.monotonic();
         let described = describe(&client, &[topic.to_string()], &place)?.remove(topic);
@@ -85,7 +85,11 @@ impl TopicBook {
         if described.rights.is_some_and(|r| !r.write) {
             return Err(coded(Code::TopicAuthorizationFailed, &format!("writing to topic {topic}"), &place));
         }
-        let mut page = TopicPage { partitions: described.partitions, ..settings(&self.config, topic) };
+        let mut page = TopicPage {
+            partitions: described.partitions,
+            readable: described.rights.is_none_or(|r| r.read),
+            ..settings(&self.config, topic)
+        };
         for partition in 0..page.partitions as i32 {
             let ends = client.fetch_watermarks(topic, partition, ASK);
             page.ends.push(ends.map_err(|e| lift(&e, &format!("asking for the end of {topic}/{partition}"), &place))?.1);

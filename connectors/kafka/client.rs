@@ -89,6 +89,15 @@ pub(super) fn asker(config: &KafkaConfig) -> Result<Client> {
     create(config, &settings)
 }
 
+/// Serves what a client that is seldom asked has piled up: log lines, error events.
+pub(super) fn tidy(client: &Client) {
+    for _ in 0..64 {
+        if client.poll(Duration::ZERO).is_none() {
+            break;
+        }
+    }
+}
+
 /// A client from settings.
 pub(super) fn create(config: &KafkaConfig, settings: &rdkafka::ClientConfig) -> Result<Client> {
     settings.create_with_context(Events::default()).map_err(|e| refused(config, &e))

@@ -120,8 +120,8 @@ unsafe fn one(topic: *const ffi::rd_kafka_TopicDescription_t) -> (String, Result
             write: may(ffi::rd_kafka_AclOperation_t::RD_KAFKA_ACL_OPERATION_WRITE),
         });
         let id = ffi::rd_kafka_TopicDescription_topic_id(topic);
-        let known = !id.is_null()
-            && (ffi::rd_kafka_Uuid_most_significant_bits(id) != 0 || ffi::rd_kafka_Uuid_least_significant_bits(id) != 0);
+        let known =
+            !id.is_null() && (ffi::rd_kafka_Uuid_most_significant_bits(id) != 0 || ffi::rd_kafka_Uuid_least_significant_bits(id) != 0);
         let id = known.then(|| CStr::from_ptr(ffi::rd_kafka_Uuid_base64str(id)).to_string_lossy().into_owned());
         (name, Ok(Description { id, partitions: partitions as u32, rights }))
     }

@@ -9,8 +9,8 @@
 //! else abort. A client made anew between two epochs publishes only after the marker was seen to be our own last one:
 //! otherwise somebody else owns the lane.
 
-use super::book::TopicBook;
-use super::client::{coded, kind_of, text};
+use super::book::{OVERHEAD, TopicBook};
+use super::client::{coded, kind_of, text, tidy};
 use super::marker::MarkerStore;
 use super::scan;
 use super::send::{self, Producer};
@@ -33,8 +33,6 @@ const LONGEST: Duration = Duration::from_secs(900);
 const SOCKET_MS: u64 = 60_000;
 /// All tries of a fence: a broker's restart fits in.
 const FENCE: Duration = Duration::from_secs(120);
-/// Spare room below a topic's limit for the headers of a batch.
-const OVERHEAD: u64 = 512;
 
 /// One lane's publisher.
 pub(super) struct KafkaLane {
@@ -85,26 +83,22 @@ impl KafkaLane {
                 continue;
             }
             if !retriable || self.now() >= deadline {
-                let kind = if kind_of(code) == Kind::Fatal { coded(code, "opening the lane", &self.place()) } else { self.again("opening the lane", code) };
-                return Err(kind);
+                let doing = "opening the lane";
+                return Err(if kind_of(code) == Kind::Fatal { coded(code, doing, &self.place()) } else { self.again(doing, code) });
             }
         }
     }
 
     fn make(&self) -> Result<Producer> {
-        let limit = self.batch_limit()?.to_string();
-        let mut settings = self.book.config.producer(&[("linger.ms", "5")]);
+        // Batches must fit the smallest limit of the topics known, as single records do.
+        let limit = self.book.smallest_limit().saturating_sub(OVERHEAD).clamp(1, 1_000_000);
+        let mut settings = self.book.config.producer(&[("linger.ms", "2")]);
         settings.set("transactional.id", self.store.group.clone());
         settings.set("transaction.timeout.ms", self.timeout.as_millis().to_string());
-        if self.book.config.get("batch.size").is_none_or(|set| set.parse::<u64>().is_ok_and(|set| set > limit.parse().unwrap_or(set))) {
-            settings.set("batch.size", limit);
+        if self.book.config.get("batch.size").and_then(|set| set.parse::<u64>().ok()).is_none_or(|set| set > limit) {
+            settings.set("batch.size", limit.to_string());
         }
         send::producer(&self.book.config, &settings)
-    }
-
-    /// Batches must fit the smallest limit of the topics known, as single records do.
-    fn batch_limit(&self) -> Result<u64> {
-        Ok(self.book.smallest_limit().saturating_sub(OVERHEAD).clamp(1, 1_000_000))
     }
 
     /// The outcome is unknown, or nothing happened: fence, read the marker, try again.
@@ -120,6 +114,13 @@ impl KafkaLane {
 
     /// A client for the next epoch. A new one must find our own last marker, else the lane is not ours any more.
     fn ready(&mut self) -> Result<Arc<Producer>> {
+        if let Some(client) = &self.client {
+            // What happened since the last epoch counts too.
+            send::serve(client);
+            if client.client().context().events.ever() {
+                self.client = None;
+            }
+        }
         if self.client.is_none() {
             let Some(last) = self.last.clone() else {
                 return Err(Error::transient("the lane is not fenced").at(self.place()));
@@ -220,7 +221,8 @@ impl KafkaLane {
     fn refused(&self, code: Code, partition: &str) -> Error {
         let doing = format!("publishing to {partition}");
         if kind_of(code) == Kind::Fatal {
-            return coded(code, &doing, &self.place()).help("the output of this epoch is kept: mend the topic or the rights and start the job again");
+            return coded(code, &doing, &self.place())
+                .help("the output of this epoch is kept: mend the topic or the rights and start the job again");
         }
         self.again(&doing, code)
     }
@@ -240,6 +242,7 @@ impl KafkaLane {
     /// Adds the marker to the transaction. The call ignores its own time limit while the group's coordinator is away
     /// (librdkafka 5456), so it runs on a thread of its own, which is left behind if it must be.
     fn mark(&mut self, client: &Arc<Producer>, marker: &LaneMarker, deadline: Duration) -> Result<()> {
+        tidy(&self.store.consumer);
         loop {
             let left = deadline.saturating_sub(self.now());
             let offsets = self.store.offsets(marker)?;

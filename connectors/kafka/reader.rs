@@ -14,7 +14,6 @@ use crate::topics::SourceOptions;
 use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::types::RDKafkaErrorCode as Code;
 use rdkafka::{Offset, TopicPartitionList};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
@@ -23,8 +22,8 @@ use waterwheel_engine::error::{Error, Kind, Result};
 use waterwheel_engine::operators::{Poll, ReaderContext, SourceReader, SplitId, SplitState};
 use waterwheel_engine::record::{Batch, RawBatch};
 
-/// A batch is cut at about this many bytes.
-const BATCH_BYTES: usize = 1 << 20;
+/// A batch is cut at about this many bytes: it should still be in the cache when it is decoded.
+const BATCH_BYTES: usize = 1 << 19;
 /// Records per call into librdkafka.
 const CHUNK: usize = 512;
 /// Prefetched bytes and records of a task, over all its partitions.
@@ -61,10 +60,14 @@ struct Reading {
     state: SplitState,
     /// Offset of the next record.
     next: i64,
+    /// What the task was told; less than `next` after a jump over a gap.
+    told: i64,
     held: bool,
     ended: bool,
     queue: PartitionQueue,
     failure: Option<(Code, String)>,
+    /// Records and bytes to make room for.
+    room: (usize, usize),
 }
 
 impl KafkaReader {
@@ -137,7 +140,16 @@ impl KafkaReader {
             let queue = PartitionQueue::open(&consumer, &id.name, id.partition, self.context.waker.clone());
             let queue = queue.ok_or_else(|| Error::fatal(format!("{id} cannot be read: no such partition")))?;
             list.add_partition_offset(&id.name, id.partition, Offset::Offset(start)).map_err(|e| Error::fatal(format!("{id}: {e}")))?;
-            self.splits.push(Reading { next: start, held: false, ended: false, queue, failure: None, state });
+            self.splits.push(Reading {
+                next: start,
+                told: start.min(state.position),
+                held: false,
+                ended: false,
+                queue,
+                failure: None,
+                room: (0, 0),
+                state,
+            });
         }
         consumer.incremental_assign(&list).map_err(|e| Error::restart(format!("assigning partitions: {e}")))
     }
@@ -160,8 +172,8 @@ impl KafkaReader {
             return Ok(None);
         }
         let batch_rows = self.context.batch_rows;
-        let Reading { state, next, queue, failure, ended, .. } = &mut self.splits[at];
-        let (id, end, before) = (&state.split.id, state.split.end, *next);
+        let Reading { state, next, told, queue, failure, ended, room, .. } = &mut self.splits[at];
+        let (id, end) = (&state.split.id, state.split.end);
         let mut batch = RawBatch::default();
         let mut answered = false;
         while batch.len() < batch_rows && batch.data_len() < BATCH_BYTES && failure.is_none() {
@@ -172,6 +184,10 @@ impl KafkaReader {
                 Fetched::Record { offset, timestamp, key, value, headers } => {
                     answered = true;
                     if offset >= *next && end.is_none_or(|end| offset < end) {
+                        if batch.is_empty() {
+                            // Room for what the last one held: growing copies everything.
+                            batch = RawBatch::with_capacity(room.0, room.1);
+                        }
                         batch.push_parts(&id.name, id.partition, offset, timestamp, key, value, headers);
                         *next = offset + 1;
                     } else if offset >= *next {
@@ -189,16 +205,22 @@ impl KafkaReader {
             }
         }
         *next = end.map_or(*next, |end| (*next).min(end));
+        if !batch.is_empty() {
+            *room = (batch.len() + batch.len() / 8, batch.data_len() + batch.data_len() / 8);
+        }
         let (split, next) = (id.clone(), *next);
+        // Without rows the position may still have moved: over control records, or aborted ones.
+        let poll = if next > *told {
+            *told = next;
+            Some(Poll::Batch { split, batch: Box::new(batch), next })
+        } else {
+            *ended = end.is_some_and(|end| next >= end);
+            ended.then_some(Poll::Ended { split })
+        };
         if answered && let Some(consumer) = &self.consumer {
             consumer.context().calm();
         }
-        // Without rows the position may still have moved: over control records, or aborted ones.
-        if next > before {
-            return Ok(Some(Poll::Batch { split, batch: Box::new(batch), next }));
-        }
-        *ended = end.is_some_and(|end| next >= end);
-        Ok(ended.then_some(Poll::Ended { split }))
+        Ok(poll)
     }
 
     /// What to do when reading a partition failed.
@@ -325,9 +347,8 @@ impl SourceReader for KafkaReader {
 
     fn committed(&mut self, positions: &[(SplitId, i64)]) {
         let (Some(_), Some(consumer)) = (&self.options.group, &self.consumer) else { return };
-        let mine: BTreeMap<&SplitId, ()> = self.splits.iter().map(|r| (&r.state.split.id, ())).collect();
         let mut list = TopicPartitionList::new();
-        for (id, position) in positions.iter().filter(|(id, _)| mine.contains_key(id)) {
+        for (id, position) in positions.iter().filter(|(id, _)| self.splits.iter().any(|r| r.state.split.id == *id)) {
             if let Err(e) = list.add_partition_offset(&id.name, id.partition, Offset::Offset(*position)) {
                 tracing::debug!("{id}: {e}");
             }

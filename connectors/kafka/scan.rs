@@ -14,12 +14,12 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::{Headers, Message};
 use rdkafka::{Offset, TopicPartitionList};
 use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
 use std::time::Duration;
 use waterwheel_engine::env::Env;
-use waterwheel_engine::error::{Error, Result};
+use waterwheel_engine::error::{Error, Kind, Result};
 use waterwheel_engine::operators::{ScanOutcome, SegmentReader, SegmentRef};
 use waterwheel_engine::record::RawBatch;
-use std::path::Path;
 
 /// Without any progress for so long the broker counts as away.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -121,7 +121,9 @@ fn await_stable(consumer: &Client, env: &Env, topic: &str, partition: i32, end: 
     let deadline = env.clock.monotonic() + PATIENCE * 2;
     while ends(consumer, topic, partition, place)?.1 < end {
         if env.clock.monotonic() >= deadline {
-            return Err(Error::transient(format!("an open transaction of some writer hides the end of {topic}/{partition}")).at(place.to_string()));
+            return Err(
+                Error::transient(format!("an open transaction of some writer hides the end of {topic}/{partition}")).at(place.to_string())
+            );
         }
         let _ = consumer.poll(Duration::from_millis(200));
     }
@@ -156,7 +158,7 @@ fn read(consumer: &Client, book: &TopicBook, env: &Env, wanted: &mut BTreeMap<Pl
                         w.from = w.end;
                     }
                 }
-                Some(Err(e)) if lift(&e, "", "").kind() != waterwheel_engine::error::Kind::Transient => {
+                Some(Err(e)) if lift(&e, "", "").kind() != Kind::Transient => {
                     return Err(lift(&e, &format!("scanning {topic}"), &place));
                 }
                 Some(Err(_)) | None if env.clock.monotonic() >= deadline => {

@@ -124,7 +124,7 @@ pub(super) fn timestamp(ms: i64) -> i64 {
 fn headers(record: &RawRecord<'_>) -> Option<OwnedHeaders> {
     let mut out: Option<OwnedHeaders> = None;
     for (key, value) in record.headers() {
-        out = Some(out.unwrap_or_else(OwnedHeaders::new).insert(Header { key, value }));
+        out = Some(out.unwrap_or_default().insert(Header { key, value }));
     }
     out
 }

@@ -10,12 +10,11 @@ use super::send;
 use super::writer::DirectWriter;
 use crate::staging::{Placement, StagingWriter};
 use crate::topics::SinkOptions;
+use rdkafka::types::RDKafkaErrorCode as Code;
 use std::sync::Arc;
 use waterwheel_engine::env::Env;
 use waterwheel_engine::error::{Error, Result};
-use waterwheel_engine::operators::{
-    Guarantee, LanePublisher, PublisherContext, SegmentRef, Sink, SinkWriter, WriterContext,
-};
+use waterwheel_engine::operators::{Guarantee, LanePublisher, PublisherContext, SegmentRef, Sink, SinkWriter, WriterContext};
 use waterwheel_engine::record::{BatchBox, Epoch, RawBatch};
 
 /// Further than this into the future a record may get while it waits for its checkpoint.
@@ -63,6 +62,11 @@ impl Sink for KafkaSink {
         };
         if page.partitions == 0 {
             return Err(Error::transient(format!("topic {topic} has no partition with a leader")).at(self.config.place()));
+        }
+        if self.lanes() > 0 && !page.readable {
+            let e =
+                super::client::coded(Code::TopicAuthorizationFailed, &format!("keeping the marker on topic {topic}"), &self.config.place());
+            return Err(e.help("exactly-once output needs READ on the topics it writes"));
         }
         if !page.log_append_time && page.retention_ms >= 0 && !page.compacted {
             tracing::warn!(
@@ -112,9 +116,15 @@ impl Clocked {
             }
             let (ahead, behind) = (written.saturating_sub(wall), wall.saturating_sub(written));
             if ahead > page.future_ms || behind.saturating_add(CLOCK_SLACK_MS) > page.past_ms {
-                return Err(Error::fatal(format!("a record for topic {} has the timestamp {written} ms, which it does not take", record.topic))
-                    .at(format!("its message.timestamp.after.max.ms is {}, its message.timestamp.before.max.ms {}", page.future_ms, page.past_ms))
-                    .help("drop rows of impossible times before the sink, or raise these settings of the topic"));
+                return Err(Error::fatal(format!(
+                    "a record for topic {} has the timestamp {written} ms, which it does not take",
+                    record.topic
+                ))
+                .at(format!(
+                    "its message.timestamp.after.max.ms is {}, its message.timestamp.before.max.ms {}",
+                    page.future_ms, page.past_ms
+                ))
+                .help("drop rows of impossible times before the sink, or raise these settings of the topic"));
             }
         }
         Ok(())

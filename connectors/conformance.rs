@@ -1,6 +1,6 @@
 //! What every place of topics must do, checked through the engine's contracts only, the way the runtime calls them.
 //!
-//! The embedded log runs it here; Kafka runs it against a real broker.
+//! The embedded log runs it with every test run; anything else that implements `Topics` can be handed to [`check`].
 //!
 //! Invariant: nothing here knows which kind of place it checks.
 

@@ -20,9 +20,7 @@ pub const STREAM_INPUT: Port = 0;
 pub const TABLE_INPUT: Port = 1;
 
 /// Rows with a table entry become `f(row, entry)`; the others are left out. A row for which `f` panics is rejected.
-pub fn join_table<K: Key, T: Data, V: Data + StateValue, R: Data>(
-    f: impl Fn(T, &V) -> R + Send + Sync + 'static,
-) -> OperatorFactory {
+pub fn join_table<K: Key, T: Data, V: Data + StateValue, R: Data>(f: impl Fn(T, &V) -> R + Send + Sync + 'static) -> OperatorFactory {
     lookup::<K, T, V, R>(move |row, entry| entry.map(|entry| f(row, entry)))
 }
 

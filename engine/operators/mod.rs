@@ -201,3 +201,6 @@ pub struct OpenContext {
     /// Where to register metrics.
     pub metrics: Metrics,
 }
+
+#[cfg(test)]
+mod tests;

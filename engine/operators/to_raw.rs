@@ -13,9 +13,7 @@ use std::sync::Arc;
 
 /// Appends the records of each row with `encode`: usually one, none to leave the row out, several where a row is written to
 /// several topics.
-pub fn to_raw<T: Data>(
-    encode: impl Fn(&T, EventTime, &mut RawBatch) -> Result<(), String> + Send + Sync + 'static,
-) -> OperatorFactory {
+pub fn to_raw<T: Data>(encode: impl Fn(&T, EventTime, &mut RawBatch) -> Result<(), String> + Send + Sync + 'static) -> OperatorFactory {
     let encode = Arc::new(encode);
     Arc::new(move || Box::new(ToRaw { encode: encode.clone(), record_bytes: 64, types: PhantomData }))
 }

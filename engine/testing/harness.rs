@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::exchange::EdgeSender;
 use crate::observe::Metrics;
 use crate::operators::{ErrorPolicy, Node, OpenContext, OperatorFactory, Port, Target, Targets};
-use crate::record::{Barrier, BarrierKind, Batch, BatchBox, Data, Element, Epoch, OperatorId, Rejected, Rows, key_group, key_groups_of, task_of};
+use crate::record::{Barrier, BarrierKind, BatchBox, Data, Element, Epoch, OperatorId, Rejected, Rows, key_group, key_groups_of, task_of};
 use crate::state::{MemoryStores, RestoredSnapshot, StateStore, StateStores, TableContext, WriteBatch};
 use crate::time::EventTime;
 use std::fmt::Debug;

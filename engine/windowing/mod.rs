@@ -11,7 +11,10 @@ mod assigner;
 mod kernel;
 mod operator;
 
+pub use crate::operators::LATE_PORT;
 pub use assigner::{Slice, SliceLayout, Sliding, Tumbling, WindowAssigner};
 pub use kernel::{Accumulate, Aggregate};
-pub use crate::operators::LATE_PORT;
 pub use operator::{Windowed, window};
+
+#[cfg(test)]
+mod tests;

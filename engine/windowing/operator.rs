@@ -50,11 +50,7 @@ impl<K, A> Deref for Windowed<K, A> {
 ///
 /// # Errors
 /// Windows whose sizes make no sense.
-pub fn window<K: Key, G: Accumulate>(
-    assigner: &impl WindowAssigner,
-    allowed_lateness: Duration,
-    aggregate: G,
-) -> Result<OperatorFactory> {
+pub fn window<K: Key, G: Accumulate>(assigner: &impl WindowAssigner, allowed_lateness: Duration, aggregate: G) -> Result<OperatorFactory> {
     let layout = assigner.layout().map_err(|e| e.at(assigner.describe()))?;
     let aggregate = Arc::new(aggregate);
     let lateness = millis(allowed_lateness);
@@ -130,13 +126,7 @@ impl<K: Key, G: Accumulate> WindowOperator<K, G> {
         Ok((late, again))
     }
 
-    fn accumulate_run(
-        &mut self,
-        slice: Slice,
-        mut rows: std::ops::Range<usize>,
-        batch: &Rows<G::Row>,
-        out: &mut Output<'_>,
-    ) -> Result<()> {
+    fn accumulate_run(&mut self, slice: Slice, mut rows: std::ops::Range<usize>, batch: &Rows<G::Row>, out: &mut Output<'_>) -> Result<()> {
         loop {
             let mut made = None;
             let mut cursor = self.table.slice(slice.last.0);

@@ -1,1 +1,75 @@
-//! x
+//! Waterwheel: a dataflow stream-processing engine. Filters, keyed windows, joins and aggregates over topics, exactly once.
+//!
+//! A job is a function that describes a graph of Rust types:
+//!
+//! ```
+//! use waterwheel::prelude::*;
+//!
+//! #[derive(Clone, Serialize, Deserialize)]
+//! struct Payment { card: String, amount: i64, at: DateTime<Utc> }
+//!
+//! #[derive(Clone, Serialize)]
+//! struct Alert { card: String, amount: i64 }
+//!
+//! fn describe(job: &Job) -> waterwheel::Result<()> {
+//!     job.topic("payments").json::<Payment>()
+//!         .on_error(DeadLetter)                               // to payments.dead-letter, with its place and the error
+//!         .event_time(|p| p.at, OutOfOrder::by(secs(5)))
+//!         .filter(|p| p.amount > 100_000)
+//!         .map(|p| Alert { card: p.card, amount: p.amount })
+//!         .to_topic("alerts")                                 // exactly once unless said otherwise
+//!         .id("large-payments");                              // stable across versions of the job
+//!     Ok(())
+//! }
+//! # let topics = "local:./data".parse::<waterwheel::topics::TopicsUrl>()?.open(&waterwheel::engine::env::Env::real())?;
+//! # let job = Job::new("fraud", topics);
+//! # describe(&job)?;
+//! # assert!(job.explain(secs(1))?.to_string().contains("exactly-once into alerts"));
+//! # Ok::<(), waterwheel::Error>(())
+//! ```
+//!
+//! [`main`] makes a program of it, with the verbs `run`, `explain`, `check` and `savepoint`.
+//!
+//! The walk of a record, one file a step:
+//!
+//! | step | where | what happens |
+//! |---|---|---|
+//! | read | [`connectors`]: `kafka/source.rs`, `local/` | takes a batch of records, keeps offsets for the next barrier |
+//! | enter | [`engine::operators`]: `source_task.rs` | decodes, stamps event time, emits batch, watermark, barrier in order |
+//! | transform | [`engine::operators`]: `map.rs`, `filter.rs`, `key_by.rs` | chained calls inside one task, no queue between |
+//! | route | [`engine::exchange`] | key, key group, task; a full channel means wait |
+//! | align | [`engine::exchange`]: `gate.rs` | several inputs become one ordered stream; barriers are aligned here |
+//! | window | [`engine::windowing`] | assign, accumulate, fire, purge; late rows leave by a side output |
+//! | remember | [`engine::state`] | key to slot, the table kinds, what is in memory and what is on disk |
+//! | write | [`engine::operators`]: `sink.rs`, then the connector | stage until the barrier, publish when the checkpoint is complete |
+//!
+//! What describes a job is in [`engine::dsl`]; what a job becomes in [`engine::graph`]; `ARCHITECTURE.md` has the whole.
+
+mod job;
+mod outputs;
+pub mod program;
+mod topic;
+
+pub use job::Job;
+pub use outputs::ToOutputs;
+pub use program::main;
+pub use topic::{ToTopic, Topic, TopicSink};
+pub use waterwheel_connectors as connectors;
+pub use waterwheel_connectors::topics;
+pub use waterwheel_engine as engine;
+pub use waterwheel_engine::error::{Error, Kind, Result};
+
+/// What a job needs, in one line: `use waterwheel::prelude::*;`.
+pub mod prelude {
+    pub use crate::{Job, ToOutputs, ToTopic};
+    pub use chrono::{DateTime, Utc};
+    pub use serde::{Deserialize, Serialize};
+    pub use waterwheel_connectors::topics::{End, OnLostOffsets, Start};
+    pub use waterwheel_engine::dsl::{
+        KeyedStream, Merge, OutOfOrder, SourceStream, Stream, Table, WindowedStream, days, hours, millis, mins, secs,
+    };
+    pub use waterwheel_engine::operators::ErrorPolicy::{self, DeadLetter};
+    pub use waterwheel_engine::record::Key;
+    pub use waterwheel_engine::time::EventTime;
+    pub use waterwheel_engine::windowing::{Sliding, Tumbling};
+}

@@ -1,2 +1,32 @@
-//! x
-fn main() {}
+//! The command `waterwheel`: topics from the shell, on the embedded log and on Kafka alike.
+//!
+//! Invariant: exit code 0 = done, 1 = failed, 2 = the command line is wrong; errors say cause, place and remedy.
+
+mod commands;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Topics from the shell. Jobs are programs of their own: see `run --help` of yours.
+#[derive(Debug, Parser)]
+#[command(name = "waterwheel", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Make, list, describe, fill, read and delete topics
+    Topic(commands::topic::TopicArgs),
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().verb {
+        Verb::Topic(args) => commands::topic::run(args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => waterwheel::program::fail(&e, waterwheel::program::FAILED),
+    }
+}

@@ -1,2 +1,90 @@
-//! x
-fn main() {}
+//! The flagship job: frauds in a stream of card payments, found in event time, reported exactly once.
+//!
+//! [`fraud`] is the whole job. [`rules`] says what a fraud is, [`model`] what is read and written; [`scenario`] makes up a
+//! day with frauds in it, [`truth`] compares what was found with what was planted, [`demo`] shows it.
+//!
+//! Invariant: output depends on the records alone, never on when, how often or on how many threads the job ran.
+
+#![allow(unreachable_pub, reason = "a program exports nothing; pub says what its other files use")]
+
+mod cards;
+mod commands;
+mod demo;
+mod generate;
+mod model;
+mod rules;
+mod scenario;
+mod truth;
+
+use cards::{CardRules, Episodes, SUSPICIONS};
+use model::{AccountActivity, Customer, Payment};
+use rules::{Activity, Suspicion};
+use std::ops::RangeInclusive;
+use std::process::ExitCode;
+use truth::{ACTIVITY, ALERTS, CUSTOMERS, LATE, PAYMENTS};
+use waterwheel::Result;
+use waterwheel::prelude::*;
+
+/// Name of the job: state and markers are filed under it.
+const NAME: &str = "fraud";
+
+/// The times a payment can have; a broken clock must not carry the watermark away.
+fn plausible() -> RangeInclusive<DateTime<Utc>> {
+    let year = |y: i64| DateTime::from_timestamp((y - 1970) * 31_557_600, 0).unwrap_or_default();
+    year(2000)..=year(2100)
+}
+
+fn fraud(job: &Job) -> Result<()> {
+    let payments = job
+        .topic(PAYMENTS)
+        .json::<Payment>()
+        .on_error(DeadLetter) // to payments.dead-letter, with its place and the error
+        .event_time(|p| p.at, OutOfOrder::by(secs(5)))
+        .times_within(plausible())
+        .max_ahead(mins(10)) // no partition runs away from the others
+        .dedup_by(|p| p.id.clone(), hours(1))
+        .id("dedup");
+    let customers = job.topic(CUSTOMERS).json::<Customer>().table(|c| c.account.clone());
+
+    // From here on a card's payments come in event-time order, whatever order they were read in.
+    let by_card = payments
+        .key_by(|p| p.card.clone())
+        .sort_by_time(|p| p.id.clone())
+        .late_to(|late| late.to_topic(LATE).key(|p: &Payment| p.card.clone()).id("late-payments"))
+        .id("in-order");
+
+    let velocity = by_card
+        .window(Sliding::of(mins(5)).every(cards::STEP))
+        .aggregate_windows(Activity::default, Activity::add)
+        .id("velocity")
+        .filter_map(|w| w.value.is_unusual().then(|| w.value.suspicion(&w.key, cards::instant(w.end))));
+    let checked = by_card.process(CardRules::default).id("card-rules");
+
+    velocity
+        .union(&checked.side_output::<Suspicion>(SUSPICIONS))
+        .join_table(&customers, |s| s.account.clone(), |s, customer| (s.window_end, s.judge(customer)))
+        .id("customers")
+        .filter_map(|(window_end, alert)| Some((window_end, alert?)))
+        .key_by(|(_, alert)| alert.card.clone())
+        .process(Episodes::default)
+        .id("episodes")
+        .to_topic(ALERTS)
+        .key(|alert| alert.card.clone())
+        .id("alerts");
+
+    checked
+        .key_by(|p| p.account.clone())
+        .window(Tumbling::of(mins(1)))
+        .aggregate_windows(cards::Total::default, cards::Total::add)
+        .id("account-activity")
+        .map(|w| AccountActivity { account: w.key, minute: cards::instant(w.start), payments: w.value.payments, amount: w.value.amount })
+        .to_topic(ACTIVITY)
+        .key(|activity| activity.key())
+        .compacted()
+        .id("account-activity-topic");
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    commands::program(NAME, fraud).main()
+}

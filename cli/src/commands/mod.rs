@@ -1,0 +1,5 @@
+//! One file a command.
+
+pub(crate) mod consume;
+pub(crate) mod produce;
+pub(crate) mod topic;

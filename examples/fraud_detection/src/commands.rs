@@ -1,0 +1,107 @@
+//! The verbs of this program beside those that every job has: `generate`, `verify`, `demo`.
+//!
+//! Invariant: exit code 0 only when everything is exactly as planted.
+
+use crate::demo::{self, DemoArgs};
+use crate::generate::{Target, generate};
+use crate::scenario::Scenario;
+use crate::truth::verify;
+use clap::{Args, Command, FromArgMatches};
+use std::process::ExitCode;
+use waterwheel::engine::env::Env;
+use waterwheel::program::{FAILED, Program, USAGE, fail};
+use waterwheel::topics::TopicsUrl;
+use waterwheel::{Job, Result};
+
+/// How much is generated.
+#[derive(Debug, Clone, Args)]
+pub struct ScenarioArgs {
+    /// Decides everything that is left open
+    #[arg(long, default_value_t = 42)]
+    pub seed: u64,
+    /// Everyday payments [default: 600000]
+    #[arg(long)]
+    pub payments: Option<u64>,
+    /// Cards that make them
+    #[arg(long, default_value_t = 20_000)]
+    pub cards: u64,
+    /// Everyday payments per second of event time
+    #[arg(long, default_value_t = 60)]
+    pub per_second: u64,
+    /// So many times as much of everything: payments, frauds, duplicates, late and broken records
+    #[arg(long, default_value_t = 1.0)]
+    pub scale: f64,
+    /// Leave the broken record of 10 MB out
+    #[arg(long)]
+    pub no_giant: bool,
+}
+
+impl ScenarioArgs {
+    /// As a scenario.
+    pub fn scenario(&self) -> Scenario {
+        let ScenarioArgs { seed, payments, cards, per_second, scale, no_giant } = *self;
+        let scaled = Scenario { seed, cards, per_second, giant: !no_giant, ..Scenario::default() }.scaled(scale);
+        Scenario { payments: payments.unwrap_or(scaled.payments), ..scaled }
+    }
+}
+
+#[derive(Debug, Args)]
+struct Place {
+    /// Where topics are: local:FOLDER or kafka://HOST:PORT
+    #[arg(long, env = "WATERWHEEL_TOPICS", hide_env_values = true, default_value = "local:./data", value_name = "URL")]
+    topics: TopicsUrl,
+}
+
+#[derive(Debug, Args)]
+struct GenerateArgs {
+    #[command(flatten)]
+    place: Place,
+    #[command(flatten)]
+    scenario: ScenarioArgs,
+    /// Partitions of each topic
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
+    partitions: u32,
+}
+
+/// The job as a program, with its own verbs.
+pub fn program(name: &str, draw: impl Fn(&Job) -> Result<()> + Send + Sync + 'static) -> Program {
+    let generate_about = "Make the topics and fill them with payments, frauds among them";
+    let verify_about = "Compare what was found with what was planted; exit code 0 only if it is exactly that";
+    Program::new(name, draw)
+        .about("Finds frauds in a stream of card payments")
+        .verb(GenerateArgs::augment_args(Command::new("generate").about(generate_about)), with(run_generate))
+        .verb(Place::augment_args(Command::new("verify").about(verify_about)), with(run_verify))
+        .verb(DemoArgs::augment_args(Command::new("demo").about("Show it all: generate, run, kill, resume, verify")), with(demo::run))
+}
+
+/// Parses the verb's own arguments, runs it, and turns the outcome into an exit code.
+fn with<A: FromArgMatches>(run: impl Fn(A) -> Result<bool>) -> impl Fn(&clap::ArgMatches) -> ExitCode {
+    move |matches| {
+        let args = match A::from_arg_matches(matches) {
+            Ok(args) => args,
+            Err(e) => {
+                eprintln!("{e}");
+                return ExitCode::from(USAGE);
+            }
+        };
+        match run(args) {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => ExitCode::from(FAILED),
+            Err(e) => fail(&e, FAILED),
+        }
+    }
+}
+
+fn run_generate(args: GenerateArgs) -> Result<bool> {
+    let url = &args.place.topics;
+    let topics = url.open(&Env::real())?;
+    println!("{}", generate(&Target::new(&*topics, url, args.partitions), &args.scenario.scenario())?);
+    Ok(true)
+}
+
+fn run_verify(place: Place) -> Result<bool> {
+    let topics = place.topics.open(&Env::real())?;
+    let verdict = verify(&*topics)?;
+    println!("{verdict}");
+    Ok(verdict.is_exact())
+}

@@ -1,0 +1,122 @@
+//! The command line of a job's program.
+//!
+//! Invariant: one name means one thing in every verb.
+
+use super::launch::{Draw, draw_job};
+use super::savepoint::print_json;
+use super::settings::{JobSettings, Options};
+use super::units::Span;
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+use waterwheel_engine::env::Env;
+use waterwheel_engine::error::Result;
+
+/// The verbs.
+#[derive(Debug, Parser)]
+#[command(version, disable_help_subcommand = true, subcommand_required = true, arg_required_else_help = true)]
+pub(super) struct Cli {
+    #[command(subcommand)]
+    pub(super) verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    /// Run the job; it goes on where it was
+    Run(Box<RunArgs>),
+    /// Say what the job will do, what it costs and what it promises
+    Explain(Box<ExplainArgs>),
+    /// Connect, check topics, rights and state; run nothing
+    Check(Box<CheckArgs>),
+    /// Named copies of the job's state
+    Savepoint(Box<SavepointArgs>),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RunArgs {
+    #[command(flatten)]
+    pub(super) options: Options,
+    /// Start from this savepoint
+    #[arg(long, value_name = "FOLDER", conflicts_with = "fresh")]
+    pub(super) from: Option<PathBuf>,
+    /// Start over with empty state
+    #[arg(long)]
+    pub(super) fresh: bool,
+    /// Win against another process that runs this job
+    #[arg(long)]
+    pub(super) take_over: bool,
+    /// End by itself when everything is worked off that the topics hold now
+    #[arg(long)]
+    pub(super) until_end: bool,
+    /// Let the state of these operators go, which the job has no more
+    #[arg(long, value_name = "ID", value_delimiter = ',')]
+    pub(super) drop_state: Vec<String>,
+    /// Publish again what was published after the point of start
+    #[arg(long)]
+    pub(super) accept_duplicates: bool,
+    /// Show the status as JSON, an object a line, on standard output
+    #[arg(long)]
+    pub(super) json: bool,
+    /// How often to show the status [default: 250ms on a terminal, 500ms as JSON, else 10s]
+    #[arg(long, value_name = "DURATION")]
+    pub(super) status_interval: Option<Span>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ExplainArgs {
+    #[command(flatten)]
+    pub(super) options: Options,
+    /// As JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    /// As a graph for Graphviz:  explain --dot | dot -Tsvg > plan.svg
+    #[arg(long, conflicts_with = "json")]
+    pub(super) dot: bool,
+}
+
+impl ExplainArgs {
+    pub(super) fn explain(&self, name: &str, settings: &JobSettings, draw: &Draw, env: &Env) -> Result<()> {
+        let explain = draw_job(name, settings, draw, env)?.explain(settings.run.checkpoint.interval)?;
+        match () {
+            () if self.json => print_json(&explain)?,
+            () if self.dot => println!("{}", explain.to_dot()),
+            () => println!("{explain}"),
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CheckArgs {
+    #[command(flatten)]
+    pub(super) options: Options,
+    /// As JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SavepointArgs {
+    #[command(subcommand)]
+    pub(super) verb: SavepointVerb,
+    #[command(flatten)]
+    pub(super) options: Options,
+    /// As JSON
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum SavepointVerb {
+    /// Make one: by the running job, else from the newest checkpoint
+    Create {
+        /// An empty or new folder
+        path: PathBuf,
+    },
+    /// List the checkpoints that are kept, and the savepoints they were made for
+    List,
+    /// Say what a savepoint holds
+    Inspect {
+        /// Its folder
+        path: PathBuf,
+    },
+}

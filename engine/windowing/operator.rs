@@ -22,6 +22,9 @@ use std::ops::{Bound, Deref};
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Rows of a batch by the slice that they fell into, named by its last instant.
+type BySlice = BTreeMap<EventTime, Vec<u32>>;
+
 /// Results per batch.
 const EMIT_ROWS: usize = 4096;
 
@@ -102,8 +105,8 @@ impl<K: Key, G: Accumulate> WindowOperator<K, G> {
     }
 
     /// Takes rows in, run by run of one slice; returns the late ones and, by slice, those whose windows are to be fired again.
-    fn accumulate(&mut self, batch: &Rows<G::Row>, out: &mut Output<'_>) -> Result<(Vec<u32>, BTreeMap<EventTime, Vec<u32>>)> {
-        let (mut late, mut again) = (Vec::new(), BTreeMap::<EventTime, Vec<u32>>::new());
+    fn accumulate(&mut self, batch: &Rows<G::Row>, out: &mut Output<'_>) -> Result<(Vec<u32>, BySlice)> {
+        let (mut late, mut again) = (Vec::new(), BySlice::new());
         let n = batch.rows.len();
         let mut at = 0;
         while at < n {
@@ -150,7 +153,7 @@ impl<K: Key, G: Accumulate> WindowOperator<K, G> {
     }
 
     /// Fires windows that have fired before, for the keys that late rows touched.
-    fn fire_again(&mut self, touched: BTreeMap<EventTime, Vec<u32>>, out: &mut Output<'_>) -> Result<()> {
+    fn fire_again(&mut self, touched: BySlice, out: &mut Output<'_>) -> Result<()> {
         let mut windows: BTreeMap<Window, Vec<u32>> = BTreeMap::new();
         for (slice, rows) in touched {
             let slots: Vec<u32> = rows.iter().map(|&row| self.slots[row as usize]).collect();

@@ -1,0 +1,60 @@
+//! How long after its start does a job with 1 GB of state work again?
+//!
+//! Four million values of 256 random characters, kept in RocksDB beyond the memory budget; the clock runs from the start of
+//! the second run to its first row out: lock, log, verification of every file, restore, first batch.
+
+use std::time::Duration;
+use waterwheel::connectors::blackhole::Blackhole;
+use waterwheel::connectors::generator::{Generator, Random};
+use waterwheel::engine::dsl::Job;
+use waterwheel::engine::error::Result;
+use waterwheel::engine::graph::PhysicalPlan;
+use waterwheel_benches::job::{Place, Running};
+use waterwheel_benches::meter::{Target, figure};
+
+const KEYS: u64 = 4_000_000;
+const VALUE: usize = 256;
+
+/// Text that does not compress.
+fn value(n: u64) -> String {
+    let mut random = Random::of(3, 0, n);
+    let mut text = String::with_capacity(VALUE);
+    while text.len() < VALUE {
+        let bits = random.next_u64();
+        text.extend((0..8).map(|i| char::from(b'0' + (bits >> (8 * i)) as u8 % 64)));
+    }
+    text
+}
+
+fn plan(out: &Blackhole) -> Result<PhysicalPlan> {
+    let job = Job::new("restore");
+    let numbers = Generator::new("numbers", 1, |_, n| Some(n % KEYS));
+    let values = job.source::<u64>("numbers", numbers).key_by(|n| *n).aggregate(String::new, |text, n| *text = value(*n));
+    values.id("values").to_sink("blackhole", out.clone());
+    job.plan()
+}
+
+fn start(place: &Place) -> (Running, Blackhole) {
+    let out = Blackhole::default();
+    let rows = out.clone();
+    (Running::start(place.runner(move || plan(&rows))), out)
+}
+
+fn main() {
+    let mut place = Place::default();
+    place.settings.checkpoint.interval = Duration::from_secs(20);
+    let (job, out) = start(&place);
+    job.until("every key has a value", || out.rows() >= KEYS);
+    let status = job.runner().status();
+    job.stop();
+    let bytes = status.get().checkpoint_bytes;
+
+    let (job, out) = start(&place);
+    let took = job.until("the first row", || out.rows() > 0);
+    let recovery = job.runner().status().get().recovery;
+    job.stop();
+    let per_gb = took.as_secs_f64() * 1e9 / bytes as f64;
+    figure("restore: state", bytes as f64 / 1e9, "GB", Target::None);
+    figure("restore: verified and opened after", recovery.as_secs_f64(), "s", Target::None);
+    figure("restore: 1 GB, start to first row", per_gb, "s", Target::Below(10.0));
+}

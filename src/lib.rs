@@ -66,10 +66,13 @@ pub mod prelude {
     pub use serde::{Deserialize, Serialize};
     pub use waterwheel_connectors::topics::{End, OnLostOffsets, Start};
     pub use waterwheel_engine::dsl::{
-        KeyedStream, Merge, OutOfOrder, SourceStream, Stream, Table, WindowedStream, days, hours, millis, mins, secs,
+        KeyedStream, Merge, OutOfOrder, SortedStream, SourceStream, Stream, Table, WindowedStream, days, hours, millis, mins, secs,
     };
     pub use waterwheel_engine::operators::ErrorPolicy::{self, DeadLetter};
+    pub use waterwheel_engine::operators::{
+        ListState, MapState, ProcessContext, ProcessFunction, ProcessOpen, SideOutput, Timer, ValueState,
+    };
     pub use waterwheel_engine::record::Key;
     pub use waterwheel_engine::time::EventTime;
-    pub use waterwheel_engine::windowing::{Sliding, Tumbling};
+    pub use waterwheel_engine::windowing::{Sliding, Tumbling, Windowed};
 }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
 /// Version of the manifest's format.
-pub const MANIFEST_VERSION: u16 = 1;
+pub(super) const MANIFEST_VERSION: u16 = 1;
 
 /// One checkpoint, whole.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

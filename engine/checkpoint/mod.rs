@@ -53,6 +53,9 @@ mod seal;
 mod storage;
 mod upload;
 
+#[cfg(test)]
+mod tests;
+
 pub use coordinator::Coordinator;
 pub use entry::{CheckpointRef, Fork, JobHistory, LogEntry, Pinned, Published, Start};
 pub use event::{Action, Event, Settings, TaskRole};

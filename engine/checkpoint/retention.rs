@@ -1,11 +1,12 @@
 //! Which files may go: those that only let-go checkpoints name.
 //!
 //! Invariant: nothing is deleted on a guess. A file of a dropped checkpoint goes only if no retained manifest names it, and
-//! only after the log entry that drops it; a file that no manifest names goes only at a start, after the claim and before
-//! tasks run, when nobody alive can still complete a checkpoint with it; and nothing goes while a retained manifest cannot be read.
+//! only after the log entry that drops it; a file that no manifest names goes only at a start, if it was there before anybody
+//! claimed the job after us; and nothing goes while a retained manifest cannot be read.
 
 use super::entry::{CheckpointRef, JobHistory};
 use super::layout::{MANIFESTS, STAGING, STATE, load_manifest};
+use super::log::LogWatch;
 use super::manifest::Manifest;
 use super::storage::CheckpointStorage;
 use crate::error::Result;
@@ -56,11 +57,13 @@ impl Retention {
 }
 
 /// At a start, after `begin` and before any task writes: deletes what dead attempts left, and gives the counts to go on with.
+/// `watch` is asked between looking and deleting: what is deleted was there before anybody claimed the job after us, so a
+/// process that was paused here never deletes what its successor has written.
 ///
 /// # Errors
-/// Of the store, or a retained manifest that cannot be read: then nothing was deleted, the job may go on with
-/// `Retention::default()` and files stay until a later start.
-pub fn sweep(storage: &dyn CheckpointStorage, history: &JobHistory) -> Result<Retention> {
+/// Of the store, a lost log, or a retained manifest that cannot be read: then nothing was deleted. In the last case the job
+/// may go on with `Retention::default()`, and files stay until a later start.
+pub fn sweep(storage: &dyn CheckpointStorage, history: &JobHistory, watch: &LogWatch) -> Result<Retention> {
     let mut retention = Retention::default();
     let mut named = BTreeSet::new();
     for checkpoint in &history.retained {
@@ -73,10 +76,13 @@ pub fn sweep(storage: &dyn CheckpointStorage, history: &JobHistory) -> Result<Re
         named.extend(waiting.map(|s| format!("{STAGING}/{}", s.segment.name)));
     }
     named.extend(retention.references.keys().cloned());
+    let mut found = Vec::new();
     for folder in [MANIFESTS, STATE, STAGING] {
-        for name in storage.list(folder)?.into_iter().filter(|name| !named.contains(name)) {
-            storage.delete(&name)?;
-        }
+        found.extend(storage.list(folder)?);
+    }
+    watch.still_ours()?;
+    for name in found.iter().filter(|name| !named.contains(*name)) {
+        storage.delete(name)?;
     }
     Ok(retention)
 }

@@ -58,7 +58,7 @@ pub(crate) fn recover(job: &JobRunner, wakers: &[Waker], wake: &Waker, pause: &m
         Ok(Arc::new(LocalStorage::open(env, Path::new(path), &savepoint::FOLDERS)?))
     };
     let Begin { history, restore } = retry(job, "taking the job over", pause, || begin(&mut log, &storage, &mut lanes, &options, &open))?;
-    let retention = sweep(&*storage, &history).unwrap_or_else(|e| {
+    let retention = sweep(&*storage, &history, &log.watch()).unwrap_or_else(|e| {
         tracing::warn!(error = %e, "leftover files are not removed at this start");
         Retention::default()
     });

@@ -91,7 +91,7 @@ impl Targets {
         deliver(last, Element::Batch(batch))
     }
 
-    fn flush_rejected(&mut self) -> Result<()> {
+    pub(super) fn flush_rejected(&mut self) -> Result<()> {
         if self.rejected.is_empty() {
             return Ok(());
         }
@@ -177,6 +177,8 @@ impl Targets {
     /// # Errors
     /// As [`Node::barrier`].
     pub fn barrier(&mut self, barrier: Barrier, snapshot: &mut dyn FnMut(&mut Node) -> Result<()>) -> Result<()> {
+        // What was rejected before the barrier belongs to its epoch.
+        self.flush_rejected()?;
         for target in self.all() {
             match target {
                 Target::Node(node) => node.barrier(barrier, snapshot)?,
@@ -248,7 +250,7 @@ impl Output<'_> {
                     let r = o.record();
                     e = e.at(format!("record {}/{}@{}", r.topic, r.partition, r.offset));
                 }
-                Err(e.help("send such records aside: .on_error(DeadLetter), or leave them out: .on_error(Drop)"))
+                Err(e.help("send such records aside: .on_error(DeadLetter), or leave them out: .on_error(ErrorPolicy::Drop)"))
             }
             ErrorPolicy::Drop => {
                 self.targets.dropped.add(1);

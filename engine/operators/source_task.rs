@@ -203,6 +203,7 @@ impl SourceTask {
             out.reject(r.origin, EventTime(r.time), r.error)?;
         }
         out.emit(rows)?;
+        targets.flush_rejected()?;
         // Only now: had something below failed, the rows would have to be read again.
         self.splits[at].state.position = next;
         Ok(())

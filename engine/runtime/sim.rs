@@ -46,6 +46,12 @@ impl SimExecution {
         self.0.tasks[task].task.step() == Step::Progress
     }
 
+    /// What the coordinator waits for.
+    pub fn describe(&self) -> String {
+        let coordinator = &self.0.driver.coordinator;
+        format!("barrier under way: {:?}, not answered by {:?}", coordinator.under_way(), coordinator.waiting_for())
+    }
+
     /// Steps the driver.
     pub fn step_driver(&mut self) -> SimStep {
         match self.0.driver.step() {

@@ -10,7 +10,7 @@ use crate::checkpoint::JobLock;
 use crate::error::{Error, Result};
 use crate::graph::PhysicalPlan;
 use crate::record::BarrierKind;
-use crate::runtime::{JobControl, JobRunner, Outcome, Settings, SimExecution, SimStep};
+use crate::runtime::{JobControl, JobRunner, Outcome, Settings, SimExecution, SimStep, StatusCell};
 use crate::state::MemoryStores;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +29,7 @@ pub struct SimJob {
 struct Running {
     execution: SimExecution,
     control: JobControl,
+    status: StatusCell,
     _lock: JobLock,
     /// The runner outlives its execution.
     _runner: JobRunner,
@@ -69,8 +70,8 @@ impl SimJob {
             Ok(())
         };
         let execution = SimExecution::recover(&runner, &mut pause)?;
-        let control = runner.control();
-        self.running = Some(Running { execution, control, _lock: lock, _runner: runner });
+        let (control, status) = (runner.control(), runner.status());
+        self.running = Some(Running { execution, control, status, _lock: lock, _runner: runner });
         Ok(())
     }
 
@@ -123,6 +124,12 @@ impl SimJob {
         self.running = None;
         self.machine.crash();
         self.trace.add(u64::MAX);
+    }
+
+    /// Where the job stands, for the message of a test that waits in vain.
+    pub fn describe(&self) -> String {
+        let Some(running) = &self.running else { return "not running".into() };
+        format!("{:?}; {}", running.status.get(), running.execution.describe())
     }
 
     /// The hash of every step so far.

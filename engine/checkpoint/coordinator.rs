@@ -22,7 +22,8 @@ use crate::record::{Barrier, BarrierKind, Epoch, KEY_CODEC_VERSION, TaskId};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-/// See the [module](self).
+/// Decides when a barrier flows, when a checkpoint is complete, and what happens then. It is told of [`Event`]s and answers with
+/// [`Action`]s; the parent module says who does them.
 pub struct Coordinator {
     settings: Settings,
     job: JobHistory,

@@ -112,7 +112,7 @@ pub enum LogEntry {
         parallelism: u32,
         /// Lineage it found.
         lineage: String,
-        /// Sinks that the plan has now; sinks new to the job add theirs.
+        /// Lanes of the sinks that the plan has now.
         lanes: Vec<SinkLanes>,
     },
     /// Where a source begins in its splits; written before the first read.
@@ -166,7 +166,7 @@ pub struct JobHistory {
     pub job: String,
     /// Number of key groups.
     pub max_parallelism: u16,
-    /// Publish lanes of every sink that the job ever had.
+    /// Publish lanes of the newest attempt's sinks.
     pub lanes: Vec<SinkLanes>,
     /// Present lineage.
     pub lineage: String,
@@ -207,7 +207,7 @@ impl JobHistory {
         self.pinned.iter().find(|p| p.source == *source).map(|p| &p.splits[..])
     }
 
-    /// Every lane the job has.
+    /// Every lane that the newest attempt publishes.
     pub fn lane_ids(&self) -> Vec<LaneId> {
         let lanes = |s: &SinkLanes| (0..s.lanes).map(|lane| LaneId { sink: s.sink.clone(), lane }).collect::<Vec<_>>();
         self.lanes.iter().flat_map(lanes).collect()
@@ -253,11 +253,7 @@ impl JobHistory {
                 if let Err(at) = self.parallelisms.binary_search(parallelism) {
                     self.parallelisms.insert(at, *parallelism);
                 }
-                for new in lanes {
-                    if !self.lanes.iter().any(|known| known.sink == new.sink) {
-                        self.lanes.push(new.clone());
-                    }
-                }
+                self.lanes.clone_from(lanes);
             }
             LogEntry::SplitsPinned { source, splits } => self.pin(source, splits),
             LogEntry::CheckpointComplete { checkpoint, published, dropped } => {

@@ -134,3 +134,15 @@ fn a_long_log_folds_and_a_zombie_from_before_the_fold_is_still_shut_out() {
     disk.env().files.remove(Path::new(&format!("/job/log/{:020}", folded.unwrap()))).unwrap();
     assert!(open(&disk, "b").is_err());
 }
+
+#[test]
+fn a_sink_that_left_the_plan_is_not_waited_for() {
+    let disk = Disk::default();
+    let mut log = open(&disk, "a").unwrap();
+    let lanes = |n| vec![SinkLanes { sink: crate::record::OperatorId::new("sink"), lanes: n }];
+    let (job, lineage) = ("job".to_string(), "L".to_string());
+    log.append(&LogEntry::JobCreated { job, lanes: lanes(2), max_parallelism: 8, lineage, start: Start::Fresh }).unwrap();
+    assert_eq!(log.history().unwrap().lane_ids().len(), 2);
+    log.append(&started("a")).unwrap();
+    assert!(log.history().unwrap().lane_ids().is_empty());
+}

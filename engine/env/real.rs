@@ -127,9 +127,8 @@ impl Files for RealFiles {
     }
 
     fn list(&self, dir: &Path) -> Result<Vec<String>> {
-        let mut names = fs::read_dir(dir)?
-            .map(|entry| entry.map(|e| e.file_name().to_string_lossy().into_owned()))
-            .collect::<Result<Vec<_>>>()?;
+        let mut names =
+            fs::read_dir(dir)?.map(|entry| entry.map(|e| e.file_name().to_string_lossy().into_owned())).collect::<Result<Vec<_>>>()?;
         names.sort();
         Ok(names)
     }

@@ -44,8 +44,8 @@ mod staging;
 mod to_raw;
 mod union;
 
-pub use aggregate::{aggregate, reduce};
 pub use crate::exchange::EdgeSender;
+pub use aggregate::{aggregate, reduce};
 pub use dead_letter::{HEADER_ERROR, HEADER_OFFSET, HEADER_OPERATOR, HEADER_PARTITION, HEADER_TOPIC, dead_letters};
 pub use dedup::dedup_by;
 pub use filter::filter;
@@ -60,13 +60,11 @@ pub use output::{Node, Output, Port, Target, Targets};
 pub use process::{ProcessContext, ProcessFunction, ProcessOpen, SideOutput, process};
 pub use process_state::{ListState, MapState, Timer, ValueState};
 pub use reject::ErrorPolicy;
-pub use sink::{
-    Guarantee, LaneMarker, LanePublisher, PublisherContext, ScanOutcome, Sink, SinkWriter, WriterContext,
-};
+pub use sink::{Guarantee, LaneMarker, LanePublisher, PublisherContext, ScanOutcome, Sink, SinkWriter, WriterContext};
 pub use sink_operator::SinkOperator;
 pub use sort::{LATE_PORT, sort_by_time};
 pub use source::{Poll, ReaderContext, Source, SourceReader, Split, SplitId, SplitState};
-pub use source_task::{SourceStep, SourceTask};
+pub use source_task::{Alignment, SourceStep, SourceTask};
 pub use split::split;
 pub use staging::{SegmentReader, SegmentRef, SegmentWriter};
 pub use to_raw::to_raw;

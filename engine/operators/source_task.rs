@@ -12,6 +12,7 @@ use crate::observe::{Counter, Gauge, RECORDS_IN, WATERMARK_MS};
 use crate::record::{Element, Rejected};
 use crate::time::{EventTime, WatermarkGenerator, WatermarkStrategy, millis};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 /// One split being read.
 struct Reading {
@@ -20,6 +21,32 @@ struct Reading {
     /// Monotonic milliseconds of the last row, for the idle timeout.
     active_ms: i64,
     idle: bool,
+    /// Not drained now, because it is too far ahead of the others.
+    held: bool,
+}
+
+/// How far the tasks of one source have come, so that none of its splits runs away from the others.
+///
+/// Tasks of one process share it; a task that has nothing to wait for counts as [`EventTime::MAX`].
+#[derive(Debug)]
+pub struct Alignment {
+    lowest: Vec<AtomicI64>,
+    max_ahead_ms: i64,
+}
+
+impl Alignment {
+    /// For a source of `tasks` tasks whose splits may be up to `max_ahead_ms` of event time apart.
+    pub fn new(tasks: u32, max_ahead_ms: i64) -> Arc<Self> {
+        Arc::new(Alignment { lowest: (0..tasks).map(|_| AtomicI64::new(i64::MIN)).collect(), max_ahead_ms })
+    }
+
+    /// Notes how far task `index` has come; the time up to which splits may run ahead. A task that has read nothing yet
+    /// holds nobody back.
+    fn limit(&self, index: u32, lowest: EventTime) -> EventTime {
+        self.lowest[index as usize].store(lowest.0, Ordering::Relaxed);
+        let lowest = self.lowest.iter().map(|t| t.load(Ordering::Relaxed)).filter(|t| *t > i64::MIN).min();
+        lowest.map_or(EventTime::MAX, |t| EventTime(t).plus_ms(self.max_ahead_ms))
+    }
 }
 
 /// What one step of a source did.
@@ -44,8 +71,8 @@ pub struct SourceTask {
     emitted: EventTime,
     said_idle: bool,
     said_end: bool,
-    /// All splits the job knows, so that a share can be worked out anew when one is added.
     rejected: Vec<Rejected>,
+    alignment: Option<Arc<Alignment>>,
     records_in: Counter,
     watermark_ms: Gauge,
 }
@@ -74,11 +101,19 @@ impl SourceTask {
             said_idle: false,
             said_end: false,
             rejected: Vec::new(),
+            alignment: None,
             records_in: context.metrics.counter(RECORDS_IN, name, index),
             watermark_ms: context.metrics.gauge(WATERMARK_MS, name, index),
             source,
             context,
         })
+    }
+
+    /// Holds splits back that run too far ahead of the others.
+    #[must_use]
+    pub fn aligned(mut self, alignment: Option<Arc<Alignment>>) -> Self {
+        self.alignment = alignment;
+        self
     }
 
     /// Takes this task's share of `all` splits that it does not read yet. Shares go by position in the sorted list, so every
@@ -126,7 +161,7 @@ impl SourceTask {
         self.reader.assign(&open).map_err(|e| self.place(e))?;
         for state in mine {
             let generator = self.watermarks.as_ref().map(WatermarkStrategy::generator);
-            self.splits.push(Reading { state, generator, active_ms: now_ms, idle: false });
+            self.splits.push(Reading { state, generator, active_ms: now_ms, idle: false, held: false });
         }
         self.said_idle = false;
         Ok(())
@@ -196,8 +231,10 @@ impl SourceTask {
             generator.observe(rows.times());
             reading.state.watermark = reading.state.watermark.max(generator.watermark());
         }
-        reading.active_ms = now_ms;
-        reading.idle = false;
+        if read > 0 {
+            reading.active_ms = now_ms;
+            reading.idle = false;
+        }
         let mut out = targets.output();
         for r in std::mem::take(&mut self.rejected) {
             out.reject(r.origin, EventTime(r.time), r.error)?;
@@ -213,9 +250,10 @@ impl SourceTask {
     fn advance(&mut self, now_ms: i64, targets: &mut Targets) -> Result<()> {
         if let Some(timeout) = self.watermarks.as_ref().and_then(WatermarkStrategy::idle_timeout) {
             for r in self.splits.iter_mut().filter(|r| !r.state.ended) {
-                r.idle = now_ms - r.active_ms >= millis(timeout);
+                r.idle = !r.held && now_ms - r.active_ms >= millis(timeout);
             }
         }
+        self.align();
         let ended = !self.splits.is_empty() && self.splits.iter().all(|r| r.state.ended);
         let nothing_to_read = self.splits.is_empty() || ended;
         if nothing_to_read && self.source.is_bounded() {
@@ -242,6 +280,22 @@ impl SourceTask {
                 targets.broadcast(|| Element::Idle)
             }
             None => Ok(()),
+        }
+    }
+
+    /// Holds back what is too far ahead, lets go what no longer is. A split that has read nothing yet holds nobody back.
+    fn align(&mut self) {
+        let Some(alignment) = &self.alignment else { return };
+        let waited_for = |r: &&Reading| !r.state.ended && !r.idle && r.state.watermark > EventTime::MIN;
+        let lowest = self.splits.iter().filter(waited_for).map(|r| r.state.watermark).min();
+        let nothing_read = self.splits.iter().any(|r| !r.state.ended);
+        let limit = alignment.limit(self.context.index, lowest.unwrap_or(if nothing_read { EventTime::MIN } else { EventTime::MAX }));
+        for r in self.splits.iter_mut().filter(|r| !r.state.ended) {
+            let hold = r.state.watermark > limit;
+            if hold != r.held {
+                r.held = hold;
+                self.reader.hold_back(&r.state.split.id, hold);
+            }
         }
     }
 

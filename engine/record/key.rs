@@ -122,7 +122,13 @@ impl Key for i64 {
 
 impl Key for f64 {
     fn encode(&self, out: &mut Vec<u8>) {
-        let canonical = if self.is_nan() { f64::NAN.copysign(1.0) } else if *self == 0.0 { 0.0 } else { *self };
+        let canonical = if self.is_nan() {
+            f64::NAN.copysign(1.0)
+        } else if *self == 0.0 {
+            0.0
+        } else {
+            *self
+        };
         let bits = canonical.to_bits();
         let ordered = if bits & SIGN != 0 { !bits } else { bits ^ SIGN };
         out.extend_from_slice(&ordered.to_be_bytes());

@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::exchange::{Edge, EdgeSender, Gate, Receiver, Routing, Sender, Waker, channel};
 use crate::graph::{Chain, NodeKind, PhysicalPlan, PlanNode, PlanTarget};
 use crate::observe::Metrics;
-use crate::operators::{Node, OpenContext, Operator, SinkOperator, SourceTask, Target, Targets};
+use crate::operators::{Alignment, Node, OpenContext, Operator, SinkOperator, SourceTask, Target, Targets};
 use crate::record::{TaskId, key_groups_of};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -70,10 +70,15 @@ pub(crate) fn assemble(
     let mut wires = wire(plan, attempt.channel_bytes, wakers);
     let mut all = Vec::new();
     for (at, chain) in plan.chains.iter().enumerate() {
+        let alignment = match &chain.nodes[0].kind {
+            NodeKind::Source(spec) => spec.max_ahead_ms.map(|ms| Alignment::new(chain.parallelism, ms)),
+            _ => None,
+        };
         for index in 0..chain.parallelism {
             let id = TaskId { head: chain.head.clone(), index };
             let (restored, uploads) = restored(&id, chain)?;
-            let builder = Builder { plan, attempt, chain, at, index, waker: wakers[worker_of(index, wakers.len())].clone() };
+            let waker = wakers[worker_of(index, wakers.len())].clone();
+            let builder = Builder { plan, attempt, chain, at, index, waker, alignment: alignment.clone() };
             all.push(builder.build(id, &mut wires, restored, uploads)?);
         }
     }
@@ -109,6 +114,7 @@ struct Builder<'a> {
     at: usize,
     index: u32,
     waker: Waker,
+    alignment: Option<Arc<Alignment>>,
 }
 
 impl Builder<'_> {
@@ -122,9 +128,8 @@ impl Builder<'_> {
                 is_source = true;
                 let ingest = (spec.ingest)(&context);
                 let (source, watermarks) = (spec.source.clone(), spec.watermarks.clone());
-                let source =
-                    SourceTask::open(source, ingest, watermarks, context.clone(), self.waker.clone(), self.attempt.batch_rows)?;
-                Head::Source { source, targets: self.targets(head_node, &context, wires) }
+                let source = SourceTask::open(source, ingest, watermarks, context.clone(), self.waker.clone(), self.attempt.batch_rows)?;
+                Head::Source { source: source.aligned(self.alignment.clone()), targets: self.targets(head_node, &context, wires) }
             }
             _ => {
                 let receivers = wires.receivers.remove(&(self.at, self.index)).unwrap_or_default();
@@ -194,6 +199,7 @@ impl Builder<'_> {
 
 /// A task's folder name: its id with what a file system may not like replaced, and the index.
 pub(crate) fn folder(id: &TaskId) -> String {
-    let safe: String = id.head.as_str().chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' || c == '_' || c == '.' { c } else { '_' }).collect();
+    let safe: String =
+        id.head.as_str().chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' || c == '_' || c == '.' { c } else { '_' }).collect();
     format!("{safe}.{}", id.index)
 }

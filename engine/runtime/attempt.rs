@@ -13,8 +13,8 @@ use super::job::JobRunner;
 use super::task::Restored;
 use super::{Events, status::Phase};
 use crate::checkpoint::{
-    Begin, BeginOptions, CheckpointStorage, Coordinator, JobLog, LaneId, LaneWorker, LocalStorage, LogEntry, PlanOperator, PlanSummary,
-    Restore, RestoreTarget, Retention, SinkLanes, TableSchema, TaskRole, Uploads, JOB_FOLDERS, begin, savepoint, sweep,
+    Begin, BeginOptions, CheckpointStorage, Coordinator, JOB_FOLDERS, JobLog, LaneId, LaneWorker, LocalStorage, LogEntry, PlanOperator,
+    PlanSummary, Restore, RestoreTarget, Retention, SinkLanes, TableSchema, TaskRole, Uploads, begin, savepoint, sweep,
 };
 use crate::error::{Error, Kind, Result};
 use crate::exchange::Waker;
@@ -74,7 +74,13 @@ pub(crate) fn recover(job: &JobRunner, wakers: &[Waker], wake: &Waker, pause: &m
             job.status.update(|s| s.resumed_from = Some(manifest.epoch));
             let drop_state: BTreeSet<OperatorId> = job.settings.drop_state.iter().map(|id| OperatorId::new(id.as_str())).collect();
             let of_any_job = job.settings.from.is_some();
-            let target = RestoreTarget { job: &plan.job, max_parallelism: plan.max_parallelism, operators: &summary.operators, drop_state: &drop_state, of_any_job };
+            let target = RestoreTarget {
+                job: &plan.job,
+                max_parallelism: plan.max_parallelism,
+                operators: &summary.operators,
+                drop_state: &drop_state,
+                of_any_job,
+            };
             let dir = work.join("restore");
             retry(job, "restoring state", pause, || Restore::prepare(env, &**from, manifest, target, &dir))?
         }
@@ -113,10 +119,8 @@ pub(crate) fn recover(job: &JobRunner, wakers: &[Waker], wake: &Waker, pause: &m
     };
     let chores = Chores::new(Arc::new(tools), wake.clone(), job.settings.transient_deadline);
     job.control.attach(wake.clone());
-    let handles: BTreeMap<TaskId, TaskHandle> = tasks
-        .iter()
-        .map(|t| (t.task.id().clone(), TaskHandle { mailbox: t.mailbox.clone(), is_source: t.is_source }))
-        .collect();
+    let handles: BTreeMap<TaskId, TaskHandle> =
+        tasks.iter().map(|t| (t.task.id().clone(), TaskHandle { mailbox: t.mailbox.clone(), is_source: t.is_source })).collect();
     job.status.update(|s| {
         s.tasks = handles.len();
         s.waiting.clear();
@@ -166,8 +170,11 @@ fn retry<T>(job: &JobRunner, what: &str, pause: &mut dyn FnMut(Duration) -> Resu
 fn check_plan(plan: &PhysicalPlan) -> Result<()> {
     for chain in &plan.chains {
         if chain.parallelism == 0 || chain.parallelism > u32::from(plan.max_parallelism) {
-            return Err(Error::fatal(format!("parallelism {} of {} is not between 1 and {}", chain.parallelism, chain.head, plan.max_parallelism))
-                .help("set --parallelism lower, or max_parallelism of a new job higher"));
+            return Err(Error::fatal(format!(
+                "parallelism {} of {} is not between 1 and {}",
+                chain.parallelism, chain.head, plan.max_parallelism
+            ))
+            .help("set --parallelism lower, or max_parallelism of a new job higher"));
         }
     }
     Ok(())
@@ -203,7 +210,12 @@ fn begin_options(job: &JobRunner, plan: &PhysicalPlan) -> BeginOptions {
     }
 }
 
-fn open_lanes(job: &JobRunner, plan: &PhysicalPlan, folder: &Path, pause: &mut dyn FnMut(Duration) -> Result<()>) -> Result<Vec<LaneWorker>> {
+fn open_lanes(
+    job: &JobRunner,
+    plan: &PhysicalPlan,
+    folder: &Path,
+    pause: &mut dyn FnMut(Duration) -> Result<()>,
+) -> Result<Vec<LaneWorker>> {
     let mut workers = Vec::new();
     for (_, node) in nodes(plan) {
         let NodeKind::Sink(spec) = &node.kind else { continue };
@@ -255,7 +267,11 @@ type Splits = BTreeMap<OperatorId, Vec<SplitState>>;
 /// Where every source goes on: at the checkpoint's positions; else at the pinned start; else at its first start, which is
 /// pinned now. Splits that nobody knew begin at their beginning.
 fn find_splits(
-    job: &JobRunner, plan: &PhysicalPlan, restored: &Restore, log: &mut JobLog, pause: &mut dyn FnMut(Duration) -> Result<()>,
+    job: &JobRunner,
+    plan: &PhysicalPlan,
+    restored: &Restore,
+    log: &mut JobLog,
+    pause: &mut dyn FnMut(Duration) -> Result<()>,
 ) -> Result<(Splits, Vec<Discovery>)> {
     let mut all = Splits::new();
     let mut discoveries = Vec::new();
@@ -289,8 +305,15 @@ fn find_splits(
 
 #[expect(clippy::too_many_arguments, reason = "the one place where a task's past comes together")]
 fn restore_task(
-    job: &JobRunner, restored: &Restore, splits: &Splits, work: &Path, attempt: &str, from_own_folder: bool, max_parallelism: u16,
-    id: &TaskId, chain: &Chain,
+    job: &JobRunner,
+    restored: &Restore,
+    splits: &Splits,
+    work: &Path,
+    attempt: &str,
+    from_own_folder: bool,
+    max_parallelism: u16,
+    id: &TaskId,
+    chain: &Chain,
 ) -> Result<(Restored, Arc<Mutex<Uploads>>)> {
     let groups = key_groups_of(id.index, chain.parallelism, max_parallelism);
     let operators: Vec<OperatorId> = chain.nodes.iter().map(|n| n.id.clone()).collect();

@@ -155,7 +155,8 @@ impl Chores {
             &name.clone(),
             Box::new(move || {
                 let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| tools.run(&chore)));
-                let result = result.unwrap_or_else(|p| Err(Error::restart(format!("{} panicked: {}", chore.describe(), super::task::panic_text(&*p)))));
+                let result = result
+                    .unwrap_or_else(|p| Err(Error::restart(format!("{} panicked: {}", chore.describe(), super::task::panic_text(&*p)))));
                 lock(&replies).push(Reply { lane: name, chore, result });
                 waker();
             }),
@@ -182,7 +183,10 @@ impl Chores {
                 Err(e) if e.kind() == Kind::Transient => {
                     let since = *lane.failing_since.get_or_insert(now);
                     if self.deadline.is_some_and(|d| now.saturating_sub(since) > d) {
-                        done.push(ChoreDone::Failed(Error::fatal(format!("{what} kept failing: {e}")).help("raise --transient-deadline, or mend the cause and run again")));
+                        done.push(ChoreDone::Failed(
+                            Error::fatal(format!("{what} kept failing: {e}"))
+                                .help("raise --transient-deadline, or mend the cause and run again"),
+                        ));
                         continue;
                     }
                     done.push(ChoreDone::Waiting { what, why: Some(e.to_string()) });

@@ -111,7 +111,8 @@ impl Driver {
                 Some(Event::TaskRunning(task))
             }
             TaskEvent::Acked(task, epoch, snapshot) => {
-                let positions: Vec<_> = snapshot.operators.iter().flat_map(|o| &o.splits).map(|s| (s.split.id.clone(), s.position)).collect();
+                let positions: Vec<_> =
+                    snapshot.operators.iter().flat_map(|o| &o.splits).map(|s| (s.split.id.clone(), s.position)).collect();
                 if !positions.is_empty() {
                     self.positions.entry(epoch).or_default().push((task, positions));
                 }

@@ -30,9 +30,9 @@ pub use settings::Settings;
 pub use sim::{SimExecution, SimStep};
 pub use status::{Phase, Status, StatusCell};
 
+use crate::checkpoint::TaskSnapshot;
 use crate::error::Error;
 use crate::exchange::Waker;
-use crate::checkpoint::TaskSnapshot;
 use crate::operators::{SplitId, SplitState};
 use crate::record::{Barrier, Epoch, TaskId};
 use std::sync::{Arc, Mutex, PoisonError};

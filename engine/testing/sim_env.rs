@@ -28,22 +28,12 @@ pub struct SimMachine {
 impl SimMachine {
     /// A fresh machine whose every choice follows from `seed`.
     pub fn new(seed: u64) -> Self {
-        SimMachine {
-            clock: Arc::default(),
-            files: Arc::default(),
-            rng: Arc::new(SimRng(Mutex::new(seed))),
-            background: Arc::default(),
-        }
+        SimMachine { clock: Arc::default(), files: Arc::default(), rng: Arc::new(SimRng(Mutex::new(seed))), background: Arc::default() }
     }
 
     /// The environment of a process on this machine.
     pub fn env(&self) -> Env {
-        Env {
-            clock: self.clock.clone(),
-            files: self.files.clone(),
-            rng: self.rng.clone(),
-            background: self.background.clone(),
-        }
+        Env { clock: self.clock.clone(), files: self.files.clone(), rng: self.rng.clone(), background: self.background.clone() }
     }
 
     /// A number below `n`, from the seed.
@@ -315,8 +305,7 @@ impl Files for SimFiles {
 
     fn sync_dir(&self, dir: &Path) -> Result<()> {
         let mut disk = lock(&self.0);
-        let now: Vec<(PathBuf, u64)> =
-            disk.names.iter().filter(|(p, _)| p.parent() == Some(dir)).map(|(p, id)| (p.clone(), *id)).collect();
+        let now: Vec<(PathBuf, u64)> = disk.names.iter().filter(|(p, _)| p.parent() == Some(dir)).map(|(p, id)| (p.clone(), *id)).collect();
         disk.durable_names.retain(|p, _| p.parent() != Some(dir));
         disk.durable_names.extend(now);
         Ok(())

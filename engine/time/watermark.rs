@@ -35,9 +35,7 @@ impl WatermarkStrategy {
     /// Rows may be up to `bound` out of order: watermark = highest time - bound - 1 ms.
     pub fn out_of_order(bound: Duration) -> Self {
         let bound_ms = millis(bound);
-        Self::custom(format!("{} out of order", super::human_duration(bound)), move || {
-            Box::new(BoundedOutOfOrder::new(bound_ms))
-        })
+        Self::custom(format!("{} out of order", super::human_duration(bound)), move || Box::new(BoundedOutOfOrder::new(bound_ms)))
     }
 
     /// Times never go back within a split.

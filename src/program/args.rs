@@ -44,7 +44,7 @@ pub(super) struct RunArgs {
     /// Win against another process that runs this job
     #[arg(long)]
     pub(super) take_over: bool,
-    /// End by itself when everything is worked off that the topics hold now
+    /// End by itself when everything is worked off that the topics held when the job was first started
     #[arg(long)]
     pub(super) until_end: bool,
     /// Let the state of these operators go, which the job has no more
@@ -119,4 +119,35 @@ pub(super) enum SavepointVerb {
         /// Its folder
         path: PathBuf,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_holds_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn settings_stand_before_and_behind_the_verb_of_a_verb() {
+        for line in [
+            "job savepoint create there --checkpoints x",
+            "job savepoint --checkpoints x create there",
+            "job savepoint list --checkpoints x --json",
+        ] {
+            let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+            let Verb::Savepoint(args) = cli.verb else { panic!("another verb") };
+            assert_eq!(args.options.checkpoints, Some("x".into()), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused() {
+        for line in ["job", "job runn", "job run --from x --fresh", "job run --checkpoint-interval 5", "job explain --json --dot"] {
+            assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
+        }
+    }
 }

@@ -35,6 +35,9 @@ mod status;
 mod units;
 mod until_end;
 
+#[cfg(test)]
+mod tests;
+
 pub use launch::{Draw, draw_job, job_runner, run_job};
 pub use progress::{Progress, Watcher};
 pub use savepoint::{create_savepoint, newest_checkpoint};

@@ -118,8 +118,10 @@ fn show(mut show: Show) -> std::thread::JoinHandle<()> {
         }
         show.inbox.look();
         match show.style {
-            Style::Json | Style::Plain => show.screen.show(show.style, &show.watcher.look()),
             Style::Live { .. } => show.screen.clear(),
+            // A job that never ran has nothing to show but its error.
+            Style::Plain if show.watcher.look().phase == "recovering" => {}
+            Style::Json | Style::Plain => show.screen.show(show.style, &show.watcher.look()),
         }
     })
 }

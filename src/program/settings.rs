@@ -28,53 +28,56 @@ const FILE: &str = "waterwheel.toml";
 #[command(next_help_heading = "Settings (flag, else environment, else settings file, else default)")]
 pub struct Options {
     /// Where topics are: local:FOLDER or kafka://HOST:PORT [default: local:./data]
-    #[arg(long, env = "WATERWHEEL_TOPICS", hide_env_values = true, value_name = "URL")]
+    #[arg(long, global = true, env = "WATERWHEEL_TOPICS", hide_env_values = true, value_name = "URL")]
     #[serde(deserialize_with = "text")]
     pub topics: Option<TopicsUrl>,
     /// Folder of checkpoints; the job's own is below it [default: ./checkpoints]
-    #[arg(long, env = "WATERWHEEL_CHECKPOINTS", value_name = "FOLDER")]
+    #[arg(long, global = true, env = "WATERWHEEL_CHECKPOINTS", value_name = "FOLDER")]
     pub checkpoints: Option<PathBuf>,
     /// Tasks per operator and worker threads [default: 1]
-    #[arg(long, env = "WATERWHEEL_PARALLELISM", value_name = "N")]
+    #[arg(long, global = true, env = "WATERWHEEL_PARALLELISM", value_name = "N")]
     pub parallelism: Option<u32>,
     /// From one checkpoint to the next [default: 1s]
-    #[arg(long, env = "WATERWHEEL_CHECKPOINT_INTERVAL", value_name = "DURATION")]
+    #[arg(long, global = true, env = "WATERWHEEL_CHECKPOINT_INTERVAL", value_name = "DURATION")]
     #[serde(deserialize_with = "text")]
     pub checkpoint_interval: Option<Span>,
     /// A checkpoint that takes longer has failed [default: 10m]
-    #[arg(long, env = "WATERWHEEL_CHECKPOINT_TIMEOUT", value_name = "DURATION")]
+    #[arg(long, global = true, env = "WATERWHEEL_CHECKPOINT_TIMEOUT", value_name = "DURATION")]
     #[serde(deserialize_with = "text")]
     pub checkpoint_timeout: Option<Span>,
     /// At least this long between two checkpoints [default: 0s]
-    #[arg(long, env = "WATERWHEEL_CHECKPOINT_PAUSE", value_name = "DURATION")]
+    #[arg(long, global = true, env = "WATERWHEEL_CHECKPOINT_PAUSE", value_name = "DURATION")]
     #[serde(deserialize_with = "text")]
     pub checkpoint_pause: Option<Span>,
     /// Checkpoints that are kept [default: 3]
-    #[arg(long, env = "WATERWHEEL_CHECKPOINTS_RETAINED", value_name = "N")]
+    #[arg(long, global = true, env = "WATERWHEEL_CHECKPOINTS_RETAINED", value_name = "N")]
     pub checkpoints_retained: Option<usize>,
     /// Checkpoints that may fail in a row [default: 3]
-    #[arg(long, env = "WATERWHEEL_CHECKPOINT_FAILURES", value_name = "N")]
+    #[arg(long, global = true, env = "WATERWHEEL_CHECKPOINT_FAILURES", value_name = "N")]
     pub checkpoint_failures: Option<u32>,
     /// Memory for state, all tasks together; the rest is on disk [default: 256 MiB a task]
-    #[arg(long, env = "WATERWHEEL_MEMORY", value_name = "SIZE")]
+    #[arg(long, global = true, env = "WATERWHEEL_MEMORY", value_name = "SIZE")]
     #[serde(deserialize_with = "text")]
     pub memory: Option<Size>,
+    /// Rows per batch at the sources; fewer give lower latency, more a little speed [default: 4096]
+    #[arg(long, global = true, env = "WATERWHEEL_BATCH_ROWS", value_name = "N")]
+    pub batch_rows: Option<usize>,
     /// Restarts after a failure within ten minutes before the job gives up [default: 10]
-    #[arg(long, env = "WATERWHEEL_MAX_RESTARTS", value_name = "N")]
+    #[arg(long, global = true, env = "WATERWHEEL_MAX_RESTARTS", value_name = "N")]
     pub max_restarts: Option<usize>,
     /// How long a broker or disk may be away before the job gives up [default: for ever]
-    #[arg(long, env = "WATERWHEEL_OUTSIDE_DEADLINE", value_name = "DURATION")]
+    #[arg(long, global = true, env = "WATERWHEEL_OUTSIDE_DEADLINE", value_name = "DURATION")]
     #[serde(deserialize_with = "text")]
     pub outside_deadline: Option<Span>,
     /// When records to be read are gone (retention): fail, earliest or latest [default: fail]
-    #[arg(long, env = "WATERWHEEL_ON_LOST_OFFSETS", value_name = "WHAT", value_parser = lost_offsets)]
+    #[arg(long, global = true, env = "WATERWHEEL_ON_LOST_OFFSETS", value_name = "WHAT", value_parser = lost_offsets)]
     #[serde(deserialize_with = "lost_offsets_text")]
     pub on_lost_offsets: Option<OnLostOffsets>,
     /// Serves Prometheus metrics at http://ADDR/metrics, e.g. 127.0.0.1:9464 [default: off]
-    #[arg(long, env = "WATERWHEEL_METRICS", value_name = "ADDR")]
+    #[arg(long, global = true, env = "WATERWHEEL_METRICS", value_name = "ADDR")]
     pub metrics: Option<std::net::SocketAddr>,
     /// The settings file [default: waterwheel.toml, if it is there]
-    #[arg(long = "settings", env = "WATERWHEEL_SETTINGS", value_name = "FILE")]
+    #[arg(long = "settings", global = true, env = "WATERWHEEL_SETTINGS", value_name = "FILE")]
     #[serde(skip)]
     pub file: Option<PathBuf>,
 }
@@ -126,6 +129,7 @@ impl Options {
             checkpoints_retained: self.checkpoints_retained.or(other.checkpoints_retained),
             checkpoint_failures: self.checkpoint_failures.or(other.checkpoint_failures),
             memory: self.memory.or(other.memory),
+            batch_rows: self.batch_rows.or(other.batch_rows),
             max_restarts: self.max_restarts.or(other.max_restarts),
             outside_deadline: self.outside_deadline.or(other.outside_deadline),
             on_lost_offsets: self.on_lost_offsets.or(other.on_lost_offsets),
@@ -148,6 +152,7 @@ impl Options {
         let run = &mut settings.run;
         run.checkpoints = checkpoints.unwrap_or(std::mem::take(&mut run.checkpoints));
         run.workers = settings.parallelism as usize;
+        run.batch_rows = self.batch_rows.unwrap_or(run.batch_rows);
         run.max_restarts = self.max_restarts.unwrap_or(run.max_restarts);
         run.transient_deadline = self.outside_deadline.map(|span| span.0);
         let span = |given: Option<Span>, default: Duration| given.map_or(default, |s| s.0);
@@ -160,6 +165,7 @@ impl Options {
         let wrong = |name: &str, why: &str| Err(Error::fatal(format!("{name} {why}")).help("see run --help"));
         match () {
             () if settings.parallelism == 0 => wrong("parallelism", "is at least 1"),
+            () if settings.run.batch_rows == 0 => wrong("batch-rows", "is at least 1"),
             () if settings.run.checkpoint.retained == 0 => wrong("checkpoints-retained", "is at least 1"),
             () if settings.run.checkpoint.interval.is_zero() => wrong("checkpoint-interval", "is longer than nothing"),
             () => Ok(settings),
@@ -263,7 +269,7 @@ mod tests {
 
     #[test]
     fn values_that_cannot_be_are_refused() {
-        for text in ["parallelism = 0", "checkpoints-retained = 0", "checkpoint-interval = \"0s\""] {
+        for text in ["parallelism = 0", "batch-rows = 0", "checkpoints-retained = 0", "checkpoint-interval = \"0s\""] {
             assert!(file(text).unwrap().settings().is_err(), "{text}");
         }
     }

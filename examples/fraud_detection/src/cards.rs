@@ -7,6 +7,7 @@ use crate::rules::{Activity, CardHistory, Episode, Suspicion, TINY};
 use chrono::TimeDelta;
 use std::time::Duration;
 use waterwheel::engine::operators::{Port, ProcessContext, ProcessFunction, ProcessOpen, SideOutput, Timer, ValueState};
+use waterwheel::engine::windowing::{Accumulate, Aggregate};
 use waterwheel::prelude::*;
 
 /// From one velocity window to the next.
@@ -19,10 +20,10 @@ pub fn instant(time: EventTime) -> DateTime<Utc> {
     DateTime::from_timestamp_millis(time.0).unwrap_or_default()
 }
 
-impl Merge for Activity {
-    fn merge(&mut self, later: &Self) {
-        self.merge(later);
-    }
+/// The velocity window: what a card did, where it may be too much. The other windows, nearly all, cost no copy.
+pub fn unusual_activity() -> impl Accumulate<Row = Payment, Out = Option<Activity>> {
+    let unusual = |activity: &Activity| activity.is_unusual().then(|| activity.clone());
+    Aggregate::new(Activity::default, Activity::add, Activity::merge, unusual)
 }
 
 /// The rules that look at single payments of a card, one after the other. Payments pass through.

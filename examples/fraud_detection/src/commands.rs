@@ -19,7 +19,7 @@ pub struct ScenarioArgs {
     /// Decides everything that is left open
     #[arg(long, default_value_t = 42)]
     pub seed: u64,
-    /// Everyday payments [default: 600000]
+    /// Everyday payments [default: 400000]
     #[arg(long)]
     pub payments: Option<u64>,
     /// Cards that make them

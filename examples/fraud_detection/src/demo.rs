@@ -73,6 +73,8 @@ impl Process {
         let mut command = Command::new(std::env::current_exe().map_err(failed)?);
         command.args(["run", "--until-end", "--json", "--status-interval", "100ms", "--topics", &settings.topics.to_string()]);
         command.arg("--checkpoints").arg(&settings.run.checkpoints).args(["--parallelism", &args.parallelism.to_string()]);
+        // A quiet bank: a batch of the usual size would hold minutes of its day.
+        command.args(["--batch-rows", "1024", "--checkpoint-interval", "500ms"]);
         let begun = Instant::now();
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().map_err(failed)?;
         let status: Arc<Mutex<Status>> = Arc::default();
@@ -123,7 +125,7 @@ pub fn run(args: DemoArgs) -> Result<bool> {
     let topics = url.open(&env)?;
     println!(" {}", generate(&Target::new(&*topics, &url, 4), &scenario)?);
     println!(
-        " waterwheel · fraud detection · topics {url} · {} tasks an operator · exactly-once · checkpoint every 1 s\n",
+        " waterwheel · fraud detection · topics {url} · {} tasks an operator · exactly-once · checkpoint every 500 ms\n",
         args.parallelism
     );
     let frauds: u64 = scenario.frauds.iter().sum();

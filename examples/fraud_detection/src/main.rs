@@ -18,7 +18,7 @@ mod truth;
 
 use cards::{CardRules, Episodes, SUSPICIONS};
 use model::{AccountActivity, Customer, Payment};
-use rules::{Activity, Suspicion};
+use rules::Suspicion;
 use std::ops::RangeInclusive;
 use std::process::ExitCode;
 use truth::{ACTIVITY, ALERTS, CUSTOMERS, LATE, PAYMENTS};
@@ -55,9 +55,9 @@ fn fraud(job: &Job) -> Result<()> {
 
     let velocity = by_card
         .window(Sliding::of(mins(5)).every(cards::STEP))
-        .aggregate_windows(Activity::default, Activity::add)
+        .aggregate_with(cards::unusual_activity())
         .id("velocity")
-        .filter_map(|w| w.value.is_unusual().then(|| w.value.suspicion(&w.key, cards::instant(w.end))));
+        .filter_map(|w| w.value?.suspicion(&w.key, cards::instant(w.end)));
     let checked = by_card.process(CardRules::default).id("card-rules");
 
     velocity

@@ -8,6 +8,7 @@
 use crate::model::{Alert, Customer, Evidence, Payment, Rule, Tier, money};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// A payment up to this may be a trial of a stolen card.
 pub const TINY: i64 = 200;
@@ -75,28 +76,29 @@ impl Suspicion {
 }
 
 /// What a card did within a window: the accumulator of the sliding window.
+///
+/// A payment is in thirty windows that overlap: it is kept once and shared by all of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Activity {
-    account: String,
     amount: i64,
-    payments: Vec<Evidence>,
+    payments: Vec<Arc<Seen>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Seen {
+    account: String,
+    evidence: Evidence,
 }
 
 impl Activity {
     /// One more payment.
     pub fn add(&mut self, payment: &Payment) {
-        if self.payments.is_empty() {
-            self.account.clone_from(&payment.account);
-        }
         self.amount += payment.amount;
-        self.payments.push(payment.into());
+        self.payments.push(Arc::new(Seen { account: payment.account.clone(), evidence: payment.into() }));
     }
 
     /// Takes in what a later part of the window saw.
     pub fn merge(&mut self, later: &Activity) {
-        if self.payments.is_empty() {
-            self.account.clone_from(&later.account);
-        }
         self.amount += later.amount;
         self.payments.extend_from_slice(&later.payments);
     }
@@ -106,10 +108,12 @@ impl Activity {
         self.payments.len() > Tier::Basic.payments() || self.amount > Tier::Basic.money()
     }
 
-    /// As a suspicion, of the window that ends at `end` (exclusive).
-    pub fn suspicion(mut self, card: &str, end: DateTime<Utc>) -> Suspicion {
-        self.payments.sort_by(|a, b| (a.at, &a.id).cmp(&(b.at, &b.id)));
-        Suspicion { rule: Rule::Velocity, card: card.to_string(), account: self.account, payments: self.payments, window_end: Some(end) }
+    /// As a suspicion, of the window that ends at `end` (exclusive); none of a window without payments.
+    pub fn suspicion(mut self, card: &str, end: DateTime<Utc>) -> Option<Suspicion> {
+        self.payments.sort_by(|a, b| (a.evidence.at, &a.evidence.id).cmp(&(b.evidence.at, &b.evidence.id)));
+        let account = self.payments.first()?.account.clone();
+        let payments = self.payments.iter().map(|seen| seen.evidence.clone()).collect();
+        Some(Suspicion { rule: Rule::Velocity, card: card.to_string(), account, payments, window_end: Some(end) })
     }
 }
 
@@ -215,7 +219,7 @@ mod tests {
     fn window(payments: &[Payment]) -> Suspicion {
         let mut activity = Activity::default();
         payments.iter().for_each(|p| activity.add(p));
-        activity.suspicion("card", at(300))
+        activity.suspicion("card", at(300)).unwrap()
     }
 
     #[test]

@@ -338,7 +338,7 @@ fn an_outage_of_its_own_broker_longer_than_the_transaction_timeout_loses_nothing
     let bootstrap = broker.bootstrap();
     client::create_topic(&bootstrap, "alerts", 1, &[]);
     let options = [("transaction.timeout.ms".to_string(), "2000".to_string())].into();
-    let kafka = waterwheel::connectors::kafka::KafkaTopics::new(Env::real(), &[bootstrap.clone()], &options).expect("allowed");
+    let kafka = waterwheel::connectors::kafka::KafkaTopics::new(Env::real(), std::slice::from_ref(&bootstrap), &options).expect("allowed");
     let sink = kafka.sink(SinkOptions { lanes: 1, ..SinkOptions::new("alerts") }).expect("good options");
     sink.check().expect("there");
     let rig = Rig { sink, staging: tempfile::tempdir().expect("a folder"), job: "job".into(), topic: "alerts".into() };

@@ -111,7 +111,10 @@ mod tests {
     fn counting() -> (Arc<AtomicU32>, Waker) {
         let count = Arc::new(AtomicU32::new(0));
         let seen = count.clone();
-        (count, Arc::new(move || drop(seen.fetch_add(1, Ordering::Relaxed))))
+        let wake = move || {
+            seen.fetch_add(1, Ordering::Relaxed);
+        };
+        (count, Arc::new(wake))
     }
 
     #[test]

@@ -76,7 +76,11 @@ impl EdgeSender for Edge {
 
     fn has_room(&self) -> bool {
         // No short cut: each full channel must learn that somebody waits, or its waker stays silent.
-        self.senders.iter().fold(true, |room, s| s.has_room() && room)
+        let mut room = true;
+        for sender in &self.senders {
+            room &= sender.has_room();
+        }
+        room
     }
 }
 

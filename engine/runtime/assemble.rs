@@ -4,7 +4,7 @@
 //! lists its channels in (input, edge, sending task) order, so that the order is the same in every attempt.
 
 use super::snapshot::SnapshotContext;
-use super::task::{Head, Restored, Task};
+use super::task::{Head, Link, Restored, Task};
 use super::{Events, Mailbox};
 use crate::checkpoint::{CheckpointStorage, Uploads};
 use crate::env::Env;
@@ -60,13 +60,11 @@ pub(crate) fn worker_of(index: u32, workers: usize) -> usize {
     index as usize % workers
 }
 
+/// Gives what a task starts from.
+pub(crate) type RestoreTask<'a> = &'a mut dyn FnMut(&TaskId, &Chain) -> Result<(Restored, Arc<Mutex<Uploads>>)>;
+
 /// Builds every task. `wakers[w]` wakes worker `w`; `restored` gives what a task starts from.
-pub(crate) fn assemble(
-    plan: &PhysicalPlan,
-    attempt: &Attempt,
-    wakers: &[Waker],
-    restored: &mut dyn FnMut(&TaskId, &Chain) -> Result<(Restored, Arc<Mutex<Uploads>>)>,
-) -> Result<Vec<Assembled>> {
+pub(crate) fn assemble(plan: &PhysicalPlan, attempt: &Attempt, wakers: &[Waker], restored: RestoreTask<'_>) -> Result<Vec<Assembled>> {
     let mut wires = wire(plan, attempt.channel_bytes, wakers);
     let mut all = Vec::new();
     for (at, chain) in plan.chains.iter().enumerate() {
@@ -129,7 +127,7 @@ impl Builder<'_> {
                 let ingest = (spec.ingest)(&context);
                 let (source, watermarks) = (spec.source.clone(), spec.watermarks.clone());
                 let source = SourceTask::open(source, ingest, watermarks, context.clone(), self.waker.clone(), self.attempt.batch_rows)?;
-                Head::Source { source: source.aligned(self.alignment.clone()), targets: self.targets(head_node, &context, wires) }
+                Head::Source { source: Box::new(source.aligned(self.alignment.clone())), targets: self.targets(head_node, &context, wires) }
             }
             _ => {
                 let receivers = wires.receivers.remove(&(self.at, self.index)).unwrap_or_default();
@@ -146,8 +144,8 @@ impl Builder<'_> {
             uploads,
             waker: self.waker.clone(),
         };
-        let (events, budget) = (self.attempt.events.clone(), self.attempt.memory_budget);
-        let task = Task::new(id, head, context, snapshots, mailbox.clone(), events, budget, restored);
+        let link = Link { mailbox: mailbox.clone(), events: self.attempt.events.clone() };
+        let task = Task::new(id, head, context, snapshots, link, self.attempt.memory_budget, restored);
         Ok(Assembled { task, mailbox, worker: self.index as usize, is_source })
     }
 

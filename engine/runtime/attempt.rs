@@ -73,7 +73,8 @@ pub(crate) fn recover(job: &JobRunner, wakers: &[Waker], wake: &Waker, pause: &m
         Some((manifest, from)) => {
             job.status.update(|s| s.resumed_from = Some(manifest.epoch));
             let drop_state: BTreeSet<OperatorId> = job.settings.drop_state.iter().map(|id| OperatorId::new(id.as_str())).collect();
-            let of_any_job = job.settings.from.is_some();
+            // A savepoint may be another job's: that is how a copy of a job is started.
+            let of_any_job = !Arc::ptr_eq(from, &storage);
             let target = RestoreTarget {
                 job: &plan.job,
                 max_parallelism: plan.max_parallelism,

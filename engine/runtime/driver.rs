@@ -32,6 +32,9 @@ pub(crate) struct Discovery {
     pub(crate) known: BTreeSet<SplitId>,
 }
 
+/// A source task and the positions it had reached.
+pub(crate) type TaskPositions = (TaskId, Vec<(SplitId, i64)>);
+
 /// How an attempt ended.
 #[derive(Debug)]
 pub(crate) enum Ended {
@@ -52,7 +55,7 @@ pub(crate) struct Driver {
     pub(crate) control: JobControl,
     pub(crate) discoveries: Vec<Discovery>,
     /// Positions of source tasks by epoch, until the epoch is complete: for lag tools.
-    pub(crate) positions: BTreeMap<Epoch, Vec<(TaskId, Vec<(SplitId, i64)>)>>,
+    pub(crate) positions: BTreeMap<Epoch, Vec<TaskPositions>>,
     pub(crate) running: usize,
     pub(crate) started: Duration,
     pub(crate) last_error: Option<Error>,
@@ -119,7 +122,10 @@ impl Driver {
                 Some(Event::TaskAck { epoch, snapshot: Box::new(snapshot) })
             }
             TaskEvent::Ended(task) => Some(Event::InputEnded(task)),
-            TaskEvent::Done(_) => None,
+            TaskEvent::Done(task) => {
+                tracing::debug!(%task, "task done");
+                None
+            }
             TaskEvent::Waiting(task, why) => {
                 self.status.update(|s| match why {
                     Some(why) => drop(s.waiting.insert(task.to_string(), why)),
@@ -127,7 +133,8 @@ impl Driver {
                 });
                 None
             }
-            TaskEvent::Failed(_, error) => {
+            TaskEvent::Failed(task, error) => {
+                tracing::debug!(%task, %error, "task failed");
                 self.last_error.get_or_insert(error);
                 None
             }

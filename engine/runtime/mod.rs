@@ -24,7 +24,7 @@ mod task;
 mod worker;
 
 pub use control::JobControl;
-pub use job::{JobRunner, Outcome};
+pub use job::{JobRunner, Outcome, PlanFactory};
 pub use settings::Settings;
 #[cfg(any(test, feature = "testing"))]
 pub use sim::{SimExecution, SimStep};

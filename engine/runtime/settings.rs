@@ -47,7 +47,7 @@ impl Default for Settings {
             checkpoint: checkpoint::Settings::default(),
             workers: 1,
             memory_per_task: 256 << 20,
-            channel_bytes: 1 << 20,
+            channel_bytes: 256 << 10,
             batch_rows: 4096,
             max_restarts: 10,
             restart_window: Duration::from_secs(600),

@@ -37,6 +37,11 @@ pub(crate) struct SnapshotContext {
 
 type Reply = Arc<Mutex<Option<Result<Vec<SnapshotFile>>>>>;
 
+/// Walks the operators of a task.
+pub(crate) type Visit<'a> = &'a mut dyn FnMut(OnNode<'_>) -> Result<()>;
+/// What the walk does at each.
+pub(crate) type OnNode<'a> = &'a mut dyn FnMut(&mut Node) -> Result<()>;
+
 /// How far a snapshot is.
 pub(crate) enum Progress {
     /// Did something, more to do.
@@ -101,12 +106,7 @@ impl Snapshot {
     }
 
     /// A bounded amount of work.
-    pub(crate) fn advance(
-        &mut self,
-        context: &SnapshotContext,
-        nodes: &mut dyn FnMut(&mut dyn FnMut(&mut Node) -> Result<()>) -> Result<()>,
-        entries: usize,
-    ) -> Result<Progress> {
+    pub(crate) fn advance(&mut self, context: &SnapshotContext, nodes: Visit<'_>, entries: usize) -> Result<Progress> {
         if let Some(e) = lock(&self.failed).take() {
             return Err(e);
         }
@@ -138,7 +138,7 @@ impl Snapshot {
         }))
     }
 
-    fn prepared(&mut self, nodes: &mut dyn FnMut(&mut dyn FnMut(&mut Node) -> Result<()>) -> Result<()>) -> Result<()> {
+    fn prepared(&mut self, nodes: Visit<'_>) -> Result<()> {
         if self.unprepared.is_empty() {
             return Ok(());
         }
@@ -156,12 +156,7 @@ impl Snapshot {
         })
     }
 
-    fn drain(
-        &mut self,
-        context: &SnapshotContext,
-        nodes: &mut dyn FnMut(&mut dyn FnMut(&mut Node) -> Result<()>) -> Result<()>,
-        entries: usize,
-    ) -> Result<()> {
+    fn drain(&mut self, context: &SnapshotContext, nodes: Visit<'_>, entries: usize) -> Result<()> {
         let (mut all, writes) = (true, &mut self.writes);
         nodes(&mut |node| {
             for table in node.operator.tables() {

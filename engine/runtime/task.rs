@@ -4,7 +4,7 @@
 //! arrive after a barrier are worked on while the barrier's snapshot is drained in the background. After the last barrier
 //! (`Stop`, `Final`) nothing is read any more, and the task is done once its snapshot is acknowledged.
 
-use super::snapshot::{Progress, Snapshot, SnapshotContext};
+use super::snapshot::{OnNode, Progress, Snapshot, SnapshotContext};
 use super::{Control, Events, Mailbox, TaskEvent};
 use crate::checkpoint::TableSchema;
 use crate::error::{Error, Result};
@@ -38,7 +38,7 @@ pub(crate) enum Head {
     /// From outside.
     Source {
         /// Reads.
-        source: SourceTask,
+        source: Box<SourceTask>,
         /// What hangs below.
         targets: Targets,
     },
@@ -74,6 +74,12 @@ pub(crate) enum Step {
     Done,
 }
 
+/// How task and driver reach each other.
+pub(crate) struct Link {
+    pub(crate) mailbox: Arc<Mailbox>,
+    pub(crate) events: Events,
+}
+
 /// A task. Built by `assemble`, stepped by a worker thread or by the simulator.
 pub(crate) struct Task {
     id: TaskId,
@@ -103,11 +109,11 @@ impl Task {
         head: Head,
         context: OpenContext,
         snapshots: SnapshotContext,
-        mailbox: Arc<Mailbox>,
-        events: Events,
+        link: Link,
         memory_budget: usize,
         restored: Restored,
     ) -> Self {
+        let Link { mailbox, events } = link;
         let (name, index) = (context.operator.as_str().to_string(), context.index);
         let metrics = context.metrics.clone();
         Task {
@@ -346,7 +352,7 @@ impl Task {
     fn work_gate(&mut self) -> Result<bool> {
         let Head::Gate { gate, node } = &mut self.head else { return Ok(false) };
         // An aligned barrier waits until the snapshot before it is acknowledged; that is rare, since one is in flight.
-        if self.snapshot.is_some() && self.barriers.first().is_some() {
+        if self.snapshot.is_some() && !self.barriers.is_empty() {
             return Ok(false);
         }
         if let Some(barrier) = self.barriers.pop() {
@@ -397,7 +403,7 @@ impl Task {
         };
         let context = &self.snapshots;
         let progress = {
-            let mut nodes = |visit: &mut dyn FnMut(&mut Node) -> Result<()>| match &mut self.head {
+            let mut nodes = |visit: OnNode<'_>| match &mut self.head {
                 Head::Source { targets, .. } => targets.visit(visit),
                 Head::Gate { node, .. } => node.visit(visit),
             };

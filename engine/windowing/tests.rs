@@ -64,7 +64,9 @@ fn results(harness: &mut Harness) -> Vec<(Result, i64)> {
 }
 
 /// What may be compared between all modes: instances emit side by side, so order holds per instance only.
-fn sorted(harness: &mut Harness) -> (Vec<(Result, i64)>, Vec<(Row, i64)>, u64) {
+type Sorted = (Vec<(Result, i64)>, Vec<(Row, i64)>, u64);
+
+fn sorted(harness: &mut Harness) -> Sorted {
     let mut results = results(harness);
     results.sort();
     let mut late = harness.take::<Row>(LATE_PORT);

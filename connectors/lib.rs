@@ -7,7 +7,7 @@
 //! | [`kafka`] | Apache Kafka |
 //! | [`files`] | JSON lines and CSV in, JSON lines out |
 //! | [`generator`] | rows made up on the spot, seeded and rate-limited |
-//! | [`print`] | results on the terminal |
+//! | [`mod@print`] | results on the terminal |
 //! | [`blackhole`] | results counted and forgotten |
 //! | [`formats`] | bytes to values and back |
 //! | [`staging`] | the writing half that exactly-once topic sinks share |

@@ -98,7 +98,7 @@ pub struct ReaderContext {
     pub batch_rows: usize,
 }
 
-/// The reading half of a source. See the [module](self) for the contract.
+/// The reading half of a source. See the module's header for the contract.
 pub trait SourceReader: Send {
     /// Reads these splits too, each from its `position`.
     ///

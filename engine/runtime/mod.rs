@@ -1,13 +1,13 @@
 //! Runs a plan: tasks on worker threads, one driver around them.
 //!
-//! * [`task`] is one parallel instance of a chain: a state machine with one `step`.
-//! * [`worker`] steps the tasks of one thread; [`assemble`] builds the tasks of an attempt from the plan.
-//! * [`attempt`] recovers: it claims the job, settles its output, restores its state.
-//! * [`driver`] runs one attempt: it feeds the checkpoint coordinator with what tasks report and carries out what it answers.
-//! * [`job`] is the life of a job: recover, run an attempt, restart or stop.
+//! * `task` is one parallel instance of a chain: a state machine with one `step`.
+//! * `worker` steps the tasks of one thread; `assemble` builds the tasks of an attempt from the plan.
+//! * `attempt` recovers: it claims the job, settles its output, restores its state.
+//! * `driver` runs one attempt: it feeds the checkpoint coordinator with what tasks report and carries out what it answers.
+//! * `job` is the life of a job: recover, run an attempt, restart or stop.
 //!
-//! Invariant: tasks never touch the coordinator and the driver never touches an operator; they talk through [`Mailbox`] and
-//! [`Events`] only. So the same parts run on threads (`job`) and, one step at a time under a seed, in `testing::sim`.
+//! Invariant: tasks never touch the coordinator and the driver never touches an operator; they talk through `Mailbox` and
+//! `Events` only. So the same parts run on threads (`job`) and, one step at a time under a seed, in `testing::SimJob`.
 
 mod assemble;
 mod attempt;

@@ -59,7 +59,7 @@ impl Chain {
     const EMPTY: Chain = Chain { head: NONE, tail: NONE, rows: 0 };
 }
 
-/// See the [module](self). Rows are bytes; whoever appends them encodes them.
+/// See the module's header. Rows are bytes; whoever appends them encodes them.
 ///
 /// Slots are valid until the next `resolve` or `drop_before`.
 pub struct AppendTable {

@@ -70,7 +70,7 @@ pub struct Due<V> {
     pub value: V,
 }
 
-/// See the [module](self). Timers are an `OrderedTable<()>` with the timer's name as tag.
+/// See the module's header. Timers are an `OrderedTable<()>` with the timer's name as tag.
 pub struct OrderedTable<V> {
     name: String,
     place: Option<Place>,

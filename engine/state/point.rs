@@ -76,7 +76,7 @@ impl Ttl {
     }
 }
 
-/// See the [module](self).
+/// See the module's header.
 ///
 /// Slots are valid until the next `resolve`, `expire`, `evict` or `drained` of this table.
 ///

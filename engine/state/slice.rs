@@ -104,7 +104,7 @@ impl Order {
     }
 }
 
-/// See the [module](self). `A` is an accumulator.
+/// See the module's header. `A` is an accumulator.
 ///
 /// A batch goes: [`resolve`](SliceTable::resolve), then per run of rows of one slice [`slice`](SliceTable::slice) once and
 /// [`SliceCursor::entry`] per row. A firing goes: [`slots_in`](SliceTable::slots_in), then [`get`](SliceTable::get) per slice

@@ -37,7 +37,7 @@ pub(super) fn run(name: &str, args: Box<RunArgs>, mut settings: JobSettings, opt
         Ok(prepared) => prepared,
         Err(e) => return fail(&e, REFUSED),
     };
-    if let Err(e) = on_signals(runner.control()) {
+    if let Err(e) = on_signals(runner.control(), env) {
         return fail(&e, USAGE);
     }
     let inbox = Inbox::new(env, &settings.run.checkpoints.join(name), runner.control());
@@ -81,13 +81,18 @@ fn prepare(
     Ok((runner, watcher))
 }
 
-/// The first Ctrl-C or SIGTERM stops, the second ends at once.
-fn on_signals(control: JobControl) -> Result<()> {
+/// The first Ctrl-C or SIGTERM stops, the second ends at once. What comes within half a second of the first is the first
+/// again: a shell and `timeout` send a signal both to the process and to its group.
+fn on_signals(control: JobControl, env: &Env) -> Result<()> {
+    let clock = env.clock.clone();
+    let mut first: Option<Duration> = None;
     ctrlc::set_handler(move || {
-        if control.is_stopping() {
-            control.kill();
-        } else {
+        let now = clock.monotonic();
+        let first = *first.get_or_insert(now);
+        if now.saturating_sub(first) < Duration::from_millis(500) {
             control.stop();
+        } else {
+            control.kill();
         }
     })
     .map_err(|e| Error::fatal("signals cannot be caught").because(e))

@@ -145,6 +145,7 @@ fn watermark(p: &Progress) -> String {
             "watermark −{}",
             human_duration(Duration::from_millis(if lag < 10_000 { lag as u64 } else { lag as u64 / 1_000 * 1_000 }))
         ),
+        _ if p.phase == "finished" => "everything read".into(),
         _ => "no watermark yet".into(),
     }
 }

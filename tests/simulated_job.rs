@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use waterwheel::connectors::local::LocalTopics;
-use waterwheel::engine::env::Env;
+use waterwheel::engine::env::{Bug, Env, with_bug};
 use waterwheel::engine::error::Result;
 use waterwheel::engine::graph::PhysicalPlan;
 use waterwheel::engine::record::RawBatch;
@@ -15,6 +15,9 @@ use waterwheel::engine::runtime::{Outcome, Settings};
 use waterwheel::engine::testing::{SimJob, SimMachine, Trace};
 use waterwheel::prelude::*;
 use waterwheel::topics::{Next, Reading as Reader, SourceOptions, TopicConfig, Topics};
+
+/// Runs of the whole job per test; each has one to four crashes.
+const SEEDS: u64 = 150;
 
 #[derive(Clone, Serialize, Deserialize)]
 struct Reading {
@@ -51,7 +54,8 @@ fn plan(env: &Env) -> Result<PhysicalPlan> {
         .json::<Reading>()
         .event_time(|r| r.at, OutOfOrder::by(secs(1)))
         .key_by(|r| r.sensor)
-        .window(Tumbling::of(secs(10)))
+        .window(Tumbling::of(secs(2)))
+        .allow_late(secs(3))
         .aggregate_windows(Sum::default, |sum, r| sum.0 += r.value)
         .id("sums")
         .map(|w| Total { sensor: w.key, end: w.end.0, sum: w.value.0 })
@@ -65,13 +69,16 @@ fn fill(env: &Env, n: i64) {
     let topics = topics(env);
     topics.create("readings", &TopicConfig::partitions(3)).unwrap();
     let name: Arc<str> = "readings".into();
-    let mut batch = RawBatch::default();
-    for i in 0..n {
-        let reading = Reading { sensor: (i % 7) as u64, value: i, at: i * 100 };
-        let json = serde_json::to_vec(&reading).unwrap();
-        batch.push_parts(&name, (i % 3) as i32, -1, reading.at, None, Some(&json), &[]);
+    // A commit of the log per second of event time: the source reads them one after the other.
+    for second in 0..n / 10 {
+        let mut batch = RawBatch::default();
+        for i in second * 10..(second + 1) * 10 {
+            let reading = Reading { sensor: (i % 7) as u64, value: i, at: i * 100 };
+            let json = serde_json::to_vec(&reading).unwrap();
+            batch.push_parts(&name, (i % 3) as i32, -1, reading.at, None, Some(&json), &[]);
+        }
+        topics.produce(&batch).unwrap();
     }
-    topics.produce(&batch).unwrap();
 }
 
 /// Committed values by key, in order.
@@ -101,13 +108,17 @@ fn committed(machine: &SimMachine) -> BTreeMap<Vec<u8>, Vec<Vec<u8>>> {
 fn run(seed: u64, crashes: usize) -> (BTreeMap<Vec<u8>, Vec<Vec<u8>>>, Trace) {
     let machine = SimMachine::new(seed);
     let env = machine.env();
-    fill(&env, 500);
-    let settings = Settings { batch_rows: 16, checkpoint: waterwheel::engine::checkpoint::Settings { interval: std::time::Duration::from_millis(20), ..Default::default() }, ..Settings::default() };
+    fill(&env, 300);
+    let settings = Settings {
+        batch_rows: 4,
+        checkpoint: waterwheel::engine::checkpoint::Settings { interval: std::time::Duration::from_millis(5), ..Default::default() },
+        ..Settings::default()
+    };
     let plan_env = env.clone();
     let mut job = SimJob::new(machine.clone(), settings, move || plan(&plan_env));
     job.start().unwrap();
     for _ in 0..crashes {
-        let steps = machine.choose(3000);
+        let steps = machine.choose(600);
         if job.run(steps).unwrap().is_some() {
             job.start().unwrap();
         } else {
@@ -128,9 +139,23 @@ fn run(seed: u64, crashes: usize) -> (BTreeMap<Vec<u8>, Vec<Vec<u8>>>, Trace) {
 fn crashes_change_nothing_that_is_committed() {
     let (expected, _) = run(0, 0);
     assert_eq!(expected.len(), 7, "every sensor has output");
-    for seed in 1..30 {
+    for seed in 1..=SEEDS {
         let (got, _) = run(seed, 1 + seed as usize % 4);
         assert_eq!(got, expected, "seed {seed}");
+    }
+}
+
+/// The control: with a rule left out, the comparison above must fail for some seed.
+#[test]
+fn planted_bugs_are_found() {
+    let (expected, _) = run(0, 0);
+    for bug in [Bug::SkipAlignment, Bug::IgnoreMarker, Bug::TrustTheLog, Bug::LoseLastChunk, Bug::RereadOneRecord, Bug::ForgetWatermark] {
+        let notices = |seed: &u64| {
+            let outcome = std::panic::catch_unwind(|| with_bug(bug, || run(*seed, 1 + *seed as usize % 4).0));
+            outcome.map_or(true, |got| got != expected)
+        };
+        let found = (1..=SEEDS).find(notices);
+        assert!(found.is_some(), "{bug:?} goes unnoticed in {SEEDS} seeds");
     }
 }
 

@@ -9,6 +9,7 @@
 
 use super::entry::Fork;
 use super::manifest::LaneId;
+use crate::env::{Bug, planted};
 use crate::error::{Error, Result};
 use crate::operators::{LaneMarker, LanePublisher, ScanOutcome, SegmentRef};
 use crate::record::Epoch;
@@ -100,7 +101,12 @@ impl LaneWorker {
             }
             _ => self.find_out(work)?,
         };
-        let done = marker.is_some_and(|m| m.lineage == work.lineage && m.epoch == work.epoch);
+        let out = match () {
+            () if planted(Bug::IgnoreMarker) => work.noted,
+            () if planted(Bug::TrustTheLog) => work.epoch,
+            () => out,
+        };
+        let done = !planted(Bug::IgnoreMarker) && marker.is_some_and(|m| m.lineage == work.lineage && m.epoch == work.epoch);
         (self.lineage, self.parent) = (work.lineage.clone(), work.parent.clone());
         if !done {
             let epochs = by_epoch(work.segments.iter().filter(|s| s.epoch > out), work.epoch);

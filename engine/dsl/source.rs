@@ -188,6 +188,8 @@ impl<T: Data> Ingest for Enter<T> {
             let operator = self.context.operator.clone();
             rejected.push(Rejected { origin: rows.origin(i), operator, error, time: rows.times[i].0 });
         }
+        // Dead letters leave in the order of their records, wherever a batch begins and whatever was wrong with each.
+        rejected.sort_by_key(|r| r.origin.as_ref().map(|origin| origin.record().offset));
         Ok(rows.gather(&good).boxed())
     }
 }

@@ -8,10 +8,14 @@
 
 mod background;
 mod files;
+mod planted;
 mod real;
 
 pub use background::{Background, Job};
 pub use files::{FileWriter, Files};
+#[cfg(any(test, feature = "testing"))]
+pub use planted::with_bug;
+pub use planted::{Bug, planted};
 
 use std::sync::Arc;
 use std::time::Duration;

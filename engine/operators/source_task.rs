@@ -6,6 +6,7 @@
 //! that each split is read by exactly one task.
 
 use super::{ErrorPolicy, Ingest, OpenContext, Poll, ReaderContext, Source, SourceReader, SplitId, SplitState, Targets};
+use crate::env::{Bug, planted};
 use crate::error::{Error, Result};
 use crate::exchange::Waker;
 use crate::observe::{Counter, Gauge, RECORDS_IN, WATERMARK_MS};
@@ -70,6 +71,8 @@ pub struct SourceTask {
     splits: Vec<Reading>,
     emitted: EventTime,
     said_idle: bool,
+    /// Splits were taken since the last step.
+    fresh: bool,
     said_end: bool,
     rejected: Vec<Rejected>,
     alignment: Option<Arc<Alignment>>,
@@ -99,6 +102,7 @@ impl SourceTask {
             splits: Vec::new(),
             emitted: EventTime::MIN,
             said_idle: false,
+            fresh: false,
             said_end: false,
             rejected: Vec::new(),
             alignment: None,
@@ -153,7 +157,10 @@ impl SourceTask {
         self.splits.iter().any(|r| r.state.split.id == *id)
     }
 
-    fn take(&mut self, mine: Vec<SplitState>, now_ms: i64) -> Result<()> {
+    fn take(&mut self, mut mine: Vec<SplitState>, now_ms: i64) -> Result<()> {
+        if planted(Bug::RereadOneRecord) {
+            mine.iter_mut().filter(|s| s.position > s.split.start).for_each(|s| s.position -= 1);
+        }
         if mine.is_empty() {
             return Ok(());
         }
@@ -164,6 +171,7 @@ impl SourceTask {
             self.splits.push(Reading { state, generator, active_ms: now_ms, idle: false, held: false });
         }
         self.said_idle = false;
+        self.fresh = true;
         Ok(())
     }
 
@@ -199,6 +207,10 @@ impl SourceTask {
     pub fn step(&mut self, now_ms: i64, targets: &mut Targets) -> Result<SourceStep> {
         if self.said_end {
             return Ok(SourceStep::Empty);
+        }
+        if std::mem::take(&mut self.fresh) {
+            // A restored watermark goes ahead of the first rows: what was late before is late again.
+            self.advance(now_ms, targets)?;
         }
         let polled = self.reader.poll().map_err(|e| self.place(e))?;
         let step = match polled {

@@ -95,13 +95,25 @@ impl JobRunner {
         JobLock::acquire(&self.env, &self.folder(&job), &job, std::process::id(), self.settings.take_over)
     }
 
+    /// A killed process holds its lock until the system has taken it apart, so a refusal counts only after a moment.
+    fn lock_patiently(&self) -> Result<JobLock> {
+        let bell = Bell::default();
+        for _ in 0..20 {
+            match self.lock() {
+                Err(e) if e.kind() == Kind::Fatal && !self.control.is_stopping() => bell.wait(Duration::from_millis(100)),
+                result => return result,
+            }
+        }
+        self.lock()
+    }
+
     /// Runs until the job is stopped, finished or beyond help. Blocks.
     ///
     /// # Errors
     /// With cause, place and remedy: what only a person can mend, or too many restarts.
     pub fn run(&self) -> Result<Outcome> {
         let job = (self.plan)()?.job;
-        let _lock = self.lock()?;
+        let _lock = self.lock_patiently()?;
         let mut failures: VecDeque<Duration> = VecDeque::new();
         loop {
             let error = match self.attempt() {

@@ -8,7 +8,7 @@
 
 use super::task::schemas;
 use crate::checkpoint::{CheckpointStorage, OperatorSnapshot, SinkSegment, SnapshotFile, TaskSnapshot, Uploads};
-use crate::env::Env;
+use crate::env::{Bug, Env, planted};
 use crate::error::{Error, Result};
 use crate::exchange::Waker;
 use crate::operators::{Node, SplitState};
@@ -165,6 +165,9 @@ impl Snapshot {
             Ok(())
         })?;
         self.drained = all;
+        if all && planted(Bug::LoseLastChunk) {
+            self.writes = WriteBatch::default();
+        }
         if self.writes.bytes >= CHUNK_BYTES || (all && !self.writes.is_empty()) {
             self.write_chunk(context);
         }

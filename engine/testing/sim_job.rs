@@ -1,6 +1,6 @@
 //! A whole job in one thread under one seed: tasks, driver and background work, a step at a time.
 //!
-//! The seed picks who moves next. Virtual time moves only when nobody can. A crash drops everything in memory, and of the
+//! The seed picks who moves next. Virtual time moves a little with every step, and more when nobody can move. A crash drops everything in memory, and of the
 //! machine's files what was not synced; the next start recovers as a real process would.
 //!
 //! Invariant: same seed, same plan, same calls: same trace.
@@ -15,6 +15,8 @@ use crate::state::MemoryStores;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// What a step costs in virtual time.
+const STEP: Duration = Duration::from_micros(100);
 /// How far virtual time moves when nobody can move.
 const TICK: Duration = Duration::from_millis(1);
 
@@ -93,6 +95,7 @@ impl SimJob {
             let tasks = running.execution.tasks();
             let pick = self.machine.choose(tasks + 2);
             self.trace.add(pick as u64);
+            self.machine.advance(STEP);
             let moved = if pick < tasks {
                 running.execution.step_task(pick)
             } else if pick == tasks {

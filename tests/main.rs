@@ -10,6 +10,8 @@
 mod broker;
 mod kafka_lane;
 mod kafka_source;
+mod kill_embedded;
+mod kill_kafka;
 mod layers;
 mod licences;
 mod simulated_job;

@@ -6,7 +6,10 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
+use waterwheel::Kind;
 use waterwheel::connectors::local::LocalTopics;
+use waterwheel::engine::checkpoint;
 use waterwheel::engine::env::{Bug, Env, with_bug};
 use waterwheel::engine::error::Result;
 use waterwheel::engine::graph::PhysicalPlan;
@@ -92,7 +95,7 @@ fn committed(machine: &SimMachine) -> BTreeMap<Vec<u8>, Vec<Vec<u8>>> {
     let source = topics.source(SourceOptions::new("totals").end(End::Latest)).unwrap();
     let mut reader = Reader::open(&*source, &env).unwrap();
     loop {
-        match reader.next(std::time::Duration::ZERO).unwrap() {
+        match reader.next(Duration::ZERO).unwrap() {
             Next::Records(batch) => {
                 for r in batch.records() {
                     by_key.entry(r.key.unwrap().to_vec()).or_default().push(r.value.unwrap().to_vec());
@@ -105,34 +108,33 @@ fn committed(machine: &SimMachine) -> BTreeMap<Vec<u8>, Vec<Vec<u8>>> {
     }
 }
 
-fn run(seed: u64, crashes: usize) -> (BTreeMap<Vec<u8>, Vec<Vec<u8>>>, Trace) {
+fn sim(seed: u64) -> (SimMachine, SimJob) {
     let machine = SimMachine::new(seed);
     let env = machine.env();
     fill(&env, 300);
-    let settings = Settings {
-        batch_rows: 4,
-        checkpoint: waterwheel::engine::checkpoint::Settings { interval: std::time::Duration::from_millis(5), ..Default::default() },
-        ..Settings::default()
-    };
-    let plan_env = env.clone();
-    let mut job = SimJob::new(machine.clone(), settings, move || plan(&plan_env));
+    let checkpoint = checkpoint::Settings { interval: Duration::from_millis(5), ..Default::default() };
+    let settings = Settings { batch_rows: 4, checkpoint, ..Settings::default() };
+    let job = SimJob::new(machine.clone(), settings, move || plan(&env));
+    (machine, job)
+}
+
+/// Runs a job that has started to its end; what is committed then.
+fn finish(machine: &SimMachine, job: &mut SimJob) -> BTreeMap<Vec<u8>, Vec<Vec<u8>>> {
+    let outcome = job.run(400_000).unwrap();
+    assert_eq!(outcome, Some(Outcome::Finished), "the job does not come to its end: {}", job.describe());
+    committed(machine)
+}
+
+fn run(seed: u64, crashes: usize) -> (BTreeMap<Vec<u8>, Vec<Vec<u8>>>, Trace) {
+    let (machine, mut job) = sim(seed);
     job.start().unwrap();
     for _ in 0..crashes {
-        let steps = machine.choose(600);
-        if job.run(steps).unwrap().is_some() {
-            job.start().unwrap();
-        } else {
+        if job.run(machine.choose(600)).unwrap().is_none() {
             job.crash();
-            job.start().unwrap();
         }
+        job.start().unwrap();
     }
-    for _ in 0..20 {
-        if let Some(outcome) = job.run(20_000).unwrap() {
-            assert_eq!(outcome, Outcome::Finished);
-            return (committed(&machine), job.trace());
-        }
-    }
-    panic!("seed {seed}: the job does not come to its end: {}", job.describe());
+    (finish(&machine, &mut job), job.trace())
 }
 
 #[test]
@@ -143,6 +145,39 @@ fn crashes_change_nothing_that_is_committed() {
         let (got, _) = run(seed, 1 + seed as usize % 4);
         assert_eq!(got, expected, "seed {seed}");
     }
+}
+
+/// A checkpoint that cannot be stored is given up, output that cannot be staged restarts the job: nothing is lost or doubled.
+#[test]
+fn a_full_disk_is_waited_out() {
+    let (expected, _) = run(0, 0);
+    let mut failed = 0;
+    for seed in 1..=SEEDS {
+        let (machine, mut job) = sim(seed);
+        job.start().unwrap();
+        let mut running = job.run(machine.choose(600)).unwrap().is_none();
+        machine.disk_full(true);
+        if running {
+            match job.run(machine.choose(300)) {
+                Ok(outcome) => running = outcome.is_none(),
+                Err(e) => {
+                    assert_ne!(e.kind(), Kind::Fatal, "seed {seed}: {}", e.report());
+                    (running, failed) = (false, failed + 1);
+                }
+            }
+        }
+        machine.disk_full(false);
+        // What failed while the disk was full may come out only now.
+        if running && let Err(e) = job.run(300) {
+            assert_ne!(e.kind(), Kind::Fatal, "seed {seed}: {}", e.report());
+            (running, failed) = (false, failed + 1);
+        }
+        if !running || !job.is_running() {
+            job.start().unwrap();
+        }
+        assert_eq!(finish(&machine, &mut job), expected, "seed {seed}");
+    }
+    assert!(failed > 0, "the full disk is never met");
 }
 
 /// The control: with a rule left out, the comparison above must fail for some seed.

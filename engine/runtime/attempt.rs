@@ -62,10 +62,13 @@ pub(crate) fn recover(job: &JobRunner, wakers: &[Waker], wake: &Waker, pause: &m
         tracing::warn!(error = %e, "leftover files are not removed at this start");
         Retention::default()
     });
-    let work = folder.join("work");
-    if env.files.exists(&work) {
-        env.files.remove_dir_all(&work)?;
+    // Each attempt has a folder of its own: one that was taken over may still write into its own, and removes that only. What
+    // dead attempts left is removed under the job's lock, which a process that takes over does not have.
+    let leftovers = folder.join("work");
+    if !job.settings.take_over && env.files.exists(&leftovers) {
+        env.files.remove_dir_all(&leftovers)?;
     }
+    let work = leftovers.join(&attempt);
     env.files.create_dir_all(&work)?;
     let summary = summarize(job, &plan)?;
     let restored = match &restore {

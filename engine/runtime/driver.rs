@@ -121,6 +121,7 @@ impl Driver {
                 }
                 Some(Event::TaskAck { epoch, snapshot: Box::new(snapshot) })
             }
+            TaskEvent::Declined(task, epoch, reason) => Some(Event::TaskDeclined { task, epoch, reason }),
             TaskEvent::Ended(task) => Some(Event::InputEnded(task)),
             TaskEvent::Done(task) => {
                 tracing::debug!(%task, "task done");

@@ -30,6 +30,9 @@ use std::time::Duration;
 /// Makes the plan anew for every attempt.
 pub type PlanFactory = Arc<dyn Fn() -> Result<PhysicalPlan> + Send + Sync>;
 
+/// Tries in a row that failed because the outside is away, and since when.
+type Waits = (u32, Option<Duration>);
+
 /// How a job ended well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
@@ -115,6 +118,7 @@ impl JobRunner {
         let job = (self.plan)()?.job;
         let _lock = self.lock_patiently()?;
         let mut failures: VecDeque<Duration> = VecDeque::new();
+        let mut waits: Waits = (0, None);
         loop {
             let error = match self.attempt() {
                 Ok(Ended::Finished(kind)) => {
@@ -126,15 +130,19 @@ impl JobRunner {
             if self.control.is_killed() {
                 return Ok(Outcome::Killed);
             }
-            self.consider_restart(error.at(format!("job {job}")), &mut failures)?;
+            self.consider_restart(error.at(format!("job {job}")), &mut failures, &mut waits)?;
         }
     }
 
     /// Waits a moment before the next attempt, or gives the error back when there shall be none.
-    fn consider_restart(&self, error: Error, failures: &mut VecDeque<Duration>) -> Result<()> {
+    fn consider_restart(&self, error: Error, failures: &mut VecDeque<Duration>, waits: &mut Waits) -> Result<()> {
         if error.kind() == Kind::Fatal {
             return Err(error);
         }
+        if error.kind() == Kind::Transient {
+            return self.wait_for_the_outside(error, waits);
+        }
+        *waits = (0, None);
         let now = self.env.clock.monotonic();
         failures.push_back(now);
         while failures.front().is_some_and(|t| now.saturating_sub(*t) > self.settings.restart_window) {
@@ -152,6 +160,29 @@ impl JobRunner {
         let bell = Arc::new(Bell::default());
         self.control.attach(bell.waker());
         bell.wait(Duration::from_millis(100) * failures.len() as u32);
+        Ok(())
+    }
+
+    /// The outside is away (a full disk, say): tries again after a pause that grows, as long as the deadline allows.
+    fn wait_for_the_outside(&self, error: Error, (tries, since): &mut Waits) -> Result<()> {
+        let now = self.env.clock.monotonic();
+        // A long while of running well in between makes it another trouble.
+        if self.status.get().checkpoint_at > since.unwrap_or(now) {
+            (*tries, *since) = (0, None);
+        }
+        let since = *since.get_or_insert(now);
+        if self.settings.transient_deadline.is_some_and(|d| now.saturating_sub(since) > d) {
+            return Err(error.help("mend the cause and run again; the last checkpoint is safe"));
+        }
+        *tries += 1;
+        tracing::warn!(error = %error.report(), "waiting for the outside; the job goes on from its newest checkpoint");
+        self.status.update(|s| s.phase = Phase::Restarting { reason: error.to_string() });
+        let bell = Arc::new(Bell::default());
+        self.control.attach(bell.waker());
+        bell.wait(super::chores::backoff(*tries));
+        if self.control.is_stopping() {
+            return Err(error.help("it was asked to stop while it waited; the last checkpoint is safe"));
+        }
         Ok(())
     }
 

@@ -59,6 +59,8 @@ pub(crate) enum TaskEvent {
     Running(TaskId),
     /// The snapshot of an epoch is complete.
     Acked(TaskId, Epoch, TaskSnapshot),
+    /// The snapshot of an epoch was given up, for this reason; the task goes on.
+    Declined(TaskId, Epoch, String),
     /// A source has read all there is.
     Ended(TaskId),
     /// The last barrier's snapshot is complete; the task is closed.

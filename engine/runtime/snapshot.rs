@@ -9,7 +9,7 @@
 use super::task::schemas;
 use crate::checkpoint::{CheckpointStorage, OperatorSnapshot, SinkSegment, SnapshotFile, TaskSnapshot, Uploads};
 use crate::env::{Bug, Env, planted};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::exchange::Waker;
 use crate::operators::{Node, SplitState};
 use crate::record::{Barrier, KeyGroup, OperatorId, TaskId};
@@ -50,6 +50,8 @@ pub(crate) enum Progress {
     Waiting,
     /// Complete.
     Complete(TaskSnapshot),
+    /// Given up, because the checkpoint storage is away or full; these segments ride in the next snapshot.
+    Declined(String, Vec<SinkSegment>),
 }
 
 /// One outstanding snapshot.
@@ -65,6 +67,7 @@ pub(crate) struct Snapshot {
     failed: Arc<Mutex<Option<Error>>>,
     reply: Option<Reply>,
     files: Option<Vec<SnapshotFile>>,
+    declined: Option<String>,
 }
 
 impl Snapshot {
@@ -81,6 +84,7 @@ impl Snapshot {
             failed: Arc::default(),
             reply: None,
             files: None,
+            declined: None,
         }
     }
 
@@ -117,16 +121,14 @@ impl Snapshot {
         }
         if let Some(reply) = &self.reply {
             let Some(result) = lock(reply).take() else { return Ok(Progress::Waiting) };
-            self.files = Some(result?);
             self.reply = None;
-            let epoch = self.barrier.epoch;
-            nodes(&mut |node| {
-                node.operator.tables().iter_mut().for_each(|t| t.drained(epoch));
-                Ok(())
-            })?;
+            self.uploaded(result, nodes)?;
         }
         if self.files.is_none() || !self.unprepared.is_empty() {
             return Ok(Progress::Waiting);
+        }
+        if let Some(reason) = self.declined.take() {
+            return Ok(Progress::Declined(reason, std::mem::take(&mut self.segments)));
         }
         Ok(Progress::Complete(TaskSnapshot {
             task: context.task.clone(),
@@ -136,6 +138,25 @@ impl Snapshot {
             segments: std::mem::take(&mut self.segments),
             finished: self.finished,
         }))
+    }
+
+    /// Of a snapshot that could not be uploaded the tables are not told: what it held goes with the next one.
+    fn uploaded(&mut self, result: Result<Vec<SnapshotFile>>, nodes: Visit<'_>) -> Result<()> {
+        match result {
+            Err(e) if e.kind() == Kind::Transient => {
+                self.files = Some(Vec::new());
+                self.declined = Some(e.to_string());
+                Ok(())
+            }
+            result => {
+                self.files = Some(result?);
+                let epoch = self.barrier.epoch;
+                nodes(&mut |node| {
+                    node.operator.tables().iter_mut().for_each(|t| t.drained(epoch));
+                    Ok(())
+                })
+            }
+        }
     }
 
     fn prepared(&mut self, nodes: Visit<'_>) -> Result<()> {

@@ -6,7 +6,7 @@
 
 use super::snapshot::{OnNode, Progress, Snapshot, SnapshotContext};
 use super::{Control, Events, Mailbox, TaskEvent};
-use crate::checkpoint::TableSchema;
+use crate::checkpoint::{SinkSegment, TableSchema};
 use crate::error::{Error, Result};
 use crate::exchange::{Gate, Gated};
 use crate::observe::{BLOCKED_NS, BUSY_NS, Counter, Gauge, STATE_BYTES, WATERMARK_MS};
@@ -88,6 +88,8 @@ pub(crate) struct Task {
     context: OpenContext,
     snapshots: SnapshotContext,
     snapshot: Option<Snapshot>,
+    /// Segments sealed at barriers whose snapshot was given up; they ride in the next one.
+    carried: Vec<SinkSegment>,
     mailbox: Arc<Mailbox>,
     events: Events,
     /// Barriers the coordinator asked this source for, oldest first.
@@ -123,6 +125,7 @@ impl Task {
             context,
             snapshots,
             snapshot: None,
+            carried: Vec::new(),
             mailbox,
             events,
             barriers: Vec::new(),
@@ -418,7 +421,14 @@ impl Task {
                 self.snapshot = Some(snapshot);
                 Ok(false)
             }
-            Progress::Complete(done) => {
+            Progress::Declined(reason, segments) => {
+                let epoch = snapshot.barrier().epoch;
+                self.carried.extend(segments);
+                self.events.send(TaskEvent::Declined(self.id.clone(), epoch, reason));
+                Ok(true)
+            }
+            Progress::Complete(mut done) => {
+                done.segments.append(&mut self.carried);
                 self.events.send(TaskEvent::Acked(self.id.clone(), snapshot.barrier().epoch, done));
                 Ok(true)
             }

@@ -129,6 +129,11 @@ impl SimJob {
         self.trace.add(u64::MAX);
     }
 
+    /// Whether a process is running.
+    pub fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+
     /// Where the job stands, for the message of a test that waits in vain.
     pub fn describe(&self) -> String {
         let Some(running) = &self.running else { return "not running".into() };

@@ -28,7 +28,9 @@ struct Reading {
 
 /// How far the tasks of one source have come, so that none of its splits runs away from the others.
 ///
-/// Tasks of one process share it; a task that has nothing to wait for counts as [`EventTime::MAX`].
+/// Tasks of one process share it; a task that has nothing to wait for counts as [`EventTime::MAX`], one that has not begun as
+/// [`EventTime::MIN`]: until every split has had its first rows (or is idle, or ended) nobody knows where they are, and each
+/// of the others reads one batch.
 #[derive(Debug)]
 pub struct Alignment {
     lowest: Vec<AtomicI64>,
@@ -41,12 +43,11 @@ impl Alignment {
         Arc::new(Alignment { lowest: (0..tasks).map(|_| AtomicI64::new(i64::MIN)).collect(), max_ahead_ms })
     }
 
-    /// Notes how far task `index` has come; the time up to which splits may run ahead. A task that has read nothing yet
-    /// holds nobody back.
+    /// Notes how far task `index` has come; the time up to which splits may run ahead.
     fn limit(&self, index: u32, lowest: EventTime) -> EventTime {
         self.lowest[index as usize].store(lowest.0, Ordering::Relaxed);
-        let lowest = self.lowest.iter().map(|t| t.load(Ordering::Relaxed)).filter(|t| *t > i64::MIN).min();
-        lowest.map_or(EventTime::MAX, |t| EventTime(t).plus_ms(self.max_ahead_ms))
+        let lowest = self.lowest.iter().map(|t| t.load(Ordering::Relaxed)).min().unwrap_or(i64::MAX);
+        EventTime(lowest).plus_ms(self.max_ahead_ms)
     }
 }
 
@@ -295,13 +296,12 @@ impl SourceTask {
         }
     }
 
-    /// Holds back what is too far ahead, lets go what no longer is. A split that has read nothing yet holds nobody back.
+    /// Holds back what is too far ahead, lets go what no longer is.
     fn align(&mut self) {
         let Some(alignment) = &self.alignment else { return };
-        let waited_for = |r: &&Reading| !r.state.ended && !r.idle && r.state.watermark > EventTime::MIN;
-        let lowest = self.splits.iter().filter(waited_for).map(|r| r.state.watermark).min();
-        let nothing_read = self.splits.iter().any(|r| !r.state.ended);
-        let limit = alignment.limit(self.context.index, lowest.unwrap_or(if nothing_read { EventTime::MIN } else { EventTime::MAX }));
+        let waited_for = |r: &&Reading| !r.state.ended && !r.idle;
+        let lowest = self.splits.iter().filter(waited_for).map(|r| r.state.watermark).min().unwrap_or(EventTime::MAX);
+        let limit = alignment.limit(self.context.index, lowest);
         for r in self.splits.iter_mut().filter(|r| !r.state.ended) {
             let hold = r.state.watermark > limit;
             if hold != r.held {

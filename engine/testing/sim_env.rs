@@ -36,6 +36,11 @@ impl SimMachine {
         Env { clock: self.clock.clone(), files: self.files.clone(), rng: self.rng.clone(), background: self.background.clone() }
     }
 
+    /// An environment for the test itself, which looks at the machine from outside: background work is done at once.
+    pub fn outside(&self) -> Env {
+        Env { background: Arc::new(AtOnce), ..self.env() }
+    }
+
     /// A number below `n`, from the seed.
     pub fn choose(&self, n: usize) -> usize {
         (self.rng.next_u64() % n.max(1) as u64) as usize
@@ -118,6 +123,14 @@ impl Rng for SimRng {
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         z ^ (z >> 31)
+    }
+}
+
+struct AtOnce;
+
+impl Background for AtOnce {
+    fn run(&self, _lane: &str, job: Job) {
+        job();
     }
 }
 

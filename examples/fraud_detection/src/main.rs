@@ -14,6 +14,8 @@ mod generate;
 mod model;
 mod rules;
 mod scenario;
+#[cfg(test)]
+mod simulated;
 mod truth;
 
 use cards::{CardRules, Episodes, SUSPICIONS};

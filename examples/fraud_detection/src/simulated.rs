@@ -1,0 +1,62 @@
+//! The whole job on the simulated machine: virtual time, simulated files, one thread, one seed.
+//!
+//! Invariant: with crashes at random steps the committed topics are exactly as planted; the same seed takes the same steps.
+
+use crate::generate::{Target, generate};
+use crate::scenario::Scenario;
+use crate::truth::{Verdict, verify};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use waterwheel::connectors::local::LocalTopics;
+use waterwheel::engine::checkpoint;
+use waterwheel::engine::env::Env;
+use waterwheel::engine::runtime::{Outcome, Settings};
+use waterwheel::engine::testing::{SimJob, SimMachine, Trace};
+use waterwheel::program::{Draw, JobSettings, draw_job};
+use waterwheel::topics::Topics;
+
+fn topics(env: &Env) -> Arc<dyn Topics> {
+    Arc::new(LocalTopics::new(env.clone(), PathBuf::from("data")))
+}
+
+fn run(seed: u64, crashes: usize) -> (Verdict, Trace) {
+    let machine = SimMachine::new(seed);
+    let outside = topics(&machine.outside());
+    let scenario = Scenario {
+        payments: 20_000,
+        cards: 700,
+        per_second: 1,
+        frauds: [18, 12, 9, 6],
+        duplicates: 100,
+        late: 40,
+        broken: 25,
+        giant: false,
+        ..Scenario::default()
+    };
+    generate(&Target { topics: &*outside, partitions: 4, retention: false }, &scenario).unwrap();
+    let env = machine.env();
+    let settings = JobSettings::at("local:data".parse().unwrap(), "checkpoints").parallelism(2).until_end();
+    let draw: Draw = Arc::new(crate::fraud);
+    let checkpoint = checkpoint::Settings { interval: Duration::from_millis(50), ..Default::default() };
+    let run = Settings { batch_rows: 64, checkpoint, ..Settings::default() };
+    let mut simulated = SimJob::new(machine.clone(), run, move || draw_job("fraud", &settings, &draw, &env)?.plan());
+    simulated.start().unwrap();
+    for _ in 0..crashes {
+        assert_eq!(simulated.run(1_000 + machine.choose(4_000)).unwrap(), None, "the crash comes too late");
+        simulated.crash();
+        simulated.start().unwrap();
+    }
+    let outcome = simulated.run(5_000_000).unwrap();
+    assert_eq!(outcome, Some(Outcome::Finished), "{}", simulated.describe());
+    (verify(&*outside).unwrap(), simulated.trace())
+}
+
+#[test]
+fn a_crash_changes_nothing_and_a_seed_takes_the_same_steps_twice() {
+    for seed in [1, 2] {
+        let (verdict, trace) = run(seed, 1);
+        assert!(verdict.is_exact(), "seed {seed}:\n{verdict}");
+        assert_eq!(run(seed, 1).1, trace, "seed {seed} took other steps");
+    }
+}

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
@@ -75,16 +75,16 @@ impl Fraud {
         command
     }
 
-    /// `run`, not started yet.
-    pub(crate) fn run(&self, parallelism: u32) -> Command {
+    /// `run`, not started yet, with the job's checkpoints in a folder.
+    pub(crate) fn run_in(&self, checkpoints: &Path, parallelism: u32) -> Command {
         let mut command = self.verb("run");
-        command.args(RUN).args(["--parallelism", &parallelism.to_string()]).arg("--checkpoints").arg(self.checkpoints());
+        command.args(RUN).args(["--parallelism", &parallelism.to_string()]).arg("--checkpoints").arg(checkpoints);
         command
     }
 
     /// Starts `run` with more arguments.
     pub(crate) fn start(&self, parallelism: u32, more: &[&str]) -> Running {
-        let mut command = self.run(parallelism);
+        let mut command = self.run_in(&self.checkpoints(), parallelism);
         command.args(more);
         Running::start(command)
     }

@@ -76,3 +76,8 @@ pub mod prelude {
     pub use waterwheel_engine::time::EventTime;
     pub use waterwheel_engine::windowing::{Sliding, Tumbling, Windowed};
 }
+
+/// Compiles the code of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct ReadmeExamples;

@@ -191,6 +191,12 @@ impl SourceTask {
         self.emitted
     }
 
+    /// Whether a table has been read up to where its stream may pass. Until then no barrier may be let in: the join at the
+    /// other end takes nothing but the table, so it would wait for the stream's barrier for ever.
+    pub fn is_bootstrapped(&self) -> bool {
+        self.splits.iter().all(|r| r.state.ended || r.state.split.bootstrap_end.is_none_or(|end| r.state.position >= end))
+    }
+
     /// Every split has been read to its end (and the source is bounded).
     pub fn has_ended(&self) -> bool {
         self.said_end

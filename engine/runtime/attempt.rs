@@ -49,6 +49,7 @@ pub(crate) fn recover(job: &JobRunner, wakers: &[Waker], wake: &Waker, pause: &m
     local.clear_temporaries()?;
     let storage: Arc<dyn CheckpointStorage> = Arc::new(local);
     let mut log = retry(job, "reading the job log", pause, || JobLog::open(env, storage.clone(), &attempt))?;
+    job.note_attempt(log.history().map(|h| h.attempt.as_str()), &attempt)?;
     let mut lanes = open_lanes(job, &plan, &folder, pause)?;
     let options = begin_options(job, &plan);
     let open = |path: &str| -> Result<Arc<dyn CheckpointStorage>> {

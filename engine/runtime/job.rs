@@ -23,8 +23,8 @@ use crate::record::BarrierKind;
 use crate::state::StateStores;
 use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// Makes the plan anew for every attempt.
@@ -55,6 +55,9 @@ pub struct JobRunner {
     pub(crate) control: JobControl,
     /// Name of the lineage that begins if one does: one per process, so that a restart within it does not fork again.
     pub(crate) lineage: String,
+    /// Attempts of this process. A restart goes on only if the job's newest attempt is one of them: else another process has
+    /// taken the job over, and this one must not take it back.
+    pub(crate) attempts: Mutex<Vec<String>>,
 }
 
 impl JobRunner {
@@ -70,6 +73,7 @@ impl JobRunner {
             status: StatusCell::default(),
             control: JobControl::default(),
             lineage,
+            attempts: Mutex::default(),
         }
     }
 
@@ -90,6 +94,22 @@ impl JobRunner {
 
     pub(crate) fn folder(&self, job: &str) -> PathBuf {
         self.settings.checkpoints.join(job)
+    }
+
+    /// Notes a new attempt of this process; fails if `newest`, the attempt that the job log knows, is another process's.
+    pub(crate) fn note_attempt(&self, newest: Option<&str>, fresh: &str) -> Result<()> {
+        let mut ours = self.attempts.lock().unwrap_or_else(PoisonError::into_inner);
+        match newest {
+            // What this process found when it began is no successor of it.
+            Some(newest) if ours.is_empty() => ours.push(newest.to_string()),
+            Some(newest) if !ours.iter().any(|a| a == newest) => {
+                return Err(Error::fatal("another process has taken the job over")
+                    .help("nothing to do if that was meant; else stop the other process and run again"));
+            }
+            _ => {}
+        }
+        ours.push(fresh.to_string());
+        Ok(())
     }
 
     /// Takes the job's lock, which dies with its holder.

@@ -233,10 +233,9 @@ impl Snapshot {
         context.env.background.run(
             &lane(&context.task),
             Box::new(move || {
-                let result = match lock(&failed).take() {
-                    Some(e) => Err(e),
-                    None => upload.run(&*store),
-                };
+                // Not in the `match`: it would hold the lock, for which the task's next step waits, until the upload is done.
+                let written = lock(&failed).take().map_or(Ok(()), Err);
+                let result = written.and_then(|()| upload.run(&*store));
                 *lock(&reply) = Some(result);
                 waker();
             }),

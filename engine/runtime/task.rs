@@ -332,7 +332,8 @@ impl Task {
     }
 
     fn work_source(&mut self) -> Result<bool> {
-        if self.snapshot.is_none() && !self.barriers.is_empty() {
+        let open = matches!(&self.head, Head::Source { source, .. } if source.is_bootstrapped());
+        if open && self.snapshot.is_none() && !self.barriers.is_empty() {
             let barrier = self.barriers.remove(0);
             self.pass_barrier(barrier)?;
             return Ok(true);

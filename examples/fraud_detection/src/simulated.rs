@@ -38,7 +38,7 @@ fn run(seed: u64, crashes: usize) -> (Verdict, Trace) {
     let env = machine.env();
     let settings = JobSettings::at("local:data".parse().unwrap(), "checkpoints").parallelism(2).until_end();
     let draw: Draw = Arc::new(crate::fraud);
-    let checkpoint = checkpoint::Settings { interval: Duration::from_millis(50), ..Default::default() };
+    let checkpoint = checkpoint::Settings { interval: Duration::from_millis(2), ..Default::default() };
     let run = Settings { batch_rows: 64, checkpoint, ..Settings::default() };
     let mut simulated = SimJob::new(machine.clone(), run, move || draw_job("fraud", &settings, &draw, &env)?.plan());
     simulated.start().unwrap();

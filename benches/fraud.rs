@@ -10,7 +10,7 @@ use waterwheel_benches::job::Place;
 use waterwheel_benches::kafka;
 use waterwheel_benches::meter::{Target, cpu_of_children, figure, millions};
 
-const PAYMENTS: u64 = 3_000_000;
+const PAYMENTS: u64 = 6_200_000;
 
 /// The example's program, built with the same profile as this one.
 fn program() -> PathBuf {

@@ -3,13 +3,21 @@
 //! Invariant: one line a figure, tab-separated, starting with `figure`: `script/bench` makes its table of them.
 #![expect(clippy::disallowed_methods, reason = "a bench is no part of a job: it reads the machine itself")]
 
-use rustix::time::{ClockId, clock_gettime};
+use rustix::time::{ClockId, Timespec, clock_gettime};
 use std::time::{Duration, Instant};
 
 /// CPU time of this process so far: user and system, all threads.
 pub fn cpu() -> Duration {
-    let now = clock_gettime(ClockId::ProcessCPUTime);
-    Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec as u32)
+    duration(clock_gettime(ClockId::ProcessCPUTime))
+}
+
+fn duration(t: Timespec) -> Duration {
+    Duration::new(t.tv_sec.unsigned_abs(), t.tv_nsec as u32)
+}
+
+/// CPU time of this thread so far.
+pub fn thread_cpu() -> Duration {
+    duration(clock_gettime(ClockId::ThreadCPUTime))
 }
 
 /// What some work took.

@@ -69,9 +69,14 @@ pub fn program(name: &str, draw: impl Fn(&Job) -> Result<()> + Send + Sync + 'st
     let verify_about = "Compare what was found with what was planted; exit code 0 only if it is exactly that";
     Program::new(name, draw)
         .about("Finds frauds in a stream of card payments")
-        .verb(GenerateArgs::augment_args(Command::new("generate").about(generate_about)), with(run_generate))
-        .verb(Place::augment_args(Command::new("verify").about(verify_about)), with(run_verify))
-        .verb(DemoArgs::augment_args(Command::new("demo").about("Show it all: generate, run, kill, resume, verify")), with(demo::run))
+        .verb(verb::<GenerateArgs>("generate", generate_about), with(run_generate))
+        .verb(verb::<Place>("verify", verify_about), with(run_verify))
+        .verb(verb::<DemoArgs>("demo", "Show it all: generate, run, kill, resume, verify"), with(demo::run))
+}
+
+/// A verb and its arguments. What it is about comes last: arguments that were taken in from elsewhere bring words of their own.
+fn verb<A: Args>(name: &'static str, about: &'static str) -> Command {
+    A::augment_args(Command::new(name)).about(about)
 }
 
 /// Parses the verb's own arguments, runs it, and turns the outcome into an exit code.
@@ -104,4 +109,14 @@ fn run_verify(place: Place) -> Result<bool> {
     let verdict = verify(&*topics)?;
     println!("{verdict}");
     Ok(verdict.is_exact())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_verb_says_what_it_does_and_not_what_its_arguments_are() {
+        assert_eq!(verb::<GenerateArgs>("generate", "Fill topics").get_about().map(ToString::to_string), Some("Fill topics".into()));
+    }
 }

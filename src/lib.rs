@@ -66,11 +66,13 @@ pub mod prelude {
     pub use serde::{Deserialize, Serialize};
     pub use waterwheel_connectors::topics::{End, OnLostOffsets, Start};
     pub use waterwheel_engine::dsl::{
-        KeyedStream, Merge, OutOfOrder, SortedStream, SourceStream, Stream, Table, WindowedStream, days, hours, millis, mins, secs,
+        Broadcast, KeyedStream, Merge, OutOfOrder, SortedStream, SourceStream, Stream, Table, WindowedStream, days, hours, millis, mins,
+        secs,
     };
     pub use waterwheel_engine::operators::ErrorPolicy::{self, DeadLetter};
     pub use waterwheel_engine::operators::{
-        ListState, MapState, ProcessContext, ProcessFunction, ProcessOpen, SideOutput, Timer, ValueState,
+        AfterMatch, AggregatingState, AsyncOptions, BroadcastState, Either, ListState, MapState, Match, Pattern, ProcessContext,
+        ProcessFunction, ProcessOpen, ReducingState, SideOutput, Timer, ValueState,
     };
     pub use waterwheel_engine::record::Key;
     pub use waterwheel_engine::time::EventTime;
@@ -81,3 +83,13 @@ pub mod prelude {
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 pub struct ReadmeExamples;
+
+/// Compiles the code of `docs/state.md`.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/state.md")]
+pub struct StateExamples;
+
+/// Compiles the code of `docs/savepoints.md`.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/savepoints.md")]
+pub struct SavepointExamples;

@@ -7,7 +7,9 @@
     reason = "tests start processes, wait in real time and look at files; nothing here runs inside a task"
 )]
 
+mod async_calls;
 mod broker;
+mod job_changes;
 mod kafka_lane;
 mod kafka_source;
 mod kill_embedded;
@@ -17,6 +19,7 @@ mod licences;
 mod refusals;
 mod savepoint;
 mod simulated_job;
+mod simulated_process;
 mod support;
 mod tidy;
 mod zombie;

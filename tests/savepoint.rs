@@ -1,9 +1,23 @@
 //! Savepoints of a running job, starting from one with other tasks in another folder, and the graceful stop.
 
+use std::path::Path;
 use std::process::Output;
 
 use crate::support::fraud::{Fraud, text};
 use rustix::process::Signal;
+use serde_json::Value;
+
+fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir(to).expect("made");
+    for entry in std::fs::read_dir(from).expect("read") {
+        let entry = entry.expect("read");
+        let to = to.join(entry.file_name());
+        match entry.file_type().expect("known").is_dir() {
+            true => copy_folder(&entry.path(), &to),
+            false => drop(std::fs::copy(entry.path(), to).expect("copied")),
+        }
+    }
+}
 
 fn succeeds(output: Output) -> String {
     assert!(output.status.success(), "{}", text(&output));
@@ -45,6 +59,35 @@ fn a_savepoint_starts_the_job_with_other_tasks_in_another_folder() {
     assert!(status.success(), "the job ended with {status}: {said}");
     let inspected = succeeds(fraud.verb("savepoint").args(["inspect", path]).output().expect("starts"));
     assert!(inspected.contains("savepoint of job fraud") && inspected.contains("dedup"), "{inspected}");
+
+    // The folder is all there is to it: a copy does as well, also when the original is deleted.
+    let copy = fraud.folder.path().join("copy");
+    copy_folder(&savepoint, &copy);
+    let deleted = succeeds(fraud.verb("savepoint").args(["delete", path]).output().expect("starts"));
+    assert!(deleted.contains("savepoint of job fraud"), "{deleted}");
+    let gone = fraud.verb("savepoint").args(["inspect", path]).output().expect("starts");
+    assert!(text(&gone).contains("there is no savepoint"), "{}", text(&gone));
+    let path = copy.to_str().expect("UTF-8");
+    let read = |more: &[&str]| {
+        let checkpoints = fraud.checkpoints();
+        let mut command = fraud.verb("savepoint");
+        command.arg("--checkpoints").arg(checkpoints).arg("read").args(more);
+        let lines = succeeds(command.output().expect("starts"));
+        lines.lines().map(|line| serde_json::from_str::<Value>(line).expect("a line is JSON")).collect::<Vec<_>>()
+    };
+    let entries = read(&[path, "--operator", "card-rules"]);
+    assert!(!entries.is_empty(), "the rules remember something");
+    for entry in &entries {
+        assert_eq!(entry["operator"], "card-rules", "{entry}");
+        assert!(entry["key"].as_str().is_some_and(|key| key.starts_with("card")), "{entry}");
+        assert!(entry["table"].as_str().is_some(), "{entry}");
+    }
+    assert!(read(&[]).len() > entries.len(), "without a path it is the newest checkpoint, and all of it");
+    let usage = fraud.verb("savepoint").arg("--checkpoints").arg(fraud.checkpoints()).args(["usage", "--json"]).output();
+    let usage: Value = serde_json::from_str(&succeeds(usage.expect("starts"))).expect("JSON");
+    let folders = ["log", "chk", "state", "staging"].iter().map(|f| usage["folders"][f].as_u64().expect("bytes")).sum::<u64>();
+    assert_eq!(usage["bytes"].as_u64(), Some(folders), "{usage}");
+    assert!(usage["folders"]["state"].as_u64() > Some(0) && usage["unnamed_state"].as_u64().is_some(), "{usage}");
 
     // What was published after it would come twice: that is not done unasked.
     let elsewhere = |more: &[&str]| {

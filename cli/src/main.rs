@@ -1,4 +1,4 @@
-//! The command `waterwheel`: topics from the shell, on the embedded log and on Kafka alike.
+//! The command `waterwheel`: topics from the shell, on the embedded log and on Kafka alike; the stored state of jobs.
 //!
 //! Invariant: exit code 0 = done, 1 = failed, 2 = the command line is wrong; errors say cause, place and remedy.
 
@@ -7,7 +7,7 @@ mod commands;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
-/// Topics from the shell. Jobs are programs of their own: see `run --help` of yours.
+/// Topics and savepoints from the shell. Jobs are programs of their own: see `run --help` of yours.
 #[derive(Debug, Parser)]
 #[command(name = "waterwheel", version, arg_required_else_help = true)]
 struct Cli {
@@ -19,11 +19,14 @@ struct Cli {
 enum Verb {
     /// Make, list, describe, fill, read and delete topics
     Topic(commands::topic::TopicArgs),
+    /// Savepoints of a job, and what is in them
+    Savepoint(Box<commands::savepoint::SavepointArgs>),
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().verb {
         Verb::Topic(args) => commands::topic::run(args),
+        Verb::Savepoint(args) => commands::savepoint::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

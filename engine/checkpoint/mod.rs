@@ -45,6 +45,7 @@ pub mod layout;
 mod lock;
 mod log;
 mod manifest;
+mod read;
 mod recovery;
 mod restore;
 mod retention;
@@ -66,6 +67,7 @@ pub use log::{JobLog, LogError, LogWatch};
 pub use manifest::{
     LaneId, Manifest, OperatorSnapshot, PlanOperator, PlanSummary, SinkLanes, SinkSegment, SnapshotFile, TableSchema, TaskSnapshot,
 };
+pub use read::read_state;
 pub use recovery::{Begin, BeginOptions, From, OpenSavepoint, begin};
 pub use restore::{Restore, RestoreTarget, RestoredTask};
 pub use retention::{Retention, sweep};

@@ -4,13 +4,13 @@
 //! refuses with the reason; nothing of the manifest is left out but what `drop_state` names.
 
 use super::layout::plain;
-use super::manifest::{Manifest, OperatorSnapshot, PlanOperator, SnapshotFile, TableSchema};
+use super::manifest::{Manifest, OperatorSnapshot, PlanOperator, SnapshotFile};
 use super::storage::CheckpointStorage;
 use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::operators::SplitState;
 use crate::record::{KEY_CODEC_VERSION, KeyGroup, OperatorId, TaskId};
-use crate::state::RestoredSnapshot;
+use crate::state::{RestoredSnapshot, check_schema};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -92,6 +92,11 @@ impl Restore {
         let wanted = |o: &OperatorSnapshot| !o.tables.is_empty() && operators.contains(&o.id) && !self.dropped.contains(&o.id);
         let overlaps = |t: &RestoredTask| t.groups.start < groups.end && groups.start < t.groups.end;
         self.tasks.iter().filter(|t| !t.files.is_empty() && overlaps(t) && t.operators.iter().any(wanted)).collect()
+    }
+
+    /// Whether the state of an operator is dropped.
+    pub fn is_dropped(&self, operator: &OperatorId) -> bool {
+        self.dropped.contains(operator)
     }
 
     /// What all former instances of an operator saved, in task order.
@@ -185,12 +190,7 @@ fn check_operator(saved: &OperatorSnapshot, target: RestoreTarget<'_>) -> Result
     for old in &saved.tables {
         let drop = format!("or drop the operator's state: --drop-state {id}");
         match planned.tables.iter().find(|new| new.name == old.name) {
-            Some(new) if new.schema == old.schema => {}
-            Some(new) => {
-                return Err(Error::fatal(format!("table {} of operator {id} has another schema: {}", old.name, difference(old, new)))
-                    .help("bring the former type back, or use another table name for the new one")
-                    .help(drop));
-            }
+            Some(new) => check_schema(&format!("{} of operator {id}", old.name), &old.schema, &new.schema).map_err(|e| e.help(drop))?,
             None => {
                 return Err(Error::fatal(format!("table {} of operator {id} is not in the plan any more", old.name))
                     .help("bring it back")
@@ -199,21 +199,4 @@ fn check_operator(saved: &OperatorSnapshot, target: RestoreTarget<'_>) -> Result
         }
     }
     Ok(())
-}
-
-/// The fields that only one of two schemas has.
-fn difference(old: &TableSchema, new: &TableSchema) -> String {
-    let fields = |t: &TableSchema| -> Vec<String> {
-        let parts = t.schema.split([',', ';', '{', '}', '(', ')', '\n']).map(|f| f.trim().to_string());
-        parts.filter(|f| !f.is_empty()).collect()
-    };
-    let (was, is) = (fields(old), fields(new));
-    let only = |a: &[String], b: &[String]| a.iter().filter(|f| !b.contains(f)).cloned().collect::<Vec<_>>().join(", ");
-    let (gone, added) = (only(&was, &is), only(&is, &was));
-    match (gone.is_empty(), added.is_empty()) {
-        (false, false) => format!("it had {gone}, the plan has {added}"),
-        (false, true) => format!("the plan lacks {gone}"),
-        (true, false) => format!("the plan adds {added}"),
-        (true, true) => format!("it was {:?}, the plan has {:?}", old.schema, new.schema),
-    }
 }

@@ -49,6 +49,20 @@ pub fn create(env: &Env, from: &dyn CheckpointStorage, manifest: &Manifest, to: 
     Ok(())
 }
 
+/// Deletes a savepoint: its manifest first, so that what is left after a crash is no savepoint, then the files that it names.
+/// Anything else in the folder stays.
+///
+/// # Errors
+/// Fatal when there is no savepoint; of the store.
+pub fn delete(storage: &dyn CheckpointStorage) -> Result<Manifest> {
+    let (manifest, _) = open(storage)?;
+    storage.delete(MANIFEST)?;
+    for file in manifest.files() {
+        storage.delete(&file.path)?;
+    }
+    Ok(manifest)
+}
+
 /// Reads a savepoint's manifest; also its checksum, by which it is known again.
 ///
 /// # Errors

@@ -33,6 +33,11 @@ impl<K: Key, T: Data> KeyedStream<K, T> {
         KeyedStream { stream: keyed.routed(Routing::KeyGroup), keys: PhantomData }
     }
 
+    /// From a stream whose batches carry keys and whose rows are in the task of their key.
+    pub(super) fn in_place(keyed: Stream<T>) -> Self {
+        KeyedStream { stream: keyed, keys: PhantomData }
+    }
+
     pub(super) fn stream(&self) -> &Stream<T> {
         &self.stream
     }
@@ -137,13 +142,7 @@ impl<K: Key, T: Data> KeyedStream<K, T> {
     /// }
     /// ```
     pub fn process<U: Data, P: ProcessFunction<K, T, U>>(&self, make: impl Fn() -> P + Send + Sync + 'static) -> Stream<U> {
-        let in_order = self.stream.kind() == "sort";
-        let class = (EqualityClass::TimeDependent, "arrival order in process".to_string());
-        let note = NodeNote {
-            state: vec![StateNote { what: "what the function declares".into(), bound: Bound::User }],
-            class: if in_order { Vec::new() } else { vec![class] },
-            ..NodeNote::default()
-        };
+        let note = process_note(&self.stream);
         self.stream.add("process", operators::process::<K, T, U, P>(make), &[], note)
     }
 }
@@ -187,6 +186,17 @@ impl<T: Data> Stream<T> {
     pub fn dedup_by<K: Key>(&self, id: impl Fn(&T) -> K + Send + Sync + 'static, ttl: Duration) -> Stream<T> {
         let note = NodeNote { state: vec![StateNote { what: "1 time an id".into(), bound: Bound::Ttl(ttl) }], ..NodeNote::default() };
         self.key_by(id).stream.add("dedup", operators::dedup_by::<T>(ttl), &[], note)
+    }
+}
+
+/// What `explain` says of a process function behind `stream`.
+pub(super) fn process_note<T>(stream: &Stream<T>) -> NodeNote {
+    let in_order = stream.kind() == "sort";
+    let class = (EqualityClass::TimeDependent, "arrival order in process".to_string());
+    NodeNote {
+        state: vec![StateNote { what: "what the function declares".into(), bound: Bound::User }],
+        class: if in_order { Vec::new() } else { vec![class] },
+        ..NodeNote::default()
     }
 }
 

@@ -6,9 +6,13 @@
 //! Invariant: nothing here runs. Every call adds a node to the job's logical graph; types say what may follow what, so that a
 //! window without a key, for one, does not compile.
 
+mod broadcast;
+mod calls;
+mod connect;
 mod durations;
 mod job;
 mod keyed;
+mod pattern;
 mod sink;
 mod source;
 mod stream;
@@ -18,6 +22,7 @@ mod windowed;
 #[cfg(test)]
 mod tests;
 
+pub use broadcast::{Broadcast, KeyedWithBroadcast};
 pub use durations::{OutOfOrder, days, hours, millis, mins, secs};
 pub use job::Job;
 pub use keyed::{KeyedStream, SortedStream};

@@ -42,6 +42,13 @@ impl<K, V> Clone for Table<K, V> {
     }
 }
 
+impl<K, V> Table<K, V> {
+    /// The rows that change it, keyed.
+    pub(super) fn changes(&self) -> &Stream<(K, Option<V>)> {
+        &self.changes
+    }
+}
+
 /// A key that can be read from the key of a record, as text: what a record without a value (a tombstone) removes.
 pub trait RecordKey: Key {
     /// Reads it.

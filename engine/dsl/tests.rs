@@ -332,3 +332,40 @@ fn windows_that_make_no_sense_are_refused_when_planned() {
     let _ = to_topic(&sums.aggregate(Activity::default, Activity::add), "out");
     assert!(job.plan_with(&Anywhere).unwrap_err().report().contains("at least 1 ms"));
 }
+
+#[derive(Default)]
+struct Looks(crate::operators::BroadcastState<String, u64>);
+
+impl crate::operators::ProcessFunction<String, crate::operators::Either<Payment, u64>, Payment> for Looks {
+    fn open(&mut self, open: &mut crate::operators::ProcessOpen<'_>) {
+        self.0 = open.broadcast("limits");
+    }
+    fn on_element(
+        &mut self,
+        context: &mut crate::operators::ProcessContext<'_, String, Payment>,
+        row: crate::operators::Either<Payment, u64>,
+    ) {
+        let limit = self.0.get(context, &context.key()).copied();
+        if let Some(payment) = row.first().filter(|p| limit.is_some_and(|limit| p.at as u64 > limit)) {
+            context.emit(payment.clone());
+        }
+    }
+}
+
+#[test]
+fn two_streams_and_a_broadcast_map_meet_in_one_function() {
+    let job = Job::new("j");
+    job.parallelism(2);
+    let limits = customers(&job).table(|limit| limit.to_string()).broadcast("limits");
+    let numbers = customers(&job).event_time(|n| *n as i64, OutOfOrder::never()).key_by(|n| n.to_string());
+    let both = payments(&job).key_by(|p| p.card.clone()).connect(&numbers);
+    let _ = to_topic(&both.sort_by_time(|_| 0u64).with_broadcast(&limits).process(Looks::default).id("look"), "out");
+    let explained = job.explain_with(&Anywhere, secs(1)).unwrap();
+    let look = explained.operators.iter().find(|o| o.id == "look").unwrap();
+    assert_eq!(look.inputs.iter().map(|i| i.routing).collect::<Vec<_>>(), ["forward", "broadcast"]);
+    assert!(explained.class_reasons.contains(&"limits as it is when a row comes".to_string()), "{:?}", explained.class_reasons);
+    assert!(explained.to_string().contains("limits whole, in every task"), "{explained}");
+    let plan = job.plan_with(&Anywhere).unwrap();
+    let connect = plan.chains.iter().find(|c| c.head.as_str().starts_with("connect")).unwrap();
+    assert_eq!((connect.inputs, connect.nodes.len()), (2, 2), "what follows a connect is chained to it");
+}

@@ -1,4 +1,4 @@
-//! The one door to the outside: clock, files, randomness, background work.
+//! The one door to the outside: clock, files, randomness, background work, calls.
 //!
 //! Everything the engine wants from the machine goes through [`Env`], so that a whole job with its crashes can run in one
 //! thread under one seed (see `testing::sim`). `clippy.toml` bans the direct calls elsewhere.
@@ -7,11 +7,13 @@
 //! fixed number per batch, none per row.
 
 mod background;
+mod calls;
 mod files;
 mod planted;
 mod real;
 
 pub use background::{Background, Job};
+pub use calls::{Call, Calls, Running};
 pub use files::{FileWriter, Files};
 #[cfg(any(test, feature = "testing"))]
 pub use planted::with_bug;
@@ -45,6 +47,8 @@ pub struct Env {
     pub rng: Arc<dyn Rng>,
     /// Work off the worker threads.
     pub background: Arc<dyn Background>,
+    /// Calls to the outside that take their time.
+    pub calls: Arc<dyn Calls>,
 }
 
 impl Env {

@@ -20,6 +20,8 @@ pub enum Bug {
     RereadOneRecord,
     /// Windows forget the watermark of the checkpoint.
     ForgetWatermark,
+    /// Rows that wait for an answer from outside are forgotten at a restore.
+    ForgetCalls,
 }
 
 #[cfg(any(test, feature = "testing"))]

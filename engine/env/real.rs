@@ -1,7 +1,7 @@
 //! The real machine. Invariant: the only file that touches `std::fs`, `std::time` clocks and `std::thread`.
 #![expect(clippy::disallowed_methods, reason = "this is the door itself")]
 
-use super::{Background, Clock, Env, FileWriter, Files, Job, Rng};
+use super::{Background, Call, Calls, Clock, Env, FileWriter, Files, Job, Rng, Running};
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::hash::{BuildHasher, Hasher};
@@ -9,7 +9,7 @@ use std::io::{self, Result, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 pub(super) fn env() -> Env {
@@ -18,6 +18,7 @@ pub(super) fn env() -> Env {
         files: Arc::new(RealFiles),
         rng: Arc::new(RealRng),
         background: Arc::new(Threads::default()),
+        calls: Arc::new(Tokio::default()),
     }
 }
 
@@ -73,6 +74,34 @@ impl Background for Threads {
         assert!(started.is_ok(), "the system refuses another thread");
         let _ = sender.send(job);
         lanes.insert(lane.to_string(), sender);
+    }
+}
+
+/// One thread with a runtime of its own, started by the first call.
+#[derive(Default)]
+struct Tokio(OnceLock<tokio::runtime::Handle>);
+
+impl Tokio {
+    fn handle(&self) -> &tokio::runtime::Handle {
+        self.0.get_or_init(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let runtime = runtime.unwrap_or_else(|e| panic!("the system refuses a runtime for calls: {e}"));
+            let handle = runtime.handle().clone();
+            let driving = std::thread::Builder::new().name("calls".into()).spawn(move || runtime.block_on(std::future::pending::<()>()));
+            assert!(driving.is_ok(), "the system refuses another thread");
+            handle
+        })
+    }
+}
+
+impl Calls for Tokio {
+    fn start(&self, call: Call) -> Running {
+        let call = self.handle().spawn(call).abort_handle();
+        Running::new(move || call.abort())
+    }
+    fn sleep(&self, time: Duration) -> Call {
+        // Inside, because a timer must be made where the runtime is.
+        Box::pin(async move { tokio::time::sleep(time).await })
     }
 }
 

@@ -35,6 +35,8 @@ pub enum Bound {
     Watermark,
     /// Goes this long after its last update.
     Ttl(Duration),
+    /// At most so many per task, and a batch.
+    Rows(usize),
     /// Stays: as many entries as there are keys.
     Unbounded,
     /// The user's own code decides.
@@ -46,6 +48,7 @@ impl fmt::Display for Bound {
         match self {
             Bound::Watermark => f.write_str("bounded by the watermark"),
             Bound::Ttl(d) => write!(f, "kept {}", human_duration(*d)),
+            Bound::Rows(n) => write!(f, "at most {n} a task, and a batch"),
             Bound::Unbounded => f.write_str("UNBOUNDED by time"),
             Bound::User => f.write_str("bounded by its own code"),
         }

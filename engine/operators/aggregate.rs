@@ -44,7 +44,7 @@ fn running<K: Key, T: Data, A: StateValue, R: Data>(
     Arc::new(move || {
         Box::new(Running {
             functions: functions.clone(),
-            table: PointTable::<A>::new("values"),
+            table: PointTable::<A>::new("values").with_key(K::kind()),
             slots: Vec::new(),
             touched: Vec::new(),
             places: Vec::new(),

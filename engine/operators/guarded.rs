@@ -58,7 +58,8 @@ pub(crate) fn guarded_call<R>(call: impl FnOnce() -> R) -> Result<R, String> {
     catch_unwind(AssertUnwindSafe(call)).map_err(|panic| panicked(&*panic))
 }
 
-fn panicked(payload: &(dyn Any + Send)) -> String {
+/// The error text of a panic.
+pub(super) fn panicked(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
     format!("user function panicked: {}", text.unwrap_or("(no message)"))
 }

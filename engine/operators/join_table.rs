@@ -38,7 +38,7 @@ fn lookup<K: Key, T: Data, V: Data + StateValue, R: Data>(
     Arc::new(move || {
         Box::new(JoinTable {
             f: f.clone(),
-            table: PointTable::<V>::new("table"),
+            table: PointTable::<V>::new("table").with_key(K::kind()),
             slots: Vec::new(),
             bootstrapped: false,
             types: PhantomData::<fn(K, T) -> R>,

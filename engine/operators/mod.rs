@@ -7,7 +7,8 @@
 //! 3. [`Operator::on_input_watermark`] for each input's own watermark, where there are several inputs; then
 //!    [`Operator::on_watermark`] when the merged watermark has grown. The task forwards the watermark downstream **after**
 //!    `on_watermark` returns, so whatever fires there leaves before it.
-//! 4. [`Operator::on_time`] when the wall time that it asked for has come.
+//! 4. [`Operator::on_time`] when the wall time that it asked for has come, and after rows came while it
+//!    [holds](Operator::holds) some back.
 //! 5. At a barrier: [`Operator::before_barrier`] (emit what must not wait), then freeze of its tables and
 //!    [`Operator::save`]; then the barrier goes on downstream.
 //! 6. [`Operator::on_end`] when every input has ended, after `on_watermark(EventTime::MAX)`.
@@ -20,8 +21,12 @@
 //! with several inputs are always the head of a task, because only the gate merges inputs.
 
 mod aggregate;
+mod async_options;
+mod broadcast;
+mod call;
 mod dead_letter;
 mod dedup;
+mod either;
 mod filter;
 mod flat_map;
 mod guarded;
@@ -30,8 +35,11 @@ mod inspect;
 mod join_table;
 mod key_by;
 mod map;
+mod map_async;
 mod output;
+mod pattern;
 mod process;
+mod process_folding;
 mod process_state;
 mod reject;
 mod sink;
@@ -46,8 +54,11 @@ mod union;
 
 pub use crate::exchange::EdgeSender;
 pub use aggregate::{aggregate, reduce};
+pub use async_options::AsyncOptions;
+pub use broadcast::{BroadcastInput, BroadcastState, process_with};
 pub use dead_letter::{HEADER_ERROR, HEADER_OFFSET, HEADER_OPERATOR, HEADER_PARTITION, HEADER_TOPIC, dead_letters};
 pub use dedup::dedup_by;
+pub use either::{Either, either};
 pub use filter::filter;
 pub use flat_map::{filter_map, flat_map};
 pub(crate) use guarded::{guarded, run_rows};
@@ -56,8 +67,11 @@ pub use inspect::inspect;
 pub use join_table::{STREAM_INPUT, TABLE_INPUT, join_table, left_join_table};
 pub use key_by::key_by;
 pub use map::{map, try_map};
+pub use map_async::{lookup_async, map_async};
 pub use output::{Node, Output, Port, Target, Targets};
+pub use pattern::{AfterMatch, Contiguity, Match, Pattern, TIMED_OUT_PORT, detect};
 pub use process::{ProcessContext, ProcessFunction, ProcessOpen, SideOutput, process};
+pub use process_folding::{AggregatingState, ReducingState};
 pub use process_state::{ListState, MapState, Timer, ValueState};
 pub use reject::ErrorPolicy;
 pub use sink::{Guarantee, LaneMarker, LanePublisher, PublisherContext, ScanOutcome, Sink, SinkWriter, WriterContext};
@@ -73,7 +87,7 @@ pub use union::union;
 use crate::env::Env;
 use crate::error::Result;
 use crate::observe::Metrics;
-use crate::record::{BatchBox, Epoch, KeyGroup, OperatorId};
+use crate::record::{BatchBox, Element, Epoch, KeyGroup, OperatorId};
 use crate::state::Table;
 use crate::time::EventTime;
 use std::ops::Range;
@@ -129,6 +143,18 @@ pub trait Operator: Send {
         Ok(None)
     }
 
+    /// Asked before a watermark, idleness or the end goes on downstream. `true`: rows that came before it are still inside, and
+    /// the operator sends it on itself, with [`Output::forward`], when they have left.
+    fn hold(&mut self, _signal: Signal) -> bool {
+        false
+    }
+
+    /// Whether rows are inside whose results are still to leave without another row or watermark. The last barrier of a
+    /// finished input waits for them; others do not: such rows are state.
+    fn holds(&self) -> bool {
+        false
+    }
+
     /// A barrier is about to pass: emit what belongs to this epoch.
     ///
     /// # Errors
@@ -177,6 +203,27 @@ pub trait Operator: Send {
 
     /// The task ends.
     fn close(&mut self) {}
+}
+
+/// What follows rows downstream and must not overtake them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    /// Event time has come so far.
+    Watermark(EventTime),
+    /// The input holds no watermark back for now.
+    Idle,
+    /// The input is complete.
+    End,
+}
+
+impl From<Signal> for Element {
+    fn from(signal: Signal) -> Element {
+        match signal {
+            Signal::Watermark(time) => Element::Watermark(time),
+            Signal::Idle => Element::Idle,
+            Signal::End => Element::End,
+        }
+    }
 }
 
 /// What an operator, a source or a sink instance gets at start.

@@ -3,7 +3,7 @@
 //! Invariant: elements leave in the order they were emitted; a fan-out clones a batch once per further consumer. Nothing here
 //! blocks: the task looks for room downstream **before** it steps, and one step's results may overshoot the bound.
 
-use super::{ErrorPolicy, OpenContext, Operator};
+use super::{ErrorPolicy, OpenContext, Operator, Signal};
 use crate::error::{Error, Result};
 use crate::exchange::EdgeSender;
 use crate::observe::{Counter, DEAD_LETTERED, DROPPED};
@@ -132,16 +132,34 @@ impl Node {
             Element::Watermark(time) => {
                 let result = self.operator.on_watermark(time, &mut self.targets.output());
                 result.map_err(|e| self.place(e))?;
-                self.targets.broadcast(|| Element::Watermark(time))
+                self.pass(Signal::Watermark(time))
             }
-            Element::Idle => self.targets.broadcast(|| Element::Idle),
+            Element::Idle => self.pass(Signal::Idle),
             Element::End => {
                 let result = self.operator.on_end(&mut self.targets.output());
                 result.map_err(|e| self.place(e))?;
-                self.targets.broadcast(|| Element::End)
+                self.pass(Signal::End)
             }
             Element::Barrier(_) => unreachable!("the task passes barriers with Node::barrier"),
         }
+    }
+
+    /// Tells the operator what time it is; when it wants to know again.
+    ///
+    /// # Errors
+    /// Of this operator or one below.
+    pub fn on_time(&mut self, wall_ms: i64) -> Result<Option<i64>> {
+        let next = self.operator.on_time(wall_ms, &mut self.targets.output()).map_err(|e| self.place(e))?;
+        self.targets.flush_rejected()?;
+        Ok(next)
+    }
+
+    /// Sends a signal on, unless the operator holds it until rows have left that came before.
+    fn pass(&mut self, signal: Signal) -> Result<()> {
+        if self.operator.hold(signal) {
+            return self.targets.flush_rejected();
+        }
+        self.targets.broadcast(|| signal.into())
     }
 
     /// Passes a barrier: lets the operator emit, calls `snapshot` on it, then does the same below. Depth first, so that an
@@ -230,6 +248,14 @@ impl Output<'_> {
     /// Of an operator below; return it.
     pub fn emit_to(&mut self, port: Port, batch: BatchBox) -> Result<()> {
         self.targets.emit(port, batch)
+    }
+
+    /// Sends on what the operator [held](Operator::hold), behind what it has emitted.
+    ///
+    /// # Errors
+    /// Of an operator below; return it.
+    pub fn forward(&mut self, signal: Signal) -> Result<()> {
+        self.targets.broadcast(|| signal.into())
     }
 
     /// Whether anybody listens on a port, to spare the work.

@@ -61,16 +61,7 @@ pub trait ProcessFunction<K: Key, T: Data, U: Data>: Send + 'static {
 
 /// One function per task, made by `make`.
 pub fn process<K: Key, T: Data, U: Data, P: ProcessFunction<K, T, U>>(make: impl Fn() -> P + Send + Sync + 'static) -> OperatorFactory {
-    Arc::new(move || {
-        Box::new(Process {
-            function: make(),
-            states: States::default(),
-            emitted: Emitted { rows: Rows::default(), sides: Vec::new() },
-            watermark: EventTime::MIN,
-            wall_ms: 0,
-            types: PhantomData::<fn(K, T)>,
-        })
-    })
+    Arc::new(move || Box::new(Process::<P, K, T, U>::new(make())))
 }
 
 /// How often a function with processing-time timers looks at the clock, in milliseconds: the resolution of such timers.
@@ -270,9 +261,9 @@ impl<U: Data> Emitted<U> {
     }
 }
 
-struct Process<P, K, T, U> {
+pub(super) struct Process<P, K, T, U> {
     function: P,
-    states: States,
+    pub(super) states: States,
     emitted: Emitted<U>,
     watermark: EventTime,
     wall_ms: i64,
@@ -283,6 +274,11 @@ struct Process<P, K, T, U> {
 const TIMERS_AT_ONCE: usize = 1024;
 
 impl<K: Key, T: Data, U: Data, P: ProcessFunction<K, T, U>> Process<P, K, T, U> {
+    pub(super) fn new(function: P) -> Self {
+        let emitted = Emitted { rows: Rows::default(), sides: Vec::new() };
+        Process { function, states: States::of_keys(K::kind()), emitted, watermark: EventTime::MIN, wall_ms: 0, types: PhantomData }
+    }
+
     /// Fires one timer; its results wait in `emitted`.
     fn fire(&mut self, key: &[u8], timer: &Timer, time: EventTime, out: &mut Output<'_>) -> Result<()> {
         let keys = Keys::encode(std::iter::once(K::decode(&mut &key[..])?));

@@ -3,6 +3,7 @@
 //! Invariant: all tables are resolved for the keys of the batch at hand before the function is called, so that every access
 //! through a handle is array access.
 
+use super::broadcast::Shared;
 use super::process::{ProcessContext, ProcessOpen};
 use crate::error::{Error, Result};
 use crate::record::{Data, Key, Keys};
@@ -41,6 +42,11 @@ pub(super) struct States {
     pub(super) uses_wall: bool,
     /// At the end of the input: timers set by the call at hand.
     pub(super) rearmed: Option<Vec<(String, EventTime)>>,
+    pub(super) shared: Shared,
+    /// Kind of the keys.
+    key: Option<String>,
+    /// What is wrong with what was declared.
+    pub(super) problem: Option<Error>,
 }
 
 impl Default for States {
@@ -52,6 +58,9 @@ impl Default for States {
             wall_timers: OrderedTable::new("processing-timers"),
             uses_wall: false,
             rearmed: None,
+            shared: Shared::default(),
+            key: None,
+            problem: None,
         }
     }
 }
@@ -84,6 +93,13 @@ impl<V: StateValue> KeyedState for PointTable<V> {
 }
 
 impl States {
+    /// Nothing kept yet, under keys of a kind.
+    pub(super) fn of_keys(kind: Option<String>) -> Self {
+        let timers = OrderedTable::new("timers").with_key(kind.clone());
+        let wall_timers = OrderedTable::new("processing-timers").with_key(kind.clone());
+        States { timers, wall_timers, key: kind, ..States::default() }
+    }
+
     pub(super) fn resolve(&mut self, keys: &Keys) -> Result<()> {
         self.values.iter_mut().zip(&mut self.slots).try_for_each(|(state, slots)| state.resolve(keys, slots))
     }
@@ -94,10 +110,13 @@ impl States {
 
     pub(super) fn tables(&mut self) -> Vec<&mut dyn Table> {
         let values = self.values.iter_mut().map(|state| state.table());
-        values.chain([&mut self.timers as &mut dyn Table, &mut self.wall_timers]).collect()
+        values.chain([&mut self.timers as &mut dyn Table, &mut self.wall_timers]).chain(self.shared.tables()).collect()
     }
 
     pub(super) fn check_names(&mut self) -> Result<()> {
+        if let Some(problem) = self.problem.take() {
+            return Err(problem);
+        }
         let mut names: Vec<String> = self.tables().iter().map(|t| t.name().to_string()).collect();
         names.sort();
         match names.windows(2).find(|pair| pair[0] == pair[1]) {
@@ -115,14 +134,14 @@ impl States {
         }
     }
 
-    fn add<V: StateValue>(&mut self, table: PointTable<V>) -> usize {
-        self.values.push(Box::new(table));
+    pub(super) fn add<V: StateValue>(&mut self, table: PointTable<V>) -> usize {
+        self.values.push(Box::new(table.with_key(self.key.clone())));
         self.slots.push(Vec::new());
         self.values.len() - 1
     }
 
     #[inline]
-    fn get<V: StateValue>(&self, at: usize, row: usize) -> Option<&V> {
+    pub(super) fn get<V: StateValue>(&self, at: usize, row: usize) -> Option<&V> {
         let Some(table) = self.values[at].as_any().downcast_ref::<PointTable<V>>() else {
             unreachable!("a handle is of the type it was declared with")
         };
@@ -130,7 +149,13 @@ impl States {
     }
 
     #[inline]
-    fn update<V: StateValue, R>(&mut self, at: usize, row: usize, time: EventTime, change: impl FnOnce(&mut Option<V>) -> R) -> R {
+    pub(super) fn update<V: StateValue, R>(
+        &mut self,
+        at: usize,
+        row: usize,
+        time: EventTime,
+        change: impl FnOnce(&mut Option<V>) -> R,
+    ) -> R {
         let Some(table) = self.values[at].as_any_mut().downcast_mut::<PointTable<V>>() else {
             unreachable!("a handle is of the type it was declared with")
         };
@@ -140,7 +165,7 @@ impl States {
         result
     }
 
-    fn take<V: StateValue>(&mut self, at: usize, row: usize) -> Option<V> {
+    pub(super) fn take<V: StateValue>(&mut self, at: usize, row: usize) -> Option<V> {
         let Some(table) = self.values[at].as_any_mut().downcast_mut::<PointTable<V>>() else {
             unreachable!("a handle is of the type it was declared with")
         };

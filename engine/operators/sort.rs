@@ -28,7 +28,7 @@ pub fn sort_by_time<K: Key, T: Data + StateValue, O: Key>(tie: impl Fn(&T) -> O 
     Arc::new(move || {
         Box::new(Sort {
             tie: tie.clone(),
-            waiting: OrderedTable::<T>::new("waiting"),
+            waiting: OrderedTable::<T>::new("waiting").with_key(K::kind()),
             watermark: EventTime::MIN,
             arrivals: 0,
             late: Counter::default(),

@@ -39,6 +39,10 @@ pub trait Key: Clone + Send + 'static {
     fn as_u64(&self) -> Option<u64> {
         None
     }
+    /// How state schemas name the type: `u64`, `str`, `(str, i64)`. `None`: it has no such name, and tools show its bytes.
+    fn kind() -> Option<String> {
+        None
+    }
 }
 
 /// The key group of a key's hash.
@@ -79,6 +83,7 @@ macro_rules! unsigned_key {
         impl Key for $t {
             fn encode(&self, out: &mut Vec<u8>) { out.extend_from_slice(&self.to_be_bytes()); }
             fn decode(bytes: &mut &[u8]) -> Result<Self> { Ok(<$t>::from_be_bytes(take(bytes, stringify!($t))?)) }
+            fn kind() -> Option<String> { Some(stringify!($t).into()) }
         }
     )*};
 }
@@ -87,6 +92,9 @@ unsigned_key!(u8, u16, u32, u128);
 impl Key for u64 {
     fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.to_be_bytes());
+    }
+    fn kind() -> Option<String> {
+        Some("u64".into())
     }
     fn decode(bytes: &mut &[u8]) -> Result<Self> {
         Ok(u64::from_be_bytes(take(bytes, "u64")?))
@@ -101,6 +109,7 @@ macro_rules! signed_key {
         impl Key for $t {
             fn encode(&self, out: &mut Vec<u8>) { out.extend_from_slice(&((*self as $u) ^ (1 << (<$u>::BITS - 1))).to_be_bytes()); }
             fn decode(bytes: &mut &[u8]) -> Result<Self> { Ok((<$u>::from_be_bytes(take(bytes, stringify!($t))?) ^ (1 << (<$u>::BITS - 1))) as $t) }
+            fn kind() -> Option<String> { Some(stringify!($t).into()) }
         }
     )*};
 }
@@ -111,6 +120,9 @@ const SIGN: u64 = 1 << 63;
 impl Key for i64 {
     fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&((*self as u64) ^ SIGN).to_be_bytes());
+    }
+    fn kind() -> Option<String> {
+        Some("i64".into())
     }
     fn decode(bytes: &mut &[u8]) -> Result<Self> {
         Ok((u64::from_be_bytes(take(bytes, "i64")?) ^ SIGN) as i64)
@@ -133,6 +145,9 @@ impl Key for f64 {
         let ordered = if bits & SIGN != 0 { !bits } else { bits ^ SIGN };
         out.extend_from_slice(&ordered.to_be_bytes());
     }
+    fn kind() -> Option<String> {
+        Some("f64".into())
+    }
     fn decode(bytes: &mut &[u8]) -> Result<Self> {
         let ordered = u64::from_be_bytes(take(bytes, "f64")?);
         Ok(f64::from_bits(if ordered & SIGN != 0 { ordered ^ SIGN } else { !ordered }))
@@ -143,6 +158,9 @@ impl Key for bool {
     fn encode(&self, out: &mut Vec<u8>) {
         out.push(u8::from(*self));
     }
+    fn kind() -> Option<String> {
+        Some("bool".into())
+    }
     fn decode(bytes: &mut &[u8]) -> Result<Self> {
         Ok(take::<1>(bytes, "bool")?[0] != 0)
     }
@@ -150,6 +168,9 @@ impl Key for bool {
 
 impl Key for () {
     fn encode(&self, _: &mut Vec<u8>) {}
+    fn kind() -> Option<String> {
+        Some("()".into())
+    }
     fn decode(_: &mut &[u8]) -> Result<Self> {
         Ok(())
     }
@@ -183,6 +204,9 @@ impl Key for Vec<u8> {
     fn encode(&self, out: &mut Vec<u8>) {
         encode_bytes(self, out);
     }
+    fn kind() -> Option<String> {
+        Some("bytes".into())
+    }
     fn decode(bytes: &mut &[u8]) -> Result<Self> {
         decode_bytes(bytes)
     }
@@ -191,6 +215,9 @@ impl Key for Vec<u8> {
 impl Key for String {
     fn encode(&self, out: &mut Vec<u8>) {
         encode_bytes(self.as_bytes(), out);
+    }
+    fn kind() -> Option<String> {
+        Some("str".into())
     }
     fn decode(bytes: &mut &[u8]) -> Result<Self> {
         String::from_utf8(decode_bytes(bytes)?).map_err(|_| short("a string (not UTF-8)"))
@@ -207,6 +234,9 @@ impl<K: Key> Key for Option<K> {
             }
         }
     }
+    fn kind() -> Option<String> {
+        K::kind().map(|kind| format!("{kind}?"))
+    }
     fn decode(bytes: &mut &[u8]) -> Result<Self> {
         Ok(match take::<1>(bytes, "an option")? {
             [0] => None,
@@ -219,6 +249,9 @@ impl Key for DateTime<Utc> {
     fn encode(&self, out: &mut Vec<u8>) {
         self.timestamp_millis().encode(out);
     }
+    fn kind() -> Option<String> {
+        Some("i64".into())
+    }
     fn decode(bytes: &mut &[u8]) -> Result<Self> {
         DateTime::from_timestamp_millis(i64::decode(bytes)?).ok_or_else(|| short("a time (out of range)"))
     }
@@ -229,6 +262,10 @@ macro_rules! tuple_key {
         impl<$($name: Key),+> Key for ($($name,)+) {
             fn encode(&self, out: &mut Vec<u8>) { $(self.$i.encode(out);)+ }
             fn decode(bytes: &mut &[u8]) -> Result<Self> { Ok(($($name::decode(bytes)?,)+)) }
+            fn kind() -> Option<String> {
+                let parts: Option<Vec<String>> = [$($name::kind()),+].into_iter().collect();
+                parts.map(|parts| format!("({})", parts.join(", ")))
+            }
         }
     };
 }

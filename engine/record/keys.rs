@@ -39,6 +39,12 @@ impl Keys {
         Keys { layout: Layout::Bytes { data, ends }, hashes }
     }
 
+    /// One key, given as canonical bytes.
+    pub fn of_bytes(key: &[u8]) -> Self {
+        let layout = Layout::Bytes { data: key.to_vec(), ends: vec![key.len() as u32] };
+        Keys { layout, hashes: vec![XxHash3_64::oneshot(key)] }
+    }
+
     /// Rows.
     pub fn len(&self) -> usize {
         self.hashes.len()

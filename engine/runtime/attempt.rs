@@ -340,7 +340,11 @@ fn restore_task(
     let uploads = Arc::new(Mutex::new(Uploads::new(attempt, id.clone(), in_place)));
     let blobs = operators.iter().map(|o| (o.clone(), restored.blobs(o))).filter(|(_, b)| !b.is_empty()).collect();
     let splits = splits.get(&id.head).cloned().unwrap_or_default();
-    Ok((Restored { has_state: !snapshots.is_empty(), store, blobs, splits }, uploads))
+    // Files hold whole tasks: tables of operators that run elsewhere now, or whose state is dropped, come along.
+    let stored = old.iter().flat_map(|t| &t.operators).flat_map(|o| o.tables.iter().map(move |table| (o.id.clone(), table.clone())));
+    let stored: BTreeMap<_, _> = stored.map(|(id, table)| ((id, table.name), table.schema)).collect();
+    let (schemas, foreign) = stored.into_iter().partition(|((id, _), _)| operators.contains(id) && !restored.is_dropped(id));
+    Ok((Restored { has_state: !snapshots.is_empty(), store, schemas, foreign, blobs, splits }, uploads))
 }
 
 fn chain_has_tables(job: &JobRunner, chain: &Chain, max_parallelism: u16) -> Result<bool> {

@@ -11,8 +11,9 @@ use crate::error::{Error, Result};
 use crate::exchange::{Gate, Gated};
 use crate::observe::{BLOCKED_NS, BUSY_NS, Counter, Gauge, STATE_BYTES, WATERMARK_MS};
 use crate::operators::{Node, OpenContext, SourceStep, SourceTask, SplitState, Targets};
-use crate::record::{Barrier, Element, OperatorId, TaskId};
-use crate::state::{StateStore, Table, TableContext};
+use crate::record::{Barrier, BarrierKind, Element, OperatorId, TaskId};
+use crate::state::{StateStore, Table, TableContext, evolve, forget_table};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +28,10 @@ pub(crate) struct Restored {
     pub(crate) store: Option<Arc<dyn StateStore>>,
     /// Whether the store holds anything.
     pub(crate) has_state: bool,
+    /// Schemas under which the tables in the store were written, by operator and table.
+    pub(crate) schemas: BTreeMap<(OperatorId, String), String>,
+    /// The same of tables that are in the store, but not this task's.
+    pub(crate) foreign: BTreeMap<(OperatorId, String), String>,
     /// The blobs that former instances saved, by operator.
     pub(crate) blobs: Vec<(OperatorId, Vec<Vec<u8>>)>,
     /// All splits of the task's source, with positions.
@@ -187,7 +192,9 @@ impl Task {
             return Ok(if progress { Step::Progress } else { Step::Idle(Some(now + Duration::from_millis(1))) });
         }
         if !self.has_room(now)? {
-            return Ok(if progress { Step::Progress } else { Step::Idle(Some(now + Duration::from_millis(5))) });
+            let released = self.has_room_below() && self.release(wall_ms)?;
+            let pause = Duration::from_millis(if released { 1 } else { 5 });
+            return Ok(if progress { Step::Progress } else { Step::Idle(Some(now + pause)) });
         }
         progress |= self.processing_time(wall_ms)?;
         progress |= self.work(wall_ms)?;
@@ -208,6 +215,12 @@ impl Task {
     fn open(&mut self, wall_ms: i64) -> Result<()> {
         let State::New(restored) = std::mem::replace(&mut self.state, State::Running) else { return Ok(()) };
         let store = restored.store.clone();
+        if let Some(store) = &store {
+            // Before anything else: a snapshot to come must not carry them on.
+            for (operator, table) in restored.foreign.keys() {
+                forget_table(&**store, self.context.groups.clone(), operator.as_str(), table)?;
+            }
+        }
         self.visit(&mut |node| {
             node.operator.open(&node.context).map_err(|e| place(e, node))?;
             for table in node.operator.tables() {
@@ -220,6 +233,9 @@ impl Task {
                     groups: node.context.groups.clone(),
                     max_parallelism: node.context.max_parallelism,
                 };
+                if let Some(stored) = restored.schemas.get(&(node.context.operator.clone(), table.name().to_string())) {
+                    evolve(table, &context, stored)?;
+                }
                 table.open(&context, restored.has_state)?;
             }
             if let Some((_, blobs)) = restored.blobs.iter().find(|(id, _)| *id == node.context.operator) {
@@ -295,13 +311,42 @@ impl Task {
     fn processing_time_now(&mut self, wall_ms: i64) -> Result<()> {
         let mut next: Option<i64> = None;
         self.visit(&mut |node| {
-            let wanted = node.operator.on_time(wall_ms, &mut node.targets.output()).map_err(|e| place(e, node))?;
+            let wanted = node.on_time(wall_ms)?;
             next = next.into_iter().chain(wanted).min();
             Ok(())
         })?;
         // Never at once again: an operator that keeps asking for the past must not keep the thread.
         self.next_time_ms = next.map(|t| t.max(wall_ms + 1));
         Ok(())
+    }
+
+    /// While nothing more is taken, operators that hold rows back may still let their results out. Whether any does hold some.
+    fn release(&mut self, wall_ms: i64) -> Result<bool> {
+        let mut any = false;
+        self.visit(&mut |node| {
+            if node.operator.holds() {
+                any = true;
+                node.on_time(wall_ms)?;
+            }
+            Ok(())
+        })?;
+        Ok(any)
+    }
+
+    /// Whether an operator has rows inside whose results are still to leave.
+    fn holds(&mut self) -> bool {
+        let mut any = false;
+        // Looking cannot fail; the walk's result says nothing new.
+        let _ = self.visit(&mut |node| {
+            any |= node.operator.holds();
+            Ok(())
+        });
+        any
+    }
+
+    /// The barrier after the end of everything waits for results that are still to leave.
+    fn must_wait(&mut self, barrier: Barrier) -> bool {
+        barrier.kind == BarrierKind::Final && self.holds()
     }
 
     /// Reads and works on some elements.
@@ -317,8 +362,8 @@ impl Task {
                 break;
             }
         }
-        if progress && self.next_time_ms.is_none() {
-            // A row may have set a first processing-time timer.
+        if progress && (self.next_time_ms.is_none() || self.holds()) {
+            // A row may have set a first processing-time timer, or be held back.
             self.processing_time_now(wall_ms)?;
         }
         Ok(progress)
@@ -333,8 +378,12 @@ impl Task {
 
     fn work_source(&mut self) -> Result<bool> {
         let open = matches!(&self.head, Head::Source { source, .. } if source.is_bootstrapped());
-        if open && self.snapshot.is_none() && !self.barriers.is_empty() {
-            let barrier = self.barriers.remove(0);
+        if let Some(&barrier) = self.barriers.first()
+            && open
+            && self.snapshot.is_none()
+            && !self.must_wait(barrier)
+        {
+            self.barriers.remove(0);
             self.pass_barrier(barrier)?;
             return Ok(true);
         }
@@ -354,15 +403,16 @@ impl Task {
     }
 
     fn work_gate(&mut self) -> Result<bool> {
-        let Head::Gate { gate, node } = &mut self.head else { return Ok(false) };
         // An aligned barrier waits until the snapshot before it is acknowledged; that is rare, since one is in flight.
-        if self.snapshot.is_some() && !self.barriers.is_empty() {
-            return Ok(false);
-        }
-        if let Some(barrier) = self.barriers.pop() {
+        if let Some(&barrier) = self.barriers.last() {
+            if self.snapshot.is_some() || self.must_wait(barrier) {
+                return Ok(false);
+            }
+            self.barriers.pop();
             self.pass_barrier(barrier)?;
             return Ok(true);
         }
+        let Head::Gate { gate, node } = &mut self.head else { return Ok(false) };
         match gate.poll(node.operator.only_input()) {
             None => return Ok(false),
             Some(Gated::Batch(input, batch)) => node.push(input, Element::Batch(batch.0))?,

@@ -19,29 +19,39 @@
 //! name`, so a table is found again whatever the order of operators; rescale copies key-group ranges.
 
 mod append;
+mod broadcast;
+mod described;
+mod evolve;
 mod index;
+mod inspect;
 mod keyspace;
 mod memory;
 mod ordered;
 mod point;
 mod rocks;
 mod schema;
+mod shape;
 mod slice;
 #[cfg(test)]
 mod tests;
 mod value;
 
 pub use append::AppendTable;
+pub use broadcast::BroadcastTable;
+pub use described::show as show_value;
+pub use evolve::{check_schema, evolve, forget_table};
 pub use index::KeyIndex;
+pub use inspect::{ShownEntry, read_table};
 pub use keyspace::{state_key, table_id};
 pub use memory::{MemoryStore, MemoryStores};
 pub use ordered::{Due, OrderedTable};
 pub use point::PointTable;
 pub use rocks::{RocksSettings, RocksStores};
+pub use shape::Schema;
 pub use slice::{SliceCursor, SliceTable, SliceView};
-pub use value::{StateValue, check_schema, schema_of};
+pub use value::{StateValue, schema_of};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::record::{Epoch, KeyGroup};
 use std::ops::Range;
 use std::path::Path;
@@ -191,8 +201,16 @@ pub struct RestoredSnapshot {
 pub trait Table: Send {
     /// Name within the operator, for the table id, `explain` and messages.
     fn name(&self) -> &str;
-    /// Codec version and schema of key and value, as text; a restore with another one is refused before state is touched.
+    /// Codec version and schema of key and value, as text; a restore that may not change it so is refused before state is touched
+    /// ([`check_schema`]).
     fn schema(&self) -> String;
+    /// A value as it is in the store under a former schema, in the present form. Kinds that cannot read values refuse.
+    ///
+    /// # Errors
+    /// A value that does not fit.
+    fn rewrite(&self, _stored: &Schema, _value: &[u8]) -> Result<Vec<u8>> {
+        Err(Error::fatal(format!("values of table {} cannot be rewritten", self.name())).help("bring the old type back"))
+    }
     /// Connects to the store at start. With `restored`, content of the owned key groups is in the store: kinds that live in
     /// memory whole (Slice, Ordered) load it now, Point reads on demand.
     ///

@@ -6,9 +6,10 @@
 //! Invariant: entries come out by (time, key bytes, tag), never in hash order, and each lives under the key group of its
 //! key, so that they follow the key through a rescale.
 
+use super::evolve::rewrite;
 use super::keyspace::{Place, damaged, split_time, state_key, time_bytes};
-use super::value::{Heap, StateValue, check_codec, decode, encode, schema_of};
-use super::{Table, TableContext, WriteBatch};
+use super::value::{Heap, StateValue, check_codec, decode, encode, key_text, schema_of};
+use super::{Schema, Table, TableContext, WriteBatch};
 use crate::error::Result;
 use crate::record::{Epoch, KeyGroup, key_group};
 use crate::time::EventTime;
@@ -73,6 +74,7 @@ pub struct Due<V> {
 /// See the module's header. Timers are an `OrderedTable<()>` with the timer's name as tag.
 pub struct OrderedTable<V> {
     name: String,
+    key: Option<String>,
     place: Option<Place>,
     entries: BTreeMap<Arc<Name>, Entry<V>>,
     generation: u32,
@@ -93,6 +95,7 @@ impl<V: StateValue> OrderedTable<V> {
     pub fn new(name: &str) -> Self {
         OrderedTable {
             name: name.to_string(),
+            key: None,
             place: None,
             entries: BTreeMap::new(),
             generation: 1,
@@ -105,6 +108,14 @@ impl<V: StateValue> OrderedTable<V> {
             name_bytes: 0,
             heap: Heap::new::<V>(),
         }
+    }
+
+    /// Notes the kind of its keys ([`Key::kind`](crate::record::Key::kind)): a restore with another one is refused, and tools
+    /// can show them.
+    #[must_use]
+    pub fn with_key(mut self, kind: Option<String>) -> Self {
+        self.key = kind;
+        self
     }
 
     /// Adds an entry; `hash` is the frozen hash of `key`. Returns the value of the same entry if it was there.
@@ -135,6 +146,11 @@ impl<V: StateValue> OrderedTable<V> {
         let name = Name::new(time.0, key, tag);
         let entry = self.entries.remove(&name)?;
         Some(self.forget(&name, entry))
+    }
+
+    /// The value of an entry.
+    pub fn get(&self, time: EventTime, key: &[u8], tag: &[u8]) -> Option<&V> {
+        self.entries.get(&Name::new(time.0, key, tag)).map(|entry| &entry.value)
     }
 
     /// Whether an entry is there.
@@ -243,7 +259,11 @@ impl<V: StateValue> Table for OrderedTable<V> {
     }
 
     fn schema(&self) -> String {
-        format!("ordered {}", schema_of::<V>())
+        format!("ordered{} {}", key_text(self.key.as_deref()), schema_of::<V>())
+    }
+
+    fn rewrite(&self, stored: &Schema, value: &[u8]) -> Result<Vec<u8>> {
+        rewrite::<V>(stored, 0, value)
     }
 
     fn open(&mut self, context: &TableContext, restored: bool) -> Result<()> {

@@ -11,9 +11,10 @@
 //!
 //! [`StateStore::expire`]: super::StateStore::expire
 
+use super::evolve::rewrite;
 use super::keyspace::{Mark, Place, split_time, state_key, time_bytes};
-use super::value::{Heap, StateValue, check_codec, decode, encode_after, schema_of};
-use super::{KeyIndex, Table, TableContext, WriteBatch};
+use super::value::{Heap, StateValue, check_codec, decode, encode_after, key_text, schema_of};
+use super::{KeyIndex, Schema, Table, TableContext, WriteBatch};
 use crate::error::Result;
 use crate::record::{Epoch, Keys};
 use crate::time::EventTime;
@@ -98,6 +99,7 @@ impl Ttl {
 /// ```
 pub struct PointTable<V> {
     name: String,
+    key: Option<String>,
     place: Option<Place>,
     index: KeyIndex,
     cells: Vec<Cell<V>>,
@@ -124,6 +126,7 @@ impl<V: StateValue> PointTable<V> {
     pub fn new(name: &str) -> Self {
         PointTable {
             name: name.to_string(),
+            key: None,
             place: None,
             index: KeyIndex::new(),
             cells: Vec::new(),
@@ -140,6 +143,14 @@ impl<V: StateValue> PointTable<V> {
             heap: Heap::new::<V>(),
             writes: 0,
         }
+    }
+
+    /// Notes the kind of its keys ([`Key::kind`](crate::record::Key::kind)): a restore with another one is refused, and tools
+    /// can show them.
+    #[must_use]
+    pub fn with_key(mut self, kind: Option<String>) -> Self {
+        self.key = kind;
+        self
     }
 
     /// Entries expire `ttl_ms` of event time after their last touch.
@@ -450,7 +461,11 @@ impl<V: StateValue> Table for PointTable<V> {
     }
 
     fn schema(&self) -> String {
-        format!("point{} {}", if self.ttl.is_some() { " ttl" } else { "" }, schema_of::<V>())
+        format!("point{}{} {}", if self.ttl.is_some() { " ttl" } else { "" }, key_text(self.key.as_deref()), schema_of::<V>())
+    }
+
+    fn rewrite(&self, stored: &Schema, value: &[u8]) -> Result<Vec<u8>> {
+        rewrite::<V>(stored, if self.ttl.is_some() { 8 } else { 0 }, value)
     }
 
     fn open(&mut self, context: &TableContext, restored: bool) -> Result<()> {

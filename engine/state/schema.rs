@@ -2,11 +2,12 @@
 //!
 //! A tracer answers every request with a sample and notes what was asked. Where a sample is refused (a date wants another
 //! text) or a type contains itself, the last answer is changed and the trace runs again; further variants of enums get runs
-//! of their own. What no answer reaches is noted as `_`.
+//! of their own. What no answer reaches is noted as `_`. Structs are also offered fields by name, to find out which of them may
+//! be missing and which names mean one field.
 //!
 //! Invariant: one type gives one text, in every run and build; the text changes when a name, order or kind of field does.
 
-use serde::de::value::{Error, U32Deserializer};
+use serde::de::value::{Error, StrDeserializer, U32Deserializer};
 use serde::de::{
     DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, Error as _, IntoDeserializer, MapAccess, SeqAccess, VariantAccess, Visitor,
 };
@@ -51,16 +52,14 @@ pub(super) fn trace<V: DeserializeOwned>() -> Traced {
         state.run::<V>();
         state.note_variant(&name, variant, "(_)".to_string());
     }
-    let structs = state.structs.iter().map(|(name, fields)| {
-        let fields: Vec<String> = fields.iter().map(|(field, kind)| format!("{field}: {kind}")).collect();
-        format!("{name}{{{}}}", fields.join(", "))
-    });
+    let names: Vec<String> = state.structs.keys().cloned().collect();
+    let structs: Vec<String> = names.iter().map(|name| format!("{name}{{{}}}", state.fields::<V>(name).join(", "))).collect();
     let enums = state.enums.iter().map(|(name, variants)| {
         let variants: Vec<String> =
             variants.iter().map(|(variant, content)| format!("{variant}{}", content.as_deref().unwrap_or(""))).collect();
         format!("{name}[{}]", variants.join(", "))
     });
-    Traced { root, types: structs.chain(enums).collect(), unreadable: state.unreadable, varies: state.varies }
+    Traced { root, types: structs.into_iter().chain(enums).collect(), unreadable: state.unreadable, varies: state.varies }
 }
 
 #[derive(Default)]
@@ -76,6 +75,10 @@ struct State {
     enums: BTreeMap<String, Vec<(&'static str, Option<String>)>>,
     /// The variant that this run is to show.
     target: Option<(String, usize)>,
+    /// The fields, by name, that this run is to offer to a struct.
+    probe: Option<(String, Vec<&'static str>)>,
+    /// What it answered: nothing, or its error.
+    probed: Option<Result<(), String>>,
     unreadable: Option<&'static str>,
     varies: bool,
 }
@@ -95,12 +98,62 @@ impl State {
             if root.is_empty() || root.contains('_') {
                 root.clone_from(&self.text);
             }
-            if done || self.unreadable.is_some() || !self.next_answer() {
+            if done || self.unreadable.is_some() || self.probed.is_some() || !self.next_answer() {
                 break;
             }
         }
         self.target = None;
         root
+    }
+
+    /// What a struct answers when it is offered these fields; `None`: it takes none by name.
+    fn offer<V: DeserializeOwned>(&mut self, name: &str, fields: Vec<&'static str>) -> Option<Result<(), String>> {
+        // Behind an enum it is reached by one of the variants only.
+        let variants: Vec<(String, usize)> =
+            self.enums.iter().flat_map(|(name, variants)| (0..variants.len()).map(move |v| (name.clone(), v))).collect();
+        for target in std::iter::once(None).chain(variants.into_iter().map(Some)) {
+            (self.probe, self.target) = (Some((name.to_string(), fields.clone())), target);
+            self.run::<V>();
+            self.probe = None;
+            if let Some(answer) = self.probed.take() {
+                return Some(answer);
+            }
+        }
+        None
+    }
+
+    /// The fields of a struct as text, with their other names and whether they may be missing.
+    fn fields<V: DeserializeOwned>(&mut self, name: &str) -> Vec<String> {
+        let known = self.structs.get(name).cloned().unwrap_or_default();
+        // One field may have several names; offered twice it says which one it goes by.
+        let mut groups: Vec<(&'static str, Vec<&'static str>)> = Vec::new();
+        for (field, _) in &known {
+            let twice = self.offer::<V>(name, vec![*field, *field]);
+            let main = match &twice {
+                Some(Err(error)) => known.iter().map(|(f, _)| *f).find(|f| *error == format!("duplicate field `{f}`")),
+                _ => None,
+            };
+            let main = main.unwrap_or(*field);
+            match groups.iter_mut().find(|(other, _)| *other == main) {
+                Some((_, names)) => names.push(*field),
+                None => groups.push((main, vec![*field])),
+            }
+        }
+        let mains: Vec<&'static str> = groups.iter().map(|(main, _)| *main).collect();
+        let mut texts = Vec::with_capacity(groups.len());
+        // Kinds were noted in the order in which fields were read, whatever their names.
+        for ((main, names), (_, kind)) in groups.into_iter().zip(known) {
+            let missing = self.offer::<V>(name, mains.iter().copied().filter(|other| *other != main).collect());
+            let required = missing.as_ref().is_some_and(|answer| *answer == Err(format!("missing field `{main}`")));
+            let mark = match (kind.ends_with('?'), missing) {
+                (false, Some(Ok(()))) => " default",
+                (true, _) if required => " required",
+                _ => "",
+            };
+            let aliases: String = names.iter().filter(|n| **n != main).map(|n| format!("/{n}")).collect();
+            texts.push(format!("{main}{aliases}: {kind}{mark}"));
+        }
+        texts
     }
 
     fn ask(&mut self, answers: usize) -> usize {
@@ -347,6 +400,26 @@ impl<'de> Deserializer<'de> for Tracer<'_> {
             Some(known) => Some(known.iter().map(|(field, _)| *field).eq(fields.iter().copied())),
             None => state.enums.get(full).map(|_| false),
         })?;
+        if let Some((target, offered)) = &self.0.probe
+            && *target == name
+            && self.0.probed.is_none()
+        {
+            let offered = offered.clone();
+            let start = self.0.text.len();
+            let result = visitor.visit_map(Offered { state: self.0, fields: offered.into_iter() });
+            self.0.text.truncate(start);
+            self.0.inside.pop();
+            match &result {
+                Ok(_) => self.0.probed = Some(Ok(())),
+                Err(e) => {
+                    let error = e.to_string();
+                    if error.starts_with("missing field") || error.starts_with("duplicate field") {
+                        self.0.probed.get_or_insert(Err(error));
+                    }
+                }
+            }
+            return result;
+        }
         // Noted first, so that a type inside of the same name sees it.
         self.0.structs.entry(name.clone()).or_insert_with(|| fields.iter().map(|field| (*field, "_".to_string())).collect());
         let (result, kinds) = self.0.parts(fields.len(), visitor);
@@ -423,6 +496,26 @@ impl<'de> MapAccess<'de> for &mut Parts<'_> {
     }
 }
 
+/// Fields of a struct, offered by name.
+struct Offered<'a> {
+    state: &'a mut State,
+    fields: std::vec::IntoIter<&'static str>,
+}
+
+impl<'de> MapAccess<'de> for Offered<'_> {
+    type Error = Error;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Error> {
+        let Some(field) = self.fields.next() else { return Ok(None) };
+        let field: StrDeserializer<'_, Error> = field.into_deserializer();
+        seed.deserialize(field).map(Some)
+    }
+
+    fn next_value_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<T::Value, Error> {
+        seed.deserialize(Tracer(self.state))
+    }
+}
+
 /// One variant of an enum.
 struct Variant<'a> {
     state: &'a mut State,
@@ -474,53 +567,4 @@ impl<'de> VariantAccess<'de> for Variant<'_> {
         self.leave(fields_text(fields, &kinds));
         result
     }
-}
-
-/// What differs between two texts, field by field.
-pub(super) fn changes(stored: &str, now: &str) -> Vec<String> {
-    let (old, new) = (fields(stored), fields(now));
-    let mut out = Vec::new();
-    for (name, kind) in &new {
-        match old.get(name) {
-            None => out.push(format!("{name}: {kind} is new")),
-            Some(before) if before != kind => out.push(format!("{name}: {before} became {kind}")),
-            Some(_) => {}
-        }
-    }
-    out.extend(old.iter().filter(|(name, _)| !new.contains_key(*name)).map(|(name, kind)| format!("{name}: {kind} is gone")));
-    if out.is_empty() {
-        out.push(format!("`{stored}` became `{now}`"));
-    }
-    out
-}
-
-/// `Type.field` to kind.
-fn fields(text: &str) -> BTreeMap<String, String> {
-    let mut out = BTreeMap::new();
-    let mut parts = text.split("; ");
-    out.insert("value".to_string(), parts.next().unwrap_or_default().to_string());
-    for part in parts {
-        let Some(open) = part.find(['{', '[']) else { continue };
-        let (name, body) = (&part[..open], &part[open + 1..part.len().saturating_sub(1).max(open + 1)]);
-        let (mut depth, mut start) = (0, 0);
-        let mut pieces = Vec::new();
-        for (at, c) in body.char_indices() {
-            match c {
-                '{' | '[' | '(' => depth += 1,
-                '}' | ']' | ')' => depth -= 1,
-                ',' if depth == 0 => {
-                    pieces.push(&body[start..at]);
-                    start = at + 1;
-                }
-                _ => {}
-            }
-        }
-        pieces.push(&body[start..]);
-        for piece in pieces.into_iter().map(str::trim).filter(|piece| !piece.is_empty()) {
-            let cut = piece.find([':', '(', '{']).unwrap_or(piece.len());
-            let kind = piece[cut..].trim_start_matches(": ");
-            out.insert(format!("{name}.{}", &piece[..cut]), kind.to_string());
-        }
-    }
-    out
 }

@@ -6,9 +6,10 @@
 //! Invariant: a key has a slot exactly as long as one slice holds a cell of it (or since the last `resolve`); a cell whose
 //! stamp is the current generation is listed as changed once.
 
+use super::evolve::rewrite;
 use super::keyspace::{Place, split_time, state_key, table_range, time_bytes};
 use super::value::{Heap, StateValue, check_codec, decode, encode, schema_of};
-use super::{KeyIndex, Table, TableContext, WriteBatch};
+use super::{KeyIndex, Schema, Table, TableContext, WriteBatch};
 use crate::error::Result;
 use crate::record::{Epoch, Keys};
 use std::collections::BTreeMap;
@@ -523,6 +524,10 @@ impl<A: StateValue> Table for SliceTable<A> {
 
     fn schema(&self) -> String {
         format!("slice {}", schema_of::<A>())
+    }
+
+    fn rewrite(&self, stored: &Schema, value: &[u8]) -> Result<Vec<u8>> {
+        rewrite::<A>(stored, 0, value)
     }
 
     fn open(&mut self, context: &TableContext, restored: bool) -> Result<()> {

@@ -1,7 +1,8 @@
 //! What can be kept in state, and its codec: postcard, compact and without field names, beside a stored schema with them.
 //!
 //! Invariant: bytes of a value are read only under the schema they were written with; a restore compares schemas first
-//! ([`check_schema`]) and refuses by field name.
+//! ([`check_schema`](super::check_schema)); a type that changed in a way that it may is rewritten (see `evolve`), any other change
+//! refused by field name.
 
 use super::schema::{self, Traced};
 use crate::error::{Error, Result};
@@ -9,7 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// Stored in front of every schema; a change of the codec raises it.
-const CODEC: &str = "postcard/1";
+pub(super) const CODEC: &str = "postcard/1";
 
 /// A type that can be a value in state: any serde type that is read back by position.
 ///
@@ -60,31 +61,16 @@ pub fn schema_of<V: StateValue>() -> String {
     format!("{CODEC} {}", schema::trace::<V>().text())
 }
 
+/// The kind of a table's keys, as its schema has it.
+pub(super) fn key_text(kind: Option<&str>) -> String {
+    kind.map_or(String::new(), |kind| format!(" key {kind}"))
+}
+
 /// Refuses a type that the codec cannot read back.
 pub(super) fn check_codec<V: StateValue>() -> Result<()> {
     let Traced { unreadable: Some(what), .. } = schema::trace::<V>() else { return Ok(()) };
     Err(Error::fatal(format!("{} cannot be kept in state: {what}", std::any::type_name::<V>()))
         .help("use plain structs and enums without flatten, tag or untagged; keep free-form JSON as a String"))
-}
-
-/// Compares the schema that state was written with to today's.
-///
-/// # Errors
-/// They differ; the error names what changed.
-///
-/// ```
-/// use waterwheel_engine::state::check_schema;
-/// let error = check_schema("totals", "point postcard/1 T; T{a: i64}", "point postcard/1 T; T{a: i64, b: str}").unwrap_err();
-/// assert!(error.report().contains("T.b: str is new"));
-/// ```
-pub fn check_schema(table: &str, stored: &str, now: &str) -> Result<()> {
-    if stored == now {
-        return Ok(());
-    }
-    let changes = schema::changes(stored, now);
-    Err(Error::fatal(format!("the type kept in state changed: {}", changes.join("; ")))
-        .at(format!("table {table}"))
-        .help("bring the old type back, or give the table a new name to start it empty"))
 }
 
 /// Estimates what values hold beyond their own size: the mean encoded length of sampled values, for types with anything of

@@ -19,6 +19,7 @@ use crate::time::EventTime;
 use std::fmt::Debug;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 /// Key groups of a harness.
 const MAX_PARALLELISM: u16 = 16;
@@ -27,12 +28,16 @@ const MAX_PARALLELISM: u16 = 16;
 pub enum Step {
     /// Rows of an input.
     Batch(usize, BatchBox),
+    /// Rows of an input that reach every instance.
+    Broadcast(usize, BatchBox),
     /// The merged watermark grows.
     Watermark(EventTime),
     /// The watermark of one input grows.
     InputWatermark(usize, EventTime),
     /// Wall time has come so far.
     WallTime(i64),
+    /// Calls to the outside get that many turns, in an order that the seed picks; then the clock is a millisecond further.
+    Calls(usize),
     /// Every input has ended: watermark MAX, then the end.
     End,
 }
@@ -95,6 +100,7 @@ pub struct Harness {
     factory: OperatorFactory,
     ports: usize,
     policy: ErrorPolicy,
+    machine: SimMachine,
     env: Env,
     metrics: Metrics,
     instances: Vec<Instance>,
@@ -117,11 +123,20 @@ impl Harness {
     /// # Panics
     /// When the operator does not open.
     pub fn with_policy(factory: &OperatorFactory, side_ports: usize, policy: ErrorPolicy) -> Harness {
+        Self::on_machine(SimMachine::new(1), factory, side_ports, policy)
+    }
+
+    /// The same on a machine of the caller's.
+    ///
+    /// # Panics
+    /// When the operator does not open.
+    pub fn on_machine(machine: SimMachine, factory: &OperatorFactory, side_ports: usize, policy: ErrorPolicy) -> Harness {
         let mut harness = Harness {
             factory: factory.clone(),
             ports: 1 + side_ports,
             policy,
-            env: SimMachine::new(1).env(),
+            env: machine.env(),
+            machine,
             metrics: Metrics::default(),
             instances: Vec::new(),
             collected: Collected::default(),
@@ -168,9 +183,11 @@ impl Harness {
                     }
                 }
                 Step::Batch(input, batch) => self.push(*input, batch.clone_batch()),
+                Step::Broadcast(input, batch) => self.push_to_all(*input, batch),
                 Step::Watermark(time) => self.watermark(*time),
                 Step::InputWatermark(input, time) => self.input_watermark(*input, *time),
                 Step::WallTime(ms) => self.wall_time(*ms),
+                Step::Calls(turns) => self.calls(*turns),
                 Step::End => self.end(),
             }
             match mode {
@@ -187,6 +204,17 @@ impl Harness {
     /// When the operator fails.
     pub fn push(&mut self, input: usize, batch: BatchBox) {
         self.try_push(input, batch).unwrap_or_else(|e| panic!("{}", e.report()));
+    }
+
+    /// Rows of an input, to every instance.
+    ///
+    /// # Panics
+    /// When the operator fails.
+    pub fn push_to_all(&mut self, input: usize, batch: &BatchBox) {
+        for instance in &mut self.instances {
+            let pushed = instance.node.push(input, Element::Batch(batch.clone_batch()));
+            pushed.unwrap_or_else(|e| panic!("{}", e.report()));
+        }
     }
 
     /// As [`push`](Self::push).
@@ -230,12 +258,29 @@ impl Harness {
     pub fn wall_time(&mut self, ms: i64) {
         self.wall_ms = ms;
         for instance in &mut self.instances {
-            while let Some(at) = instance.next_time.filter(|at| *at <= ms) {
-                let next = instance.node.operator.on_time(ms, &mut instance.node.targets.output());
+            if instance.node.operator.holds() || instance.next_time.is_some_and(|at| at <= ms) {
+                let next = instance.node.on_time(ms);
                 instance.next_time = next.unwrap_or_else(|e| panic!("{}", e.report()));
-                assert!(instance.next_time.is_none_or(|next| next > at.max(ms)), "asks for a time that has passed");
+                assert!(instance.next_time.is_none_or(|next| next > ms), "asks for a time that has passed");
             }
         }
+    }
+
+    /// Lets calls to the outside go on for some turns, then lets a millisecond pass.
+    ///
+    /// # Panics
+    /// When the operator fails.
+    pub fn calls(&mut self, turns: usize) {
+        for _ in 0..turns {
+            self.machine.run_background();
+        }
+        self.machine.advance(Duration::from_millis(1));
+        self.wall_time(self.wall_ms + 1);
+    }
+
+    /// Whether an instance has rows inside whose results are still to leave.
+    pub fn holds(&self) -> bool {
+        self.instances.iter().any(|instance| instance.node.operator.holds())
     }
 
     /// Every input ends.
@@ -341,7 +386,7 @@ impl Harness {
         if let Some(blobs) = blobs {
             node.operator.restore(blobs)?;
         }
-        let next_time = node.operator.on_time(self.wall_ms, &mut node.targets.output())?;
+        let next_time = node.on_time(self.wall_ms)?;
         Ok(Instance { node, store, next_time })
     }
 
@@ -363,6 +408,15 @@ impl Harness {
         }
         *all = kept;
         taken
+    }
+
+    /// Takes everything that left by a port, in order: rows, watermarks, barriers, the end.
+    pub fn take_elements(&mut self, port: Port) -> Vec<Element> {
+        let mut all = self.collected.lock().unwrap_or_else(PoisonError::into_inner);
+        let (taken, kept) = all.drain(..).partition(|(p, _)| *p == Some(port));
+        *all = kept;
+        let taken: Vec<(Option<Port>, Element)> = taken;
+        taken.into_iter().map(|(_, element)| element).collect()
     }
 
     /// Takes the rows that left by a port, with their times.

@@ -3,6 +3,7 @@
 //! Invariant: nothing here is used by a running job; it is compiled for tests and with the feature `testing` only.
 
 mod harness;
+mod sim_calls;
 mod sim_env;
 mod sim_job;
 

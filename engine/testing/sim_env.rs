@@ -5,6 +5,7 @@
 //!
 //! Invariant: same seed, same calls, same answers.
 
+use super::sim_calls::SimCalls;
 use crate::env::{Background, Clock, Env, FileWriter, Files, Job, Rng};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{Error, ErrorKind, Result};
@@ -23,17 +24,26 @@ pub struct SimMachine {
     files: Arc<SimFiles>,
     rng: Arc<SimRng>,
     background: Arc<SimBackground>,
+    calls: Arc<SimCalls>,
 }
 
 impl SimMachine {
     /// A fresh machine whose every choice follows from `seed`.
     pub fn new(seed: u64) -> Self {
-        SimMachine { clock: Arc::default(), files: Arc::default(), rng: Arc::new(SimRng(Mutex::new(seed))), background: Arc::default() }
+        let clock = Arc::<SimClock>::default();
+        let calls = Arc::new(SimCalls::new(clock.clone()));
+        SimMachine { clock, files: Arc::default(), rng: Arc::new(SimRng(Mutex::new(seed))), background: Arc::default(), calls }
     }
 
     /// The environment of a process on this machine.
     pub fn env(&self) -> Env {
-        Env { clock: self.clock.clone(), files: self.files.clone(), rng: self.rng.clone(), background: self.background.clone() }
+        Env {
+            clock: self.clock.clone(),
+            files: self.files.clone(),
+            rng: self.rng.clone(),
+            background: self.background.clone(),
+            calls: self.calls.clone(),
+        }
     }
 
     /// An environment for the test itself, which looks at the machine from outside: background work is done at once.
@@ -51,8 +61,13 @@ impl SimMachine {
         *lock(&self.clock.0) += by;
     }
 
-    /// Runs one waiting background job, of a lane that the seed picks. `false` when there is none.
+    /// Runs one waiting background job, of a lane that the seed picks, or lets a call go on that the seed picks. `false` when
+    /// neither got anywhere.
     pub fn run_background(&self) -> bool {
+        let calls = self.calls.len();
+        if calls > 0 && (!self.has_background() || self.choose(2) == 0) {
+            return self.calls.poll(self.choose(calls));
+        }
         let job = {
             let mut lanes = lock(&self.background.0);
             let waiting: Vec<String> = lanes.iter().filter(|(_, q)| !q.is_empty()).map(|(l, _)| l.clone()).collect();
@@ -76,6 +91,7 @@ impl SimMachine {
     /// The process dies: background jobs vanish, locks are free, unsynced bytes and names are gone.
     pub fn crash(&self) {
         lock(&self.background.0).clear();
+        self.calls.clear();
         let mut disk = lock(&self.files.0);
         disk.names = disk.durable_names.clone();
         disk.locks.clear();

@@ -3,7 +3,7 @@
 //! Invariant: one name means one thing in every verb.
 
 use super::launch::{Draw, draw_job};
-use super::savepoint::print_json;
+use super::savepoint::{SavepointVerb, print_json};
 use super::settings::{JobSettings, Options};
 use super::units::Span;
 use clap::{Args, Parser, Subcommand};
@@ -103,22 +103,6 @@ pub(super) struct SavepointArgs {
     /// As JSON
     #[arg(long, global = true)]
     pub(super) json: bool,
-}
-
-#[derive(Debug, Subcommand)]
-pub(super) enum SavepointVerb {
-    /// Make one: by the running job, else from the newest checkpoint
-    Create {
-        /// An empty or new folder
-        path: PathBuf,
-    },
-    /// List the checkpoints that are kept, and the savepoints they were made for
-    List,
-    /// Say what a savepoint holds
-    Inspect {
-        /// Its folder
-        path: PathBuf,
-    },
 }
 
 #[cfg(test)]

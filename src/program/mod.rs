@@ -5,7 +5,7 @@
 //! | `run` | runs the job, shows how it fares, goes on where it was |
 //! | `explain [--json\|--dot]` | what the job will do, what it costs, what it promises |
 //! | `check` | connects, checks topics, rights and state; runs nothing |
-//! | `savepoint create\|list\|inspect` | named copies of the job's state |
+//! | `savepoint create\|list\|inspect\|read\|delete\|usage` | named copies of the job's state, and what is in them |
 //!
 //! Ctrl-C (or SIGTERM) stops `run` gracefully: a last checkpoint, everything published, exact resume later. A second one ends
 //! it at once, which is just as safe: the next run goes back to the newest checkpoint.
@@ -40,13 +40,13 @@ mod tests;
 
 pub use launch::{Draw, draw_job, job_runner, run_job};
 pub use progress::{Progress, Watcher};
-pub use savepoint::{create_savepoint, newest_checkpoint};
+pub use savepoint::{ReadArgs, SavepointVerb, create_savepoint, newest_checkpoint, savepoint_verb};
 pub use settings::{JobSettings, Options};
 pub use status::line;
 pub use units::{Size, Span};
 
 use crate::Job;
-use args::{Cli, SavepointVerb, Verb};
+use args::{Cli, Verb};
 use clap::{ArgMatches, Command, CommandFactory, FromArgMatches};
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -162,14 +162,7 @@ impl Program {
             Verb::Run(args) => return run::run(name, args, settings, &options, self.draw.clone(), &env),
             Verb::Explain(args) => args.explain(name, &settings, &self.draw, &env),
             Verb::Check(args) => return finish(check::check(name, &settings, &self.draw, &env, args.json), REFUSED),
-            Verb::Savepoint(args) => match args.verb {
-                SavepointVerb::Create { path } => create_savepoint(&env, name, &settings, &path).map(|epoch| {
-                    println!("savepoint of {name}, epoch {epoch}, in {}", path.display());
-                    println!("  go on from it:  run --from {}", path.display());
-                }),
-                SavepointVerb::List => savepoint::list(&env, name, &settings, args.json),
-                SavepointVerb::Inspect { path } => savepoint::inspect(&env, &path, args.json),
-            },
+            Verb::Savepoint(args) => savepoint_verb(&env, name, &settings, &args.verb, args.json),
         };
         finish(done, FAILED)
     }

@@ -1,17 +1,89 @@
-//! The verbs `savepoint create`, `savepoint list` and `savepoint inspect`.
+//! The verbs of `savepoint`: create, list, inspect, read, delete, usage. A job's program has them, and so has `waterwheel`.
 //!
 //! Invariant: these only read what a job has stored, and write nowhere but into the savepoint's folder. A running job makes
 //! its savepoints itself, between two epochs.
 
 use super::requests;
 use super::settings::JobSettings;
+use clap::{Args, Subcommand};
 use serde::Serialize;
+use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use waterwheel_engine::checkpoint::{CheckpointStorage, JobHistory, JobLock, JobLog, LocalStorage, Manifest, load_manifest, savepoint};
+use waterwheel_engine::checkpoint::{
+    CheckpointStorage, JOB_FOLDERS, JobHistory, JobLock, JobLog, LocalStorage, Manifest, Start, load_manifest, read_state, savepoint,
+};
 use waterwheel_engine::env::Env;
 use waterwheel_engine::error::{Error, Result};
 use waterwheel_engine::observe::{human_bytes, human_duration};
+use waterwheel_engine::state::{RocksSettings, RocksStores, ShownEntry};
+
+/// What can be done with savepoints.
+#[derive(Debug, Subcommand)]
+pub enum SavepointVerb {
+    /// Make one: by the running job, else from the newest checkpoint
+    Create {
+        /// An empty or new folder
+        path: PathBuf,
+    },
+    /// List the checkpoints that are kept, and the savepoints they were made for
+    List,
+    /// Say what a savepoint holds
+    Inspect {
+        /// Its folder
+        path: PathBuf,
+    },
+    /// Print keyed state, an entry a line as JSON
+    Read(ReadArgs),
+    /// Delete a savepoint
+    Delete {
+        /// Its folder
+        path: PathBuf,
+    },
+    /// Say what the job's folder takes on disk
+    Usage,
+}
+
+/// What is read.
+#[derive(Debug, Args)]
+pub struct ReadArgs {
+    /// A savepoint's folder [default: the job's newest checkpoint]
+    path: Option<PathBuf>,
+    /// Only this operator's state
+    #[arg(long, value_name = "ID")]
+    operator: Option<String>,
+    /// Only this table
+    #[arg(long, value_name = "NAME")]
+    table: Option<String>,
+}
+
+impl ReadArgs {
+    /// Whether a savepoint's folder is named; else the job's newest checkpoint is meant.
+    pub fn names_a_savepoint(&self) -> bool {
+        self.path.is_some()
+    }
+}
+
+/// Does what a verb says, for the job `name` in the folder of checkpoints that the settings name.
+///
+/// # Errors
+/// Of the verb.
+pub fn savepoint_verb(env: &Env, name: &str, settings: &JobSettings, verb: &SavepointVerb, json: bool) -> Result<()> {
+    match verb {
+        SavepointVerb::Create { path } => {
+            let epoch = create_savepoint(env, name, settings, path)?;
+            println!("savepoint of {name}, epoch {epoch}, in {}", path.display());
+            println!("  go on from it:  run --from {}", path.display());
+            Ok(())
+        }
+        SavepointVerb::List => list(env, name, settings, json),
+        SavepointVerb::Inspect { path } => inspect(env, path, json),
+        SavepointVerb::Read(args) => read(env, name, settings, args),
+        SavepointVerb::Delete { path } => delete(env, name, settings, path),
+        SavepointVerb::Usage => usage(env, name, settings, json),
+    }
+}
 
 /// A job's folder, opened for reading.
 struct Stored {
@@ -95,7 +167,7 @@ struct Listed {
 }
 
 /// Prints the checkpoints that are retained, newest first, and the savepoints they were made for.
-pub(super) fn list(env: &Env, name: &str, settings: &JobSettings, json: bool) -> Result<()> {
+fn list(env: &Env, name: &str, settings: &JobSettings, json: bool) -> Result<()> {
     let Stored { storage, history, folder } = stored(env, name, settings)?;
     let mut all = Vec::new();
     for checkpoint in history.retained.iter().rev() {
@@ -123,11 +195,8 @@ pub(super) fn list(env: &Env, name: &str, settings: &JobSettings, json: bool) ->
 }
 
 /// Prints what a savepoint holds.
-pub(super) fn inspect(env: &Env, path: &Path, json: bool) -> Result<()> {
-    if !env.files.exists(path) {
-        return Err(Error::fatal(format!("there is no folder {}", path.display())));
-    }
-    let (manifest, _) = savepoint::open(&LocalStorage::open(env, path, &[])?)?;
+fn inspect(env: &Env, path: &Path, json: bool) -> Result<()> {
+    let (manifest, _) = savepoint::open(&LocalStorage::existing(env, path)?)?;
     if json {
         return print_json(&manifest);
     }
@@ -147,6 +216,119 @@ pub(super) fn inspect(env: &Env, path: &Path, json: bool) -> Result<()> {
     for split in manifest.tasks.iter().flat_map(|t| &t.operators).flat_map(|o| &o.splits) {
         println!("  {:32} next {}", split.split.id.to_string(), split.position);
     }
+    Ok(())
+}
+
+/// One line of `savepoint read`.
+#[derive(Serialize)]
+struct Line<'a> {
+    operator: &'a str,
+    table: &'a str,
+    #[serde(flatten)]
+    entry: ShownEntry,
+}
+
+/// Prints keyed state, by operator and table of each task.
+fn read(env: &Env, name: &str, settings: &JobSettings, args: &ReadArgs) -> Result<()> {
+    let (manifest, storage): (Manifest, Arc<dyn CheckpointStorage>) = match &args.path {
+        Some(path) => {
+            let storage = Arc::new(LocalStorage::existing(env, path)?);
+            (savepoint::open(&*storage)?.0, storage)
+        }
+        None => {
+            let stored = stored(env, name, settings)?;
+            let newest = stored.history.newest().ok_or_else(|| Error::fatal(format!("job {name} has no complete checkpoint yet")))?;
+            (load_manifest(&*stored.storage, newest)?, stored.storage)
+        }
+    };
+    let is = |wanted: &Option<String>, name: &str| wanted.as_ref().is_none_or(|wanted| wanted == name);
+    let known = manifest.plan.operators.iter().flat_map(|o| o.tables.iter().map(move |t| (o.id.as_str(), t.name.as_str())));
+    let known: Vec<_> = known.collect();
+    if !known.iter().any(|(operator, table)| is(&args.operator, operator) && is(&args.table, table)) {
+        let known: Vec<_> = known.iter().map(|(operator, table)| format!("{operator}/{table}")).collect();
+        return Err(Error::fatal("there is no such keyed state").help(format!("there are, as operator/table: {}", known.join(", "))));
+    }
+    // Small caches: everything is read once.
+    let rocks = RocksSettings { cache_bytes: 16 << 20, write_buffer_bytes: 8 << 20, threads: 1 };
+    let scratch = std::env::temp_dir().join(format!("waterwheel-read-{}", env.fresh_id()));
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    let wanted =
+        |operator: &waterwheel_engine::record::OperatorId, table: &str| is(&args.operator, operator.as_str()) && is(&args.table, table);
+    read_state(env, &*storage, &manifest, &RocksStores::new(env.clone(), rocks), &scratch, &wanted, &mut |operator, table, entry| {
+        let line = Line { operator: operator.as_str(), table, entry };
+        serde_json::to_writer(&mut out, &line).map_err(|e| Error::fatal("an entry cannot be written").because(e))?;
+        Ok(out.write_all(b"\n")?)
+    })?;
+    Ok(out.flush()?)
+}
+
+/// Deletes a savepoint, unless the job has nothing else to go on from.
+fn delete(env: &Env, name: &str, settings: &JobSettings, path: &Path) -> Result<()> {
+    let storage = LocalStorage::existing(env, path)?;
+    let (_, crc) = savepoint::open(&storage)?;
+    // Without a job's name there is none to ask.
+    if !name.is_empty()
+        && let Ok(stored) = stored(env, name, settings)
+        && stored.history.newest().is_none()
+        && matches!(&stored.history.start, Start::Savepoint { crc: started, .. } if *started == crc)
+    {
+        return Err(Error::fatal(format!("job {name} starts from this savepoint and has no checkpoint of its own yet"))
+            .help("let it run until its first checkpoint is complete"));
+    }
+    let manifest = savepoint::delete(&storage)?;
+    let bytes: u64 = manifest.files().map(|f| f.state.len).sum();
+    println!("deleted: savepoint of job {}, epoch {}, {}", manifest.job, manifest.epoch, human_bytes(bytes));
+    Ok(())
+}
+
+/// What a job's folder takes on disk.
+#[derive(Debug, Default, Serialize)]
+struct Usage {
+    /// Bytes by folder.
+    folders: BTreeMap<&'static str, u64>,
+    /// Of the state files: those that several retained checkpoints name.
+    shared_state: u64,
+    /// Of the state files: those that no retained checkpoint names; the next start of the job removes them.
+    unnamed_state: u64,
+    /// Everything.
+    bytes: u64,
+}
+
+fn usage(env: &Env, name: &str, settings: &JobSettings, json: bool) -> Result<()> {
+    let Stored { folder, storage, history } = stored(env, name, settings)?;
+    let mut named: BTreeMap<String, u64> = BTreeMap::new();
+    for checkpoint in &history.retained {
+        for file in load_manifest(&*storage, checkpoint)?.files() {
+            *named.entry(file.path.clone()).or_default() += 1;
+        }
+    }
+    let mut usage = Usage::default();
+    for part in JOB_FOLDERS {
+        let mut sum = 0;
+        for file in storage.list(part)? {
+            let bytes = storage.size(&file)?.unwrap_or(0);
+            sum += bytes;
+            match named.get(&file) {
+                Some(2..) => usage.shared_state += bytes,
+                None if part == waterwheel_engine::checkpoint::layout::STATE => usage.unnamed_state += bytes,
+                _ => {}
+            }
+        }
+        usage.folders.insert(part, sum);
+        usage.bytes += sum;
+    }
+    if json {
+        return print_json(&usage);
+    }
+    println!("{name} in {}: {}", folder.display(), human_bytes(usage.bytes));
+    for (part, bytes) in &usage.folders {
+        println!("  {part:10} {:>8}", human_bytes(*bytes));
+    }
+    println!(
+        "  of the state {} are shared by checkpoints, {} are named by none",
+        human_bytes(usage.shared_state),
+        human_bytes(usage.unnamed_state)
+    );
     Ok(())
 }
 

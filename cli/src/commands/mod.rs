@@ -2,4 +2,5 @@
 
 pub(crate) mod consume;
 pub(crate) mod produce;
+pub(crate) mod savepoint;
 pub(crate) mod topic;

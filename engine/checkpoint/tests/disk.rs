@@ -76,7 +76,13 @@ pub(super) struct Disk {
 
 impl Disk {
     pub(super) fn env(&self) -> Env {
-        Env { clock: Arc::new(Still), files: Arc::new(self.clone()), rng: Arc::new(self.clone()), background: Arc::new(Now) }
+        Env {
+            clock: Arc::new(Still),
+            files: Arc::new(self.clone()),
+            rng: Arc::new(self.clone()),
+            background: Arc::new(Now),
+            calls: Env::real().calls,
+        }
     }
 
     pub(super) fn power_off(&self) {

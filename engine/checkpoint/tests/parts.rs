@@ -56,7 +56,12 @@ fn snapshot(disk: &Disk, storage: &LocalStorage, uploads: &mut [Uploads; 2], epo
         let groups = crate::record::key_groups_of(index as u32, 2, 8);
         let operators = vec![
             OperatorSnapshot { id: OperatorId::new("source"), blob: vec![], splits: vec![split(1 - index as i32)], tables: vec![] },
-            OperatorSnapshot { id: count(), blob: vec![index as u8], splits: vec![], tables: vec![table("u64 -> (n: u64, sum: i64)")] },
+            OperatorSnapshot {
+                id: count(),
+                blob: vec![index as u8],
+                splits: vec![],
+                tables: vec![table("point postcard/1 Total; Total{n: u64, sum: i64}")],
+            },
         ];
         tasks.push(TaskSnapshot { task, groups, files, operators, segments: vec![], finished: false });
     }
@@ -108,7 +113,7 @@ fn restore(
     Restore::prepare(&disk.env(), from, manifest, target, Path::new("/restored"))
 }
 
-const SCHEMA: &str = "u64 -> (n: u64, sum: i64)";
+const SCHEMA: &str = "point postcard/1 Total; Total{n: u64, sum: i64}";
 
 #[test]
 fn only_new_files_are_uploaded_and_all_come_back() {
@@ -157,8 +162,10 @@ fn what_does_not_fit_the_plan_is_refused_with_the_reason() {
     let refused = |manifest: &Manifest, operators: &[PlanOperator], drop: &[OperatorId]| {
         restore(&disk, &storage, manifest, operators, drop).unwrap_err().report()
     };
-    let changed = refused(&manifest, &operators("u64 -> (n: u64, sum: f64)"), &[]);
-    assert!(changed.contains("it had sum: i64, the plan has sum: f64"), "{changed}");
+    let changed = refused(&manifest, &operators("point postcard/1 Total; Total{n: u64, sum: f64}"), &[]);
+    assert!(changed.contains("Total.sum: i64 became f64") && changed.contains("--drop-state count"), "{changed}");
+    let evolved = operators("point postcard/1 Total; Total{n: u128, sum: i64, note: str default}");
+    assert!(restore(&disk, &storage, &manifest, &evolved, &[]).is_ok());
     let gone = refused(&manifest, &operators(SCHEMA)[..1], &[]);
     assert!(gone.contains("state of operator count, which is not in the plan") && gone.contains("--drop-state count"), "{gone}");
     let dropped = restore(&disk, &storage, &manifest, &operators(SCHEMA)[..1], &[count()]).unwrap();

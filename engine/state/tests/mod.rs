@@ -1,5 +1,6 @@
 //! The tables and stores against naive models, with freezes, drains, evictions and restarts at every step.
 
+mod evolution;
 mod stores;
 mod tables;
 mod types;

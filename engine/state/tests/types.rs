@@ -76,7 +76,7 @@ fn a_changed_type_is_refused_by_field() {
     }
     assert!(check_schema("trees", &stored, &stored).is_ok());
     let report = check_schema("trees", &stored, &schema_of::<Changed>()).unwrap_err().report();
-    for part in ["table trees", "Tree.after: bool became u8", "Tree.name: str is new", "Tree.parent: Tree? is gone"] {
+    for part in ["table trees", "Tree.after: bool became u8", "Tree.name: str is new and has no default"] {
         assert!(report.contains(part), "{part} in {report}");
     }
     #[derive(Serialize, Deserialize)]
@@ -87,22 +87,6 @@ fn a_changed_type_is_refused_by_field() {
     }
     let report = check_schema("tiers", &schema_of::<Tier>(), &schema_of::<Fewer>()).unwrap_err().report();
     assert!(report.contains("Tier.Mid: (u8) is gone"), "{report}");
-}
-
-#[test]
-fn a_new_order_of_fields_is_refused() {
-    #[derive(Serialize, Deserialize)]
-    struct A {
-        a: u8,
-        b: u8,
-    }
-    #[derive(Serialize, Deserialize)]
-    #[serde(rename = "A")]
-    struct Swapped {
-        b: u8,
-        a: u8,
-    }
-    assert!(check_schema("t", &schema_of::<A>(), &schema_of::<Swapped>()).is_err());
 }
 
 #[test]

@@ -1,0 +1,87 @@
+//! `either`: two keyed streams become one whose rows say which they came from.
+//!
+//! Whatever works on one keyed stream works on two this way: a process function with state and timers that both share, a
+//! window over both (a co-group), both in the order of event time.
+//!
+//! Invariant: rows keep their keys, times and origins; rows of one input keep their order.
+
+use super::{Operator, OperatorFactory, Output};
+use crate::error::Result;
+use crate::record::{BatchBox, Data, Rows, downcast};
+use serde::{Deserialize, Serialize};
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+/// A row of the first or of the second of two connected streams.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Either<A, B> {
+    /// Of the first.
+    First(A),
+    /// Of the second.
+    Second(B),
+}
+
+impl<A, B> Either<A, B> {
+    /// The row, if it is of the first stream.
+    pub fn first(&self) -> Option<&A> {
+        match self {
+            Either::First(row) => Some(row),
+            Either::Second(_) => None,
+        }
+    }
+
+    /// The row, if it is of the second stream.
+    pub fn second(&self) -> Option<&B> {
+        match self {
+            Either::First(_) => None,
+            Either::Second(row) => Some(row),
+        }
+    }
+}
+
+/// Input 0 is the first stream, input 1 the second; both keyed by the same type of key.
+pub fn either<A: Data, B: Data>() -> OperatorFactory {
+    Arc::new(|| Box::new(Merge::<A, B>(PhantomData)))
+}
+
+struct Merge<A, B>(PhantomData<fn(A, B)>);
+
+impl<A: Data, B: Data> Operator for Merge<A, B> {
+    fn on_batch(&mut self, input: usize, batch: BatchBox, out: &mut Output<'_>) -> Result<()> {
+        match input {
+            0 => out.emit(wrap(downcast::<Rows<A>>(batch), Either::<A, B>::First)),
+            _ => out.emit(wrap(downcast::<Rows<B>>(batch), Either::<A, B>::Second)),
+        }
+    }
+}
+
+fn wrap<T, E: Data>(batch: Rows<T>, side: impl Fn(T) -> E) -> BatchBox {
+    let Rows { rows, times, keys, origins } = batch;
+    Rows { rows: rows.into_iter().map(side).collect(), times, keys, origins }.boxed()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Keys;
+    use crate::testing::{Harness, Step};
+    use crate::time::EventTime;
+
+    #[test]
+    fn rows_say_where_they_come_from_and_keep_their_keys() {
+        let keyed = |rows: Rows<i64>| Rows { keys: Some(Keys::encode(rows.rows.clone().into_iter())), ..rows };
+        let first = keyed(Rows::new(vec![1i64, 2], vec![EventTime(5), EventTime(6)]));
+        let second = Rows::new(vec!["x".to_string()], vec![EventTime(7)]);
+        let steps = [Step::rows(first.clone()), Step::Batch(1, second.boxed())];
+        let out = Harness::in_every_mode(&either::<i64, String>(), 0, &steps, |h| {
+            let mut all = h.take::<Either<i64, String>>(0);
+            all.sort();
+            all
+        });
+        assert_eq!(out, [(Either::First(1), 5), (Either::First(2), 6), (Either::Second("x".into()), 7)]);
+        let mut h = Harness::new(&either::<i64, String>(), 0);
+        h.push(0, first.boxed());
+        let batch = h.take_batches(Some(0)).remove(0);
+        assert_eq!(batch.keys().unwrap().as_u64(), Keys::encode([1i64, 2].into_iter()).as_u64());
+    }
+}

@@ -3,7 +3,7 @@
 //! What it commits must be, per key, what a run without faults commits on the embedded log. As for `kill_embedded`,
 //! `WATERWHEEL_CYCLES` and `WATERWHEEL_SEED` say how often and when.
 
-use crate::support::fraud::{Chance, Fraud, kill_and_verify, rounds};
+use crate::support::fraud::{Chance, Fraud, KILLS, Size, kill_and_verify, rounds};
 use crate::support::kafka::Broker;
 
 #[test]
@@ -11,6 +11,6 @@ fn own_broker_output_is_that_of_a_run_without_faults() {
     let mut chance = Chance::new(2);
     for _ in 0..rounds() {
         let broker = Broker::start();
-        kill_and_verify(&Fraud::on_kafka(&broker.bootstrap(), ""), &mut chance);
+        kill_and_verify(&Fraud::on_kafka(Size::Long, &broker.bootstrap(), ""), KILLS, &mut chance);
     }
 }

@@ -9,11 +9,14 @@
 
 mod async_calls;
 mod broker;
+mod broker_faults;
+mod controls;
 mod job_changes;
 mod kafka_lane;
 mod kafka_source;
 mod kill_embedded;
 mod kill_kafka;
+mod kill_moments;
 mod layers;
 mod licences;
 mod refusals;

@@ -4,7 +4,7 @@
 use std::fs;
 use std::process::Command;
 
-use crate::support::fraud::{Fraud, text};
+use crate::support::fraud::{Fraud, Size, text};
 
 /// Runs a program that must refuse: with this exit code, saying all of these words.
 fn refuses(mut command: Command, code: i32, words: &[&str]) {
@@ -18,7 +18,7 @@ fn refuses(mut command: Command, code: i32, words: &[&str]) {
 
 #[test]
 fn a_second_process() {
-    let fraud = Fraud::on_embedded_log();
+    let fraud = Fraud::on_embedded_log(Size::Brief);
     let mut job = fraud.start(1, &[]);
     assert!(job.wait_for("the job to run", |s| s["phase"] == "running"), "it ended");
     refuses(fraud.run_in(&fraud.checkpoints(), 1), 3, &["fraud is running already", &format!("pid {}", job.pid()), "--take-over"]);
@@ -28,7 +28,7 @@ fn a_second_process() {
 
 #[test]
 fn settings_and_topics_that_cannot_be() {
-    let fraud = Fraud::on_embedded_log();
+    let fraud = Fraud::on_embedded_log(Size::Brief);
     let with = |more: &[&str]| {
         let mut command = fraud.verb("run");
         command.args(more);

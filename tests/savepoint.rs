@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Output;
 
-use crate::support::fraud::{Fraud, text};
+use crate::support::fraud::{Fraud, Size, text};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -26,7 +26,7 @@ fn succeeds(output: Output) -> String {
 
 #[test]
 fn a_stopped_job_goes_on_exactly_there() {
-    let fraud = Fraud::on_embedded_log();
+    let fraud = Fraud::on_embedded_log(Size::Brief);
     let mut read = 0;
     for (parallelism, signal) in [(1, Signal::INT), (3, Signal::TERM)] {
         let mut job = fraud.start(parallelism, &[]);
@@ -39,13 +39,13 @@ fn a_stopped_job_goes_on_exactly_there() {
     }
     read += fraud.finish(2)["records_in"].as_u64().expect("a number");
     fraud.assert_exact();
-    let again = Fraud::on_embedded_log();
+    let again = Fraud::on_embedded_log(Size::Brief);
     assert_eq!(again.finish(2)["records_in"].as_u64(), Some(read), "no record is read twice over graceful stops");
 }
 
 #[test]
 fn a_savepoint_starts_the_job_with_other_tasks_in_another_folder() {
-    let fraud = Fraud::on_embedded_log();
+    let fraud = Fraud::on_embedded_log(Size::Brief);
     let savepoint = fraud.folder.path().join("savepoint");
     let path = savepoint.to_str().expect("UTF-8");
     let mut job = fraud.start(1, &[]);

@@ -21,6 +21,7 @@ use rdkafka::types::RDKafkaErrorCode as Code;
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
+use waterwheel_engine::env::{Bug, Moment, planted, reached};
 use waterwheel_engine::error::{Error, Kind, Result};
 use waterwheel_engine::operators::{LaneMarker, LanePublisher, PublisherContext, ScanOutcome, SegmentReader, SegmentRef};
 use waterwheel_engine::record::RawRecord;
@@ -93,7 +94,8 @@ impl KafkaLane {
         // Batches must fit the smallest limit of the topics known, as single records do.
         let limit = self.book.smallest_limit().saturating_sub(OVERHEAD).clamp(1, 1_000_000);
         let mut settings = self.book.config.producer(&[("linger.ms", "2")]);
-        settings.set("transactional.id", self.store.group.clone());
+        let unfenced = planted(Bug::SkipFence).then(|| format!("{} {}", self.store.group, self.context.env.fresh_id()));
+        settings.set("transactional.id", unfenced.unwrap_or_else(|| self.store.group.clone()));
         settings.set("transaction.timeout.ms", self.timeout.as_millis().to_string());
         if self.book.config.get("batch.size").and_then(|set| set.parse::<u64>().ok()).is_none_or(|set| set > limit) {
             settings.set("batch.size", limit.to_string());
@@ -149,7 +151,13 @@ impl KafkaLane {
             abandon(&client);
             return Err(e);
         }
+        if !segments.is_empty() {
+            reached(Moment::Delivered);
+        }
         self.mark(&client, marker, deadline)?;
+        if !segments.is_empty() {
+            reached(Moment::Marked);
+        }
         self.commit(&client, deadline)?;
         self.last = Some(marker.clone());
         let slow = self.now() - begun > self.book.config.millis("socket.timeout.ms", SOCKET_MS) / 2;

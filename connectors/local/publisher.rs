@@ -9,6 +9,7 @@ use super::book::Book;
 use super::entry::{Entry, LaneCommit};
 use super::view::{Cursor, Step};
 use std::collections::BTreeSet;
+use waterwheel_engine::env::{Bug, Moment, planted, reached};
 use waterwheel_engine::error::{Error, Result};
 use waterwheel_engine::operators::{LaneMarker, LanePublisher, PublisherContext, ScanOutcome, SegmentReader, SegmentRef};
 
@@ -65,6 +66,9 @@ impl LocalPublisher {
             }
         }
         let extents = session.finish(transaction)?;
+        if !segments.is_empty() {
+            reached(Moment::Delivered);
+        }
         session.commit_lane(commit, &extents)
     }
 }
@@ -73,6 +77,11 @@ impl LanePublisher for LocalPublisher {
     fn fence(&mut self) -> Result<()> {
         self.owned = None;
         let mut session = Session::open(&self.place)?;
+        let known = session.view.book().lanes.get(&self.lane).map(|l| l.generation);
+        if let Some(generation) = known.filter(|_| planted(Bug::SkipFence)) {
+            self.owned = Some((generation, session));
+            return Ok(());
+        }
         let owner = self.place.env.fresh_id();
         let mut mine = 0;
         session.view.commit(|book| {

@@ -9,7 +9,7 @@
 
 use super::entry::Fork;
 use super::manifest::LaneId;
-use crate::env::{Bug, planted};
+use crate::env::{Bug, Moment, planted, reached};
 use crate::error::{Error, Result};
 use crate::operators::{LaneMarker, LanePublisher, ScanOutcome, SegmentRef};
 use crate::record::Epoch;
@@ -72,7 +72,9 @@ impl LaneWorker {
     /// Of the publisher.
     pub fn fence(&mut self) -> Result<()> {
         self.broken = true;
-        self.publisher.fence().map_err(|e| self.place(e))
+        self.publisher.fence().map_err(|e| self.place(e))?;
+        reached(Moment::Fenced);
+        Ok(())
     }
 
     /// The marker. Means something only after a fence.
@@ -186,6 +188,9 @@ impl LaneWorker {
         // Until it has worked: unknown.
         self.broken = true;
         self.publisher.publish(&marker, segments).map_err(|e| self.place(e).at(format!("epoch {epoch}")))?;
+        if !segments.is_empty() {
+            reached(Moment::Committed);
+        }
         self.broken = false;
         Ok(())
     }

@@ -9,12 +9,14 @@
 mod background;
 mod calls;
 mod files;
+mod moment;
 mod planted;
 mod real;
 
 pub use background::{Background, Job};
 pub use calls::{Call, Calls, Running};
 pub use files::{FileWriter, Files};
+pub use moment::{Moment, reached};
 #[cfg(any(test, feature = "testing"))]
 pub use planted::with_bug;
 pub use planted::{Bug, planted};

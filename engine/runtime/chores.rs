@@ -7,7 +7,7 @@ use crate::checkpoint::{
     CheckpointRef, CheckpointStorage, Event, JobLog, LaneId, LaneWorker, LocalStorage, LogEntry, LogError, Manifest, Retention,
     load_manifest, savepoint, store_manifest,
 };
-use crate::env::Env;
+use crate::env::{Env, Moment, reached};
 use crate::error::{Error, Kind, Result};
 use crate::exchange::Waker;
 use crate::operators::{SegmentRef, Source, Split};
@@ -185,7 +185,7 @@ impl Chores {
                     if self.deadline.is_some_and(|d| now.saturating_sub(since) > d) {
                         done.push(ChoreDone::Failed(
                             Error::fatal(format!("{what} kept failing: {e}"))
-                                .help("raise --transient-deadline, or mend the cause and run again"),
+                                .help("raise --outside-deadline, or mend the cause and run again"),
                         ));
                         continue;
                     }
@@ -242,11 +242,15 @@ impl Tools {
             Chore::StoreManifest { manifest, savepoint } => {
                 let mut manifest = manifest.clone();
                 let stored = store_manifest(&self.env, &*self.storage, &mut manifest, savepoint.clone())?;
+                reached(Moment::ManifestStored);
                 *lock(&self.stored) = Some((stored.clone(), manifest));
                 Event::ManifestStored(stored)
             }
             Chore::Append(entry) => match lock(&self.log).append(entry) {
                 Ok(()) => {
+                    if matches!(**entry, LogEntry::CheckpointComplete { .. }) {
+                        reached(Moment::CheckpointLogged);
+                    }
                     self.count_in(entry);
                     Event::LogAppended
                 }

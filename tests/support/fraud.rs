@@ -3,6 +3,7 @@
 //! Invariant: no process of a job outlives the value that stands for it.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -13,20 +14,18 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
-use waterwheel::engine::env::Env;
+use waterwheel::engine::env::{Bug, Env, Moment};
 use waterwheel::topics::{End, Reading, SourceOptions, TopicsUrl};
 
 use super::cargo::program;
 
 /// All that the job writes.
 const OUTPUTS: [&str; 4] = ["alerts", "account_activity", "payments.late", "payments.dead-letter"];
-/// What is generated: enough that the job is busy for some seconds.
-const SCENARIO: [&str; 6] = ["--payments", "120000", "--cards", "4000", "--per-second", "6"];
 /// What every run is given: checkpoints as often as they can be had, so that faults meet them at every point, and batches so
 /// small that the input lasts for all of them.
 const RUN: [&str; 8] = ["--until-end", "--json", "--status-interval", "20ms", "--checkpoint-interval", "50ms", "--batch-rows", "32"];
-/// How often one job is killed by [`kill_and_verify`]: its input lasts for about twice as many.
-const KILLS: usize = 12;
+/// How often a long job can be killed: its input lasts for about twice as many.
+pub(crate) const KILLS: usize = 12;
 /// How long anything may take before a test fails.
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -35,31 +34,58 @@ pub(crate) type Row = (Option<Vec<u8>>, i64, Vec<(String, Option<Vec<u8>>)>);
 /// Records by topic and key, in order. Records without a key have none among them and are sorted.
 pub(crate) type Committed = BTreeMap<(&'static str, Option<Vec<u8>>), Vec<Row>>;
 
+/// How much input a job has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Size {
+    /// Enough for one fault while it is worked off.
+    Brief,
+    /// Enough for [`KILLS`] of them.
+    Long,
+}
+
+impl Size {
+    fn payments(self) -> &'static str {
+        match self {
+            Size::Brief => "30000",
+            Size::Long => "120000",
+        }
+    }
+}
+
 /// One job: where its topics and its checkpoints are. Dropped, all its files are removed.
 pub(crate) struct Fraud {
     pub(crate) folder: TempDir,
+    size: Size,
     topics: String,
+    bug: Option<Bug>,
 }
 
 impl Fraud {
     /// On an embedded log of its own, its input written.
-    pub(crate) fn on_embedded_log() -> Self {
+    pub(crate) fn on_embedded_log(size: Size) -> Self {
         let folder = new_folder();
         let topics = format!("local:{}", folder.path().join("topics").display());
-        Self::filled(folder, topics)
+        Self::filled(folder, size, topics)
     }
 
     /// On a Kafka broker that no other job uses (topic names are fixed), its input written. `options` of the client begin
     /// with a question mark.
-    pub(crate) fn on_kafka(bootstrap: &str, options: &str) -> Self {
-        Self::filled(new_folder(), format!("kafka://{bootstrap}{options}"))
+    pub(crate) fn on_kafka(size: Size, bootstrap: &str, options: &str) -> Self {
+        Self::filled(new_folder(), size, format!("kafka://{bootstrap}{options}"))
     }
 
-    fn filled(folder: TempDir, topics: String) -> Self {
-        let fraud = Self { folder, topics };
-        let made = fraud.verb("generate").args(SCENARIO).output().expect("starts");
+    fn filled(folder: TempDir, size: Size, topics: String) -> Self {
+        let fraud = Self { folder, size, topics, bug: None };
+        let scenario = ["--payments", size.payments(), "--cards", "4000", "--per-second", "6"];
+        let made = fraud.verb("generate").args(scenario).output().expect("starts");
         assert!(made.status.success(), "{}", text(&made));
         fraud
+    }
+
+    /// Leaves a rule out of every `run` from now on: for controls.
+    pub(crate) fn with_bug(mut self, bug: Bug) -> Self {
+        self.bug = Some(bug);
+        self
     }
 
     /// The folder of its checkpoints.
@@ -78,14 +104,26 @@ impl Fraud {
     /// `run`, not started yet, with the job's checkpoints in a folder.
     pub(crate) fn run_in(&self, checkpoints: &Path, parallelism: u32) -> Command {
         let mut command = self.verb("run");
+        if let Some(bug) = self.bug {
+            command.env("WATERWHEEL_BUG", format!("{bug:?}"));
+        }
         command.args(RUN).args(["--parallelism", &parallelism.to_string()]).arg("--checkpoints").arg(checkpoints);
         command
     }
 
-    /// Starts `run` with more arguments.
+    /// Starts `run` with more arguments. The first start of a job has one task an operator: a late row is late for certain
+    /// only when all partitions have begun, and channels between several tasks hold more than these inputs have before it.
     pub(crate) fn start(&self, parallelism: u32, more: &[&str]) -> Running {
         let mut command = self.run_in(&self.checkpoints(), parallelism);
         command.args(more);
+        Running::start(command)
+    }
+
+    /// Starts `run`, with a signal to come when it reaches a moment for the `times`th time.
+    pub(crate) fn start_until(&self, parallelism: u32, moment: Moment, times: u32, signal: Signal) -> Running {
+        let what = if signal == Signal::KILL { "kill" } else { "stop" };
+        let mut command = self.run_in(&self.checkpoints(), parallelism);
+        command.env("WATERWHEEL_MOMENT", format!("{moment:?}:{times}:{what}"));
         Running::start(command)
     }
 
@@ -123,17 +161,17 @@ impl Fraud {
 
     /// Asserts that the output is what a run without faults commits, and exactly what was planted.
     pub(crate) fn assert_exact(&self) {
-        assert_same(&self.committed(), faultless());
+        assert_same(&self.committed(), faultless(self.size));
         let verdict = self.verb("verify").output().expect("starts");
         assert!(verdict.status.success(), "{}", text(&verdict));
     }
 }
 
 /// What a run without any fault commits, on the embedded log.
-pub(crate) fn faultless() -> &'static Committed {
-    static FAULTLESS: OnceLock<Committed> = OnceLock::new();
-    FAULTLESS.get_or_init(|| {
-        let fraud = Fraud::on_embedded_log();
+fn faultless(size: Size) -> &'static Committed {
+    static FAULTLESS: [OnceLock<Committed>; 2] = [const { OnceLock::new() }; 2];
+    FAULTLESS[size as usize].get_or_init(|| {
+        let fraud = Fraud::on_embedded_log(size);
         fraud.finish(1);
         let committed = fraud.committed();
         for topic in OUTPUTS {
@@ -262,6 +300,20 @@ impl Running {
         assert!(there, "the job ended early: {}", self.status());
     }
 
+    /// Waits until the process stands still, by a SIGSTOP that it was sent or sent itself.
+    ///
+    /// # Panics
+    /// If it ends before, or does not stop within two minutes.
+    pub(crate) fn wait_until_frozen(&mut self) {
+        let deadline = Instant::now() + LIMIT;
+        let state = format!("/proc/{}/stat", self.pid());
+        while !fs::read_to_string(&state).is_ok_and(|stat| stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))) {
+            assert!(self.runs(), "the job ended before it reached its moment: {}", self.status());
+            assert!(Instant::now() < deadline, "the job does not reach its moment; it says {}", self.status());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// Sends a signal.
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).expect("our child is there");
@@ -330,15 +382,15 @@ fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
 }
 
-/// Kills the job with SIGKILL at [`KILLS`] random moments, with changing parallelism, then lets it finish.
+/// Kills the job with SIGKILL at `kills` random moments, with 3, 2 and 1 tasks an operator in turn, then lets it finish.
 ///
 /// # Panics
 /// If the output is not that of a run without faults.
-pub(crate) fn kill_and_verify(fraud: &Fraud, chance: &mut Chance) {
-    let (mut kills, mut resumed) = (0, 0);
-    let t0 = Instant::now();
-    for cycle in 0..KILLS {
-        // One task until something is kept: only then are all partitions known to have begun.
+pub(crate) fn kill_and_verify(fraud: &Fraud, kills: usize, chance: &mut Chance) {
+    let began = Instant::now();
+    let (mut killed, mut resumed) = (0, 0);
+    for cycle in 0..kills {
+        // One task until something is kept, as for every first start.
         let parallelism = if resumed == 0 { 1 } else { [3, 2, 1][cycle % 3] };
         let mut job = fraud.start(parallelism, &[]);
         // While it starts, while it runs, or around the completion of a checkpoint; the first one gets to keep something.
@@ -348,23 +400,14 @@ pub(crate) fn kill_and_verify(fraud: &Fraud, chance: &mut Chance) {
             _ => job.wait_for_checkpoints(1),
         }
         std::thread::sleep(Duration::from_millis(chance.below(100)));
-        resumed += usize::from(job.status()["resumed_from"].is_u64());
-        let st = job.status();
-        eprintln!(
-            "{:?} cycle {cycle} par {parallelism} from {} at {} phase {} recovery {} in {}",
-            t0.elapsed(),
-            st["resumed_from"],
-            st["checkpoint"],
-            st["phase"],
-            st["recovery_ms"],
-            st["records_in"]
-        );
-        kills += usize::from(job.kill9());
+        let status = job.status();
+        println!("{:?} kill {cycle}, {parallelism} tasks: {status}", began.elapsed());
+        resumed += usize::from(status["resumed_from"].is_u64());
+        killed += usize::from(job.kill9());
     }
     let last = fraud.finish(2);
-    eprintln!("{:?} finished", t0.elapsed());
-    assert_eq!(kills, KILLS, "the input ended before the kills did");
+    assert_eq!(killed, kills, "the input ended before the kills did");
     assert!(resumed > 0 && last["resumed_from"].is_u64(), "nothing was ever resumed");
     fraud.assert_exact();
-    eprintln!("{:?} exact", t0.elapsed());
+    println!("{:?} exact after {killed} kills", began.elapsed());
 }

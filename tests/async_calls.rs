@@ -50,5 +50,5 @@ fn calls_wait_side_by_side_and_every_result_is_committed_once() {
         }
     }
     assert_eq!(got.len(), ROWS);
-    assert_eq!(got.into_iter().collect::<BTreeSet<_>>(), (0..ROWS).map(|i| format!("{i}!")).collect());
+    assert_eq!(got.into_iter().collect::<BTreeSet<_>>(), (0..ROWS).map(|i| format!("\"{i}!\"")).collect());
 }

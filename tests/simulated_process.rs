@@ -20,7 +20,7 @@ use waterwheel::prelude::*;
 use waterwheel::topics::{Next, Reading as Reader, SourceOptions, TopicConfig, Topics};
 
 /// Runs of the whole job; each has one to three crashes.
-const SEEDS: u64 = 60;
+const SEEDS: u64 = 40;
 const OUTPUTS: [&str; 3] = ["checked", "bursts", "broken-off"];
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -169,7 +169,7 @@ fn run(seed: u64, crashes: u64) -> Committed {
     let mut job = SimJob::new(machine.clone(), settings, move || plan(&env));
     job.start().unwrap();
     for _ in 0..crashes {
-        if job.run(machine.choose(1_500)).unwrap().is_none() {
+        if job.run(1_000 + machine.choose(8_000)).unwrap().is_none() {
             job.crash();
         }
         job.start().unwrap();

@@ -53,18 +53,25 @@ impl<K: Key, A: Data> KeyedStream<K, A> {
     /// And a co-group: both streams in the same windows.
     ///
     /// ```
-    /// use waterwheel_engine::dsl::{KeyedStream, mins};
+    /// use waterwheel_engine::dsl::{KeyedStream, Merge, mins};
     /// use waterwheel_engine::operators::Either;
     /// use waterwheel_engine::windowing::Tumbling;
+    /// # use serde::{Deserialize, Serialize};
+    /// #[derive(Clone, Default, Serialize, Deserialize)]
+    /// struct Group { orders: Vec<String>, payments: Vec<i64> }
+    ///
+    /// impl Merge for Group {
+    ///     fn merge(&mut self, later: &Self) {
+    ///         self.orders.extend_from_slice(&later.orders);
+    ///         self.payments.extend_from_slice(&later.payments);
+    ///     }
+    /// }
     /// # fn example(orders: &KeyedStream<u64, String>, payments: &KeyedStream<u64, i64>) {
-    /// let orders_and_payments = orders.connect(payments).window(Tumbling::of(mins(5))).aggregate(
-    ///     || (Vec::new(), Vec::new()),
-    ///     |(orders, payments): &mut (Vec<String>, Vec<i64>), row| match row {
-    ///         Either::First(order) => orders.push(order.clone()),
-    ///         Either::Second(amount) => payments.push(*amount),
-    ///     },
-    /// );
-    /// # let _ = orders_and_payments;
+    /// let groups = orders.connect(payments).window(Tumbling::of(mins(5))).aggregate(Group::default, |group, row| match row {
+    ///     Either::First(order) => group.orders.push(order.clone()),
+    ///     Either::Second(amount) => group.payments.push(*amount),
+    /// });
+    /// # let _ = groups;
     /// # }
     /// ```
     pub fn connect<B: Data>(&self, other: &KeyedStream<K, B>) -> KeyedStream<K, Either<A, B>> {

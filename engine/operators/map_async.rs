@@ -96,6 +96,10 @@ fn factory<T: Data + StateValue, V: Data, U: Data>(
     })
 }
 
+/// What is asked for a row.
+type Ask<T, V> = Arc<dyn Fn(&T) -> Asked<V> + Send + Sync>;
+/// What becomes of a row and its answer.
+type Join<T, V, U> = Arc<dyn Fn(T, &V) -> U + Send + Sync>;
 /// Number of a row and what its call led to.
 type Replies<V> = Arc<Mutex<Vec<(u64, Result<V, String>)>>>;
 
@@ -118,8 +122,8 @@ enum RowState<V> {
 struct MapAsync<T, V, U> {
     options: AsyncOptions,
     keyed: bool,
-    ask: Arc<dyn Fn(&T) -> Asked<V> + Send + Sync>,
-    join: Arc<dyn Fn(T, &V) -> U + Send + Sync>,
+    ask: Ask<T, V>,
+    join: Join<T, V, U>,
     env: Option<Env>,
     /// Of a stream without keys: a key of this instance, and its hash.
     own_key: (Vec<u8>, u64),

@@ -8,6 +8,7 @@ use crate::record::{Data, Key};
 use crate::state::{PointTable, StateValue};
 use std::sync::Arc;
 
+type Create<A> = Arc<dyn Fn() -> A + Send + Sync>;
 type Fold<A, V> = Arc<dyn Fn(&mut A, V) + Send + Sync>;
 
 /// Values of one type, taken into one per key: a sum, a maximum.
@@ -20,7 +21,7 @@ type Fold<A, V> = Arc<dyn Fn(&mut A, V) + Send + Sync>;
 ///
 /// impl ProcessFunction<String, i64, i64> for Largest {
 ///     fn open(&mut self, open: &mut ProcessOpen<'_>) {
-///         self.0 = open.reducing("largest", |largest, value| *largest = value.max(*largest));
+///         self.0 = open.reducing("largest", |largest, value: i64| *largest = value.max(*largest));
 ///     }
 ///     fn on_element(&mut self, context: &mut ProcessContext<'_, String, i64>, row: i64) {
 ///         self.0.add(context, row);
@@ -59,7 +60,7 @@ pub struct ReducingState<V> {
 /// ```
 pub struct AggregatingState<A, V> {
     at: usize,
-    fold: Option<(Arc<dyn Fn() -> A + Send + Sync>, Fold<A, V>)>,
+    fold: Option<(Create<A>, Fold<A, V>)>,
 }
 
 impl<V> Default for ReducingState<V> {

@@ -5,8 +5,9 @@
 //! match; the old one stays as long as an option of it is open:
 //! * strict: an option is over after the next row,
 //! * relaxed: it is over with the first row that fits,
-//! * any: it stays;
-//! and it is over when a row fits a `not` between the two, or when a greedy step before it took the row.
+//! * any: it stays.
+//!
+//! And it is over when a row fits a `not` between the two, or when a greedy step before it took the row.
 //!
 //! Invariant: the matches that come out are those of the definition above, each once; those that end at one row come by
 //! (start, rows taken, earlier rows first), and a match that an earlier one skips never comes out.

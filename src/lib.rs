@@ -74,7 +74,7 @@ pub mod prelude {
         AfterMatch, AggregatingState, AsyncOptions, BroadcastState, Either, ListState, MapState, Match, Pattern, ProcessContext,
         ProcessFunction, ProcessOpen, ReducingState, SideOutput, Timer, ValueState,
     };
-    pub use waterwheel_engine::record::Key;
+    pub use waterwheel_engine::record::{Key, Str};
     pub use waterwheel_engine::time::EventTime;
     pub use waterwheel_engine::windowing::{Sliding, Tumbling, Windowed};
 }

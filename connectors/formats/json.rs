@@ -2,7 +2,7 @@
 //!
 //! Invariant: a value is one whole JSON text in UTF-8, with nothing after it, no longer than the limit.
 
-use super::{Decode, Encode, excerpt};
+use super::{Decode, Encode, excerpt, quick_json};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use waterwheel_engine::record::RawRecord;
@@ -36,7 +36,10 @@ impl<T: DeserializeOwned> Decode<T> for Json {
         if value.len() > self.max_bytes {
             return Err(format!("the record is too large: {} bytes, the limit is {}", value.len(), self.max_bytes));
         }
-        serde_json::from_slice(value).map(Some).map_err(|e| explain(value, &e))
+        match quick_json::read(value) {
+            Ok(row) => Ok(Some(row)),
+            Err(quick_json::GiveUp) => serde_json::from_slice(value).map(Some).map_err(|e| explain(value, &e)),
+        }
     }
 }
 

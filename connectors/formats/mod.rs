@@ -5,6 +5,7 @@
 
 mod csv;
 mod json;
+mod quick_json;
 mod raw;
 mod string;
 

@@ -7,7 +7,7 @@ use super::source::SourceStream;
 use super::stream::Stream;
 use crate::graph::{Bound, EqualityClass, NodeNote, Routing, StateNote};
 use crate::operators::{self, OperatorFactory};
-use crate::record::{Data, Key};
+use crate::record::{Data, Key, Str};
 use crate::state::StateValue;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -74,7 +74,7 @@ macro_rules! text_keys {
         }
     )*};
 }
-text_keys!(String, bool, u8, u16, u32, u64, u128, i8, i16, i32, i64, i128);
+text_keys!(String, Str, bool, u8, u16, u32, u64, u128, i8, i16, i32, i64, i128);
 
 impl<V: Data> SourceStream<V> {
     /// Reads the source as a table: the latest value of each key. A record without a value removes the key that the

@@ -8,8 +8,8 @@ use super::guarded::retain;
 use super::{OpenContext, Operator, OperatorFactory, Output};
 use crate::error::Result;
 use crate::observe::{Counter, DUPLICATES};
-use crate::record::{BatchBox, Data, Rows, downcast};
-use crate::state::{PointTable, Table};
+use crate::record::{BatchBox, Data, Keys, Rows, downcast};
+use crate::state::{SeenTable, Table};
 use crate::time::{EventTime, millis};
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -18,35 +18,25 @@ use std::time::Duration;
 /// Drops repeats; the stream is keyed by the id. Keys, times and origins stay with the rows that pass.
 pub fn dedup_by<T: Data>(ttl: Duration) -> OperatorFactory {
     let ttl = millis(ttl);
-    Arc::new(move || {
-        Box::new(Dedup::<T> {
-            ttl,
-            seen: PointTable::new("seen").with_ttl(ttl),
-            slots: Vec::new(),
-            duplicates: Counter::default(),
-            types: PhantomData,
-        })
-    })
+    Arc::new(move || Box::new(Dedup::<T> { ttl, seen: SeenTable::new("seen", ttl), duplicates: Counter::default(), types: PhantomData }))
 }
 
 struct Dedup<T> {
     ttl: i64,
     /// Event time of the row that passed.
-    seen: PointTable<i64>,
-    slots: Vec<u32>,
+    seen: SeenTable,
     duplicates: Counter,
     types: PhantomData<fn(T)>,
 }
 
 impl<T> Dedup<T> {
-    fn is_first(&mut self, slot: u32, time: EventTime) -> bool {
-        match self.seen.get(slot) {
-            Some(first) if time.0.abs_diff(*first) < self.ttl.unsigned_abs() => false,
+    fn is_first(&mut self, keys: &Keys, row: usize, time: EventTime) -> bool {
+        match self.seen.get(keys, row) {
+            Some(first) if time.0.abs_diff(first.0) < self.ttl.unsigned_abs() => false,
             // A row from long before the one that is remembered: the later one goes on standing for the id.
-            Some(first) if time.0 < *first => true,
+            Some(first) if time < first => true,
             _ => {
-                self.seen.insert(slot, time.0);
-                self.seen.touch(slot, time);
+                self.seen.insert(keys, row, time);
                 true
             }
         }
@@ -66,10 +56,8 @@ impl<T: Data> Operator for Dedup<T> {
     fn on_batch(&mut self, _input: usize, batch: BatchBox, out: &mut Output<'_>) -> Result<()> {
         let batch = downcast::<Rows<T>>(batch);
         let Some(keys) = &batch.keys else { unreachable!("plan bug: dedup needs a stream keyed by the id") };
-        let mut slots = std::mem::take(&mut self.slots);
-        self.seen.resolve(keys, &mut slots)?;
-        let keep: Vec<bool> = slots.iter().zip(&batch.times).map(|(&slot, &time)| self.is_first(slot, time)).collect();
-        self.slots = slots;
+        self.seen.resolve(keys)?;
+        let keep: Vec<bool> = batch.times.iter().enumerate().map(|(row, &time)| self.is_first(keys, row, time)).collect();
         self.duplicates.add(keep.iter().filter(|keep| !**keep).count() as u64);
         out.emit(retain(batch, &keep).boxed())
     }

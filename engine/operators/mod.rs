@@ -61,7 +61,7 @@ pub use dedup::dedup_by;
 pub use either::{Either, either};
 pub use filter::filter;
 pub use flat_map::{filter_map, flat_map};
-pub(crate) use guarded::{guarded, run_rows};
+pub(crate) use guarded::{guarded, guarded_call, run_rows};
 pub use ingest::{Ingest, IngestFactory};
 pub use inspect::inspect;
 pub use join_table::{STREAM_INPUT, TABLE_INPUT, join_table, left_join_table};

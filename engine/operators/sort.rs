@@ -28,8 +28,9 @@ pub fn sort_by_time<K: Key, T: Data + StateValue, O: Key>(tie: impl Fn(&T) -> O 
     Arc::new(move || {
         Box::new(Sort {
             tie: tie.clone(),
-            waiting: OrderedTable::<T>::new("waiting").with_key(K::kind()),
+            waiting: OrderedTable::<T>::of_unique("waiting").with_key(K::kind()),
             watermark: EventTime::MIN,
+            room: 0,
             arrivals: 0,
             late: Counter::default(),
             types: PhantomData::<fn(K, O)>,
@@ -42,6 +43,8 @@ struct Sort<F, K, T, O> {
     waiting: OrderedTable<T>,
     /// MIN = none yet.
     watermark: EventTime,
+    /// Rows that left last time, as room for the next.
+    room: usize,
     /// Tells equal rows apart; grows over the life of the job.
     arrivals: u64,
     late: Counter,
@@ -66,26 +69,27 @@ where
 
     fn on_batch(&mut self, _input: usize, batch: BatchBox, out: &mut Output<'_>) -> Result<()> {
         let batch = downcast::<Rows<T>>(batch);
-        let Some(keys) = &batch.keys else { unreachable!("plan bug: sorting needs a keyed stream") };
-        let mut late = Vec::new();
-        let (mut scratch, mut tag) = ([0; 8], Vec::new());
-        for (i, &time) in batch.times.iter().enumerate() {
-            if time <= self.watermark && self.watermark > EventTime::MIN {
-                late.push(i as u32);
+        let is_late = |time: EventTime, watermark: EventTime| time <= watermark && watermark > EventTime::MIN;
+        let late: Vec<u32> = (0..batch.times.len() as u32).filter(|&i| is_late(batch.times[i as usize], self.watermark)).collect();
+        if !late.is_empty() {
+            self.late.add(late.len() as u64);
+            out.emit_to(LATE_PORT, batch.gather(&late).boxed())?;
+        }
+        let Rows { rows, times, keys, origins } = batch;
+        let Some(keys) = keys else { unreachable!("plan bug: sorting needs a keyed stream") };
+        let (mut scratch, mut tag, mut late) = ([0; 8], Vec::new(), late.into_iter().peekable());
+        for (i, row) in rows.into_iter().enumerate() {
+            if late.next_if_eq(&(i as u32)).is_some() {
                 continue;
             }
             tag.clear();
-            if let Err(error) = guarded_call(|| (self.tie)(&batch.rows[i]).encode(&mut tag)) {
-                out.reject(batch.origin(i), time, error)?;
+            if let Err(error) = guarded_call(|| (self.tie)(&row).encode(&mut tag)) {
+                out.reject(origins.as_ref().map(|o| o.0[i].clone()), times[i], error)?;
                 continue;
             }
             tag.extend_from_slice(&self.arrivals.to_be_bytes());
             self.arrivals += 1;
-            self.waiting.insert(time, keys.bytes(i, &mut scratch), keys.hashes()[i], &tag, batch.rows[i].clone());
-        }
-        if !late.is_empty() {
-            self.late.add(late.len() as u64);
-            out.emit_to(LATE_PORT, batch.gather(&late).boxed())?;
+            self.waiting.insert(times[i], keys.bytes(i, &mut scratch), keys.hashes()[i], &tag, row);
         }
         Ok(())
     }
@@ -93,17 +97,26 @@ where
     fn on_watermark(&mut self, time: EventTime, out: &mut Output<'_>) -> Result<()> {
         self.watermark = self.watermark.max(time);
         loop {
-            let (mut rows, mut keys) = (Rows::default(), Vec::new());
-            while rows.rows.len() < EMIT_ROWS
-                && let Some(due) = self.waiting.pop_due(self.watermark)
-            {
-                keys.push(K::decode(&mut &due.key[..])?);
-                rows.push(due.value, due.time, None);
+            let (mut rows, mut keys) = (Rows::default(), Keys::default());
+            while rows.rows.len() < EMIT_ROWS {
+                let room = self.room;
+                let popped = self.waiting.pop_with(self.watermark, |time, key, _, row| {
+                    if rows.rows.is_empty() {
+                        rows = Rows::with_capacity(room);
+                    }
+                    rows.push(row, time, None);
+                    keys.push_encoded::<K>(key)
+                });
+                match popped {
+                    Some(pushed) => pushed?,
+                    None => break,
+                }
             }
             if rows.rows.is_empty() {
                 return Ok(());
             }
-            rows.keys = Some(Keys::encode(keys.into_iter()));
+            self.room = rows.rows.len() + rows.rows.len() / 8;
+            rows.keys = Some(keys);
             out.emit(rows.boxed())?;
         }
     }

@@ -3,6 +3,7 @@
 //! Invariant: `hash(i)` is xxh3-64 (seed 0) of `bytes(i)`, whatever the layout; routing and state rest on it.
 
 use super::Key;
+use crate::error::{Error, Result};
 use twox_hash::XxHash3_64;
 
 /// Keys of a batch. Keys of 8 bytes are carried as numbers (their big-endian bytes are the canonical encoding).
@@ -16,6 +17,13 @@ pub struct Keys {
 enum Layout {
     U64(Vec<u64>),
     Bytes { data: Vec<u8>, ends: Vec<u32> },
+}
+
+impl Default for Keys {
+    /// No keys.
+    fn default() -> Self {
+        Keys { layout: Layout::Bytes { data: Vec::new(), ends: Vec::new() }, hashes: Vec::new() }
+    }
 }
 
 impl Keys {
@@ -43,6 +51,37 @@ impl Keys {
     pub fn of_bytes(key: &[u8]) -> Self {
         let layout = Layout::Bytes { data: key.to_vec(), ends: vec![key.len() as u32] };
         Keys { layout, hashes: vec![XxHash3_64::oneshot(key)] }
+    }
+
+    /// Appends a key of type `K`, given by its canonical bytes. A batch takes keys of one type.
+    ///
+    /// # Errors
+    /// The bytes are no key of that type.
+    ///
+    /// ```
+    /// # use waterwheel_engine::record::Keys;
+    /// let mut keys = Keys::default();
+    /// keys.push_encoded::<u64>(&7u64.to_be_bytes())?;
+    /// assert_eq!(keys.as_u64(), Some(&[7][..]));
+    /// # Ok::<(), waterwheel_engine::error::Error>(())
+    /// ```
+    pub fn push_encoded<K: Key>(&mut self, bytes: &[u8]) -> Result<()> {
+        if self.is_empty() && K::decode(&mut &bytes[..])?.as_u64().is_some() {
+            self.layout = Layout::U64(Vec::new());
+        }
+        match &mut self.layout {
+            Layout::U64(numbers) => {
+                let number = bytes.try_into().map_err(|_| Error::fatal("a key of 8 bytes has another length in state"))?;
+                numbers.push(u64::from_be_bytes(number));
+            }
+            Layout::Bytes { data, ends } => {
+                data.extend_from_slice(bytes);
+                assert!(data.len() <= u32::MAX as usize, "keys of one batch exceed 4 GiB");
+                ends.push(data.len() as u32);
+            }
+        }
+        self.hashes.push(XxHash3_64::oneshot(bytes));
+        Ok(())
     }
 
     /// Rows.

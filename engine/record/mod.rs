@@ -22,3 +22,6 @@ pub use keys::Keys;
 pub use origin::{Origin, Origins, Rejected};
 pub use raw::{RawBatch, RawRecord, RecordMeta};
 pub use rows::{Data, Rows};
+/// A text that is cheap to clone, whatever its length: up to 23 bytes lie in the value itself, longer ones are shared. For the
+/// fields of rows, in place of `String`: as a key it has the bytes that a `String` has.
+pub use smol_str::SmolStr as Str;

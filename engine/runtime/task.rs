@@ -486,23 +486,26 @@ impl Task {
         }
     }
 
-    /// Keeps the state in memory within its budget, between snapshots only (see `state`).
+    /// Keeps the state in memory within its budget, between snapshots only (see `state`). Tables that stay in memory may fill
+    /// the budget; a quarter of it is the others' all the same, or they would move in and out with every batch in vain.
     fn evict(&mut self) -> Result<()> {
-        let mut bytes = 0;
-        self.visit(&mut |node| {
-            bytes += node.operator.tables().iter().map(|t| t.bytes()).sum::<usize>();
-            Ok(())
-        })?;
-        self.state_bytes.set(bytes as i64);
-        if bytes <= self.memory_budget {
-            return Ok(());
-        }
-        let total = bytes;
-        // A tenth below the budget, so that eviction is not needed again with the next batch.
-        let excess = total - self.memory_budget + self.memory_budget / 10;
+        let (mut staying, mut moving) = (0, 0);
         self.visit(&mut |node| {
             for table in node.operator.tables() {
-                let share = (excess as u128 * table.bytes() as u128 / total.max(1) as u128) as usize;
+                *(if table.stays_in_memory() { &mut staying } else { &mut moving }) += table.bytes();
+            }
+            Ok(())
+        })?;
+        self.state_bytes.set((staying + moving) as i64);
+        let allowed = self.memory_budget.saturating_sub(staying).max(self.memory_budget / 4);
+        if moving <= allowed {
+            return Ok(());
+        }
+        // A tenth below what is allowed, so that eviction is not needed again with the next batch.
+        let excess = moving - allowed + allowed / 10;
+        self.visit(&mut |node| {
+            for table in node.operator.tables().into_iter().filter(|t| !t.stays_in_memory()) {
+                let share = (excess as u128 * table.bytes() as u128 / moving.max(1) as u128) as usize;
                 table.evict(share).map_err(|e| e.at(format!("table {}", table.name())))?;
             }
             Ok(())

@@ -337,6 +337,10 @@ impl Table for AppendTable {
         self.bytes + self.index.bytes() + self.chains.len() * size_of::<Chain>()
     }
 
+    fn stays_in_memory(&self) -> bool {
+        true
+    }
+
     fn evict(&mut self, _target: usize) -> Result<()> {
         Ok(())
     }

@@ -115,7 +115,7 @@ pub fn evolve(table: &dyn Table, context: &TableContext, stored: &str) -> Result
 /// Of the store.
 pub fn forget_table(store: &dyn StateStore, groups: std::ops::Range<u16>, operator: &str, table: &str) -> Result<()> {
     let mut writes = WriteBatch::default();
-    for name in [table.to_string(), format!("{table}/mark")] {
+    for name in [table.to_string(), format!("{table}/mark"), format!("{table}/cold")] {
         for group in groups.clone() {
             let (from, to) = super::keyspace::table_range(group, super::table_id(operator, &name));
             writes.delete_range(from, to);

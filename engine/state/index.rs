@@ -215,7 +215,7 @@ impl KeyIndex {
     pub fn bytes(&self) -> usize {
         let keys = match &self.keys {
             Stored::Numbers(_) => self.len() * 8,
-            Stored::Bytes(arena) => arena.used * UNIT + self.len() * size_of::<Span>(),
+            Stored::Bytes(arena) => arena.bytes() + self.len() * size_of::<Span>(),
         };
         // Hash, liveness, and a table that is 7/8 full at most and half full on average.
         keys + self.len() * (8 + 1 + 8)
@@ -237,7 +237,7 @@ struct Span {
 
 /// Key bytes by slot. Freed space is reused for keys of the same size class, so that churn of keys needs no compaction.
 #[derive(Debug, Default)]
-struct Arena {
+pub(super) struct Arena {
     data: Vec<u8>,
     spans: Vec<Span>,
     free: Vec<Vec<u32>>,
@@ -256,13 +256,13 @@ fn class(len: usize) -> (usize, usize) {
 }
 
 impl Arena {
-    fn get(&self, slot: u32) -> &[u8] {
+    pub(super) fn get(&self, slot: u32) -> &[u8] {
         let span = self.spans[slot as usize];
         let start = span.at as usize * UNIT;
         &self.data[start..start + span.len as usize]
     }
 
-    fn set(&mut self, slot: u32, key: &[u8]) {
+    pub(super) fn set(&mut self, slot: u32, key: &[u8]) {
         let (class, units) = class(key.len());
         let at = match self.free.get_mut(class).and_then(Vec::pop) {
             Some(at) => at,
@@ -282,7 +282,12 @@ impl Arena {
         self.spans[slot as usize] = Span { at, len: key.len() as u32 };
     }
 
-    fn free(&mut self, slot: u32) {
+    /// Bytes in use.
+    pub(super) fn bytes(&self) -> usize {
+        self.used * UNIT
+    }
+
+    pub(super) fn free(&mut self, slot: u32) {
         let span = self.spans[slot as usize];
         let (class, units) = class(span.len as usize);
         if self.free.len() <= class {

@@ -4,6 +4,7 @@
 
 use super::described::{hex, show};
 use super::keyspace::{PREFIX, damaged, split_time, table_range};
+use super::seen::each_id;
 use super::shape::{Schema, Shape};
 use super::{StateStore, table_id};
 use crate::error::Result;
@@ -61,6 +62,11 @@ pub fn read_table(
         store.scan(&from, &to, &mut |full, bytes| {
             let stored = &full[PREFIX..];
             let entry = match kind {
+                "seen" => {
+                    let mut id =
+                        |name: &[u8], time| visit(ShownEntry { key: key(name), time_ms: Some(time), name: None, value: Value::Null });
+                    return each_id(stored, bytes, &mut id).map(drop);
+                }
                 "slice" => {
                     let (end, name) = split_time(stored)?;
                     ShownEntry { key: key(name), time_ms: Some(end), name: None, value: value(bytes)? }

@@ -28,8 +28,10 @@ mod keyspace;
 mod memory;
 mod ordered;
 mod point;
+mod queue;
 mod rocks;
 mod schema;
+mod seen;
 mod shape;
 mod slice;
 #[cfg(test)]
@@ -47,6 +49,7 @@ pub use memory::{MemoryStore, MemoryStores};
 pub use ordered::{Due, OrderedTable};
 pub use point::PointTable;
 pub use rocks::{RocksSettings, RocksStores};
+pub use seen::SeenTable;
 pub use shape::Schema;
 pub use slice::{SliceCursor, SliceTable, SliceView};
 pub use value::{StateValue, schema_of};
@@ -226,6 +229,10 @@ pub trait Table: Send {
     fn drained(&mut self, epoch: Epoch);
     /// Bytes held in memory.
     fn bytes(&self) -> usize;
+    /// Whether all of it must be in memory: `evict` frees nothing.
+    fn stays_in_memory(&self) -> bool {
+        false
+    }
     /// Frees about `target` bytes by dropping clean entries and writing dirty ones to the store. Kinds that must stay in
     /// memory free nothing. Called only while no epoch is being drained.
     ///

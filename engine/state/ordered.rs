@@ -2,60 +2,34 @@
 //!
 //! An entry is (time, key, tag) with a value; the tag tells entries of one key and time apart (a timer's name, a row's tie
 //! breaker). Registering one that is there changes nothing but its value. Lives in memory whole; a restore loads it all.
+//! Entries have ids: values lie in a slab, names in an arena, and a [`Queue`] of ids knows the order.
 //!
 //! Invariant: entries come out by (time, key bytes, tag), never in hash order, and each lives under the key group of its
-//! key, so that they follow the key through a rescale.
+//! key, so that they follow the key through a rescale. An id is given out again only when the queue no longer has it.
 
 use super::evolve::rewrite;
+use super::index::Arena;
 use super::keyspace::{Place, damaged, split_time, state_key, time_bytes};
+use super::queue::{Entries, Queue};
 use super::value::{Heap, StateValue, check_codec, decode, encode, key_text, schema_of};
 use super::{Schema, Table, TableContext, WriteBatch};
 use crate::error::Result;
 use crate::record::{Epoch, KeyGroup, key_group};
 use crate::time::EventTime;
+use hashbrown::HashTable;
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
-use std::sync::Arc;
 use twox_hash::XxHash3_64;
 
-/// Name of an entry. Shared between the map and the change lists.
-#[derive(Debug, PartialEq, Eq)]
-struct Name {
-    time: i64,
-    /// Key, then tag.
-    bytes: Box<[u8]>,
-    key_len: u32,
-}
-
-impl Name {
-    fn new(time: i64, key: &[u8], tag: &[u8]) -> Arc<Name> {
-        Arc::new(Name { time, bytes: [key, tag].concat().into(), key_len: key.len() as u32 })
-    }
-
-    fn split(&self) -> (&[u8], &[u8]) {
-        self.bytes.split_at(self.key_len as usize)
-    }
-}
-
-impl Ord for Name {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.time.cmp(&other.time).then_with(|| self.split().cmp(&other.split()))
-    }
-}
-
-impl PartialOrd for Name {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
 struct Entry<V> {
+    time: i64,
+    key_len: u32,
     /// Generation of the last change not yet drained; 0 = clean.
     stamp: u32,
+    group: KeyGroup,
     /// The store may hold it.
     stored: bool,
-    group: KeyGroup,
-    value: V,
+    /// `None`: removed before its time, and still in the queue.
+    value: Option<V>,
 }
 
 /// An entry whose time has come.
@@ -71,33 +45,82 @@ pub struct Due<V> {
     pub value: V,
 }
 
+/// Entries by id; the ids that are free hold anything.
+struct Slab<V> {
+    entries: Vec<Entry<V>>,
+    /// Key, then tag.
+    names: Arena,
+}
+
+impl<V> Slab<V> {
+    fn name(&self, id: u32) -> (&[u8], &[u8]) {
+        self.names.get(id).split_at(self.entries[id as usize].key_len as usize)
+    }
+
+    fn hash(&self, id: u32) -> u64 {
+        name_hash(self.time(id), self.name(id))
+    }
+}
+
+impl<V> Entries for Slab<V> {
+    fn time(&self, id: u32) -> i64 {
+        self.entries[id as usize].time
+    }
+
+    fn compare(&self, a: u32, b: u32) -> Ordering {
+        self.time(a).cmp(&self.time(b)).then_with(|| self.name(a).cmp(&self.name(b)))
+    }
+}
+
+fn name_hash(time: i64, (key, tag): (&[u8], &[u8])) -> u64 {
+    XxHash3_64::oneshot_with_seed(XxHash3_64::oneshot_with_seed(time as u64, tag), key)
+}
+
 /// See the module's header. Timers are an `OrderedTable<()>` with the timer's name as tag.
 pub struct OrderedTable<V> {
     name: String,
     key: Option<String>,
     place: Option<Place>,
-    entries: BTreeMap<Arc<Name>, Entry<V>>,
+    slab: Slab<V>,
+    free: Vec<u32>,
+    queue: Queue,
+    /// Ids by name; none in a table whose names never come twice.
+    by_name: Option<HashTable<u32>>,
+    live: usize,
+    /// Removed, and still in the queue.
+    dead: usize,
     generation: u32,
-    changed: Vec<Arc<Name>>,
-    frozen: Vec<Arc<Name>>,
+    changed: Vec<u32>,
+    frozen: Vec<u32>,
     /// Deletes of this epoch and of the frozen one; within an epoch they go before its puts.
     deletes: WriteBatch,
     frozen_deletes: WriteBatch,
     copied: WriteBatch,
     /// Left over from an epoch that was never drained.
     backlog: WriteBatch,
-    name_bytes: usize,
     heap: Heap,
+    /// The name at hand.
+    scratch: Vec<u8>,
 }
 
 impl<V: StateValue> OrderedTable<V> {
     /// A table of that name, unique within its operator.
     pub fn new(name: &str) -> Self {
+        OrderedTable { by_name: Some(HashTable::new()), ..OrderedTable::of_unique(name) }
+    }
+
+    /// The same for entries whose (time, key, tag) never come twice and are never looked for: it does not keep an index.
+    pub fn of_unique(name: &str) -> Self {
         OrderedTable {
             name: name.to_string(),
             key: None,
             place: None,
-            entries: BTreeMap::new(),
+            slab: Slab { entries: Vec::new(), names: Arena::default() },
+            free: Vec::new(),
+            queue: Queue::new(),
+            by_name: None,
+            live: 0,
+            dead: 0,
             generation: 1,
             changed: Vec::new(),
             frozen: Vec::new(),
@@ -105,8 +128,8 @@ impl<V: StateValue> OrderedTable<V> {
             frozen_deletes: WriteBatch::default(),
             copied: WriteBatch::default(),
             backlog: WriteBatch::default(),
-            name_bytes: 0,
             heap: Heap::new::<V>(),
+            scratch: Vec::new(),
         }
     }
 
@@ -120,77 +143,94 @@ impl<V: StateValue> OrderedTable<V> {
 
     /// Adds an entry; `hash` is the frozen hash of `key`. Returns the value of the same entry if it was there.
     pub fn insert(&mut self, time: EventTime, key: &[u8], hash: u64, tag: &[u8], value: V) -> Option<V> {
-        let name = Name::new(time.0, key, tag);
-        let generation = self.generation;
-        if let Some(entry) = self.entries.get_mut(&name) {
-            if entry.stamp != 0 && entry.stamp != generation {
-                let full = full_key(&self.place, entry.group, &name);
-                self.copied.put(full, encode(&entry.value));
-                entry.stored = true;
-            }
-            if entry.stamp != generation {
-                entry.stamp = generation;
-                self.changed.push(name);
-            }
-            return Some(std::mem::replace(&mut entry.value, value));
+        if let Some(id) = self.find(time, key, tag) {
+            self.mark(id);
+            return self.slab.entries[id as usize].value.replace(value);
         }
         let group = key_group(hash, self.place().max_parallelism);
-        self.name_bytes += name.bytes.len();
-        self.note_changed(name.clone());
-        self.entries.insert(name, Entry { stamp: generation, stored: false, group, value });
+        let entry = Entry { time: time.0, key_len: key.len() as u32, stamp: self.generation, group, stored: false, value: Some(value) };
+        let id = self.add(entry, key, tag);
+        self.note_changed(id);
         None
     }
 
     /// Takes an entry out before its time.
     pub fn remove(&mut self, time: EventTime, key: &[u8], tag: &[u8]) -> Option<V> {
-        let name = Name::new(time.0, key, tag);
-        let entry = self.entries.remove(&name)?;
-        Some(self.forget(&name, entry))
+        let id = self.find(time, key, tag)?;
+        let value = self.forget(id);
+        // It goes when the queue comes by it, or when too many wait for that.
+        self.dead += 1;
+        if self.dead > self.live + 1024 {
+            let (slab, free) = (&mut self.slab, &mut self.free);
+            self.queue.retain(|id| {
+                let live = slab.entries[id as usize].value.is_some();
+                if !live {
+                    slab.names.free(id);
+                    free.push(id);
+                }
+                live
+            });
+            self.dead = 0;
+        }
+        value
     }
 
     /// The value of an entry.
     pub fn get(&self, time: EventTime, key: &[u8], tag: &[u8]) -> Option<&V> {
-        self.entries.get(&Name::new(time.0, key, tag)).map(|entry| &entry.value)
+        self.slab.entries[self.find(time, key, tag)? as usize].value.as_ref()
     }
 
     /// Whether an entry is there.
     pub fn contains(&self, time: EventTime, key: &[u8], tag: &[u8]) -> bool {
-        self.entries.contains_key(&Name::new(time.0, key, tag))
+        self.find(time, key, tag).is_some()
     }
 
     /// Takes out the first entry with a time at or before `watermark`. Called until `None`: entries that are added while
     /// others fire come in their turn.
     pub fn pop_due(&mut self, watermark: EventTime) -> Option<Due<V>> {
-        let first = self.entries.first_entry()?;
-        if first.key().time > watermark.0 {
-            return None;
-        }
-        let (name, entry) = first.remove_entry();
-        let value = self.forget(&name, entry);
-        let (key, tag) = name.split();
-        Some(Due { time: EventTime(name.time), key: key.to_vec(), tag: tag.to_vec(), value })
+        self.pop_with(watermark, |time, key, tag, value| Due { time, key: key.to_vec(), tag: tag.to_vec(), value })
     }
 
-    /// The earliest time of any entry.
-    pub fn next_time(&self) -> Option<EventTime> {
-        self.entries.first_key_value().map(|(name, _)| EventTime(name.time))
+    /// As [`pop_due`](Self::pop_due), handing out what the entry holds: time, key, tag, value.
+    pub fn pop_with<R>(&mut self, watermark: EventTime, take: impl FnOnce(EventTime, &[u8], &[u8], V) -> R) -> Option<R> {
+        let (id, value) = loop {
+            let id = self.queue.pop(watermark.0, &self.slab)?;
+            if let Some(value) = self.forget(id) {
+                break (id, value);
+            }
+            self.dead -= 1;
+            self.release(id);
+        };
+        let (key, tag) = self.slab.name(id);
+        let result = take(EventTime(self.slab.time(id)), key, tag, value);
+        self.release(id);
+        Some(result)
+    }
+
+    fn release(&mut self, id: u32) {
+        self.slab.names.free(id);
+        self.free.push(id);
     }
 
     /// Entries.
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.live
     }
 
     /// No entry.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.live == 0
     }
 
-    /// Visits all entries in order: time, key, tag, value.
+    /// Visits all entries in order: time, key, tag, value. For inspection and tests: it sorts them all.
     pub fn for_each(&self, mut visit: impl FnMut(EventTime, &[u8], &[u8], &V)) {
-        for (name, entry) in &self.entries {
-            let (key, tag) = name.split();
-            visit(EventTime(name.time), key, tag, &entry.value);
+        let mut ids: Vec<u32> = (0..self.slab.entries.len() as u32).filter(|&id| self.slab.entries[id as usize].value.is_some()).collect();
+        ids.sort_unstable_by(|&a, &b| self.slab.compare(a, b));
+        for id in ids {
+            let (key, tag) = self.slab.name(id);
+            if let Some(value) = &self.slab.entries[id as usize].value {
+                visit(EventTime(self.slab.time(id)), key, tag, value);
+            }
         }
     }
 
@@ -198,30 +238,86 @@ impl<V: StateValue> OrderedTable<V> {
         self.place.as_ref().unwrap_or_else(|| unreachable!("table {} is used before it was opened", self.name))
     }
 
-    fn note_changed(&mut self, name: Arc<Name>) {
+    fn find(&self, time: EventTime, key: &[u8], tag: &[u8]) -> Option<u32> {
+        let same = |&id: &u32| self.slab.time(id) == time.0 && self.slab.name(id) == (key, tag);
+        self.by_name.as_ref()?.find(name_hash(time.0, (key, tag)), same).copied()
+    }
+
+    fn add(&mut self, entry: Entry<V>, key: &[u8], tag: &[u8]) -> u32 {
+        self.scratch.clear();
+        self.scratch.extend_from_slice(key);
+        self.scratch.extend_from_slice(tag);
+        let id = self.free.pop().unwrap_or(self.slab.entries.len() as u32);
+        assert!(id < u32::MAX, "table {} is full: 2^32 - 1 entries", self.name);
+        self.slab.names.set(id, &self.scratch);
+        self.queue.push(entry.time, id);
+        match self.slab.entries.get_mut(id as usize) {
+            Some(free) => *free = entry,
+            None => self.slab.entries.push(entry),
+        }
+        self.live += 1;
+        if let Some(by_name) = &mut self.by_name {
+            let slab = &self.slab;
+            by_name.insert_unique(slab.hash(id), id, |&id| slab.hash(id));
+        }
+        id
+    }
+
+    /// An entry that is there is about to change.
+    fn mark(&mut self, id: u32) {
+        let entry = &mut self.slab.entries[id as usize];
+        if entry.stamp == self.generation {
+            return;
+        }
+        let frozen = std::mem::replace(&mut entry.stamp, self.generation) != 0;
+        if frozen {
+            entry.stored = true;
+            self.copy(id);
+        }
+        self.note_changed(id);
+    }
+
+    fn note_changed(&mut self, id: u32) {
         // Entries that come and go within an epoch would otherwise be listed for ever.
-        if self.changed.len() > 2 * self.entries.len() + 1024 {
-            let (entries, generation) = (&self.entries, self.generation);
-            self.changed.retain(|name| entries.get(name).is_some_and(|entry| entry.stamp == generation));
+        if self.changed.len() > 2 * self.live + 1024 {
+            let (entries, generation) = (&self.slab.entries, self.generation);
+            self.changed.retain(|&id| entries[id as usize].stamp == generation);
             self.changed.sort_unstable();
             self.changed.dedup();
         }
-        self.changed.push(name);
+        self.changed.push(id);
     }
 
-    /// An entry left the map.
-    fn forget(&mut self, name: &Name, entry: Entry<V>) -> V {
-        self.name_bytes -= name.bytes.len();
-        let frozen = entry.stamp != 0 && entry.stamp != self.generation;
-        if frozen {
-            let full = full_key(&self.place, entry.group, name);
-            self.copied.put(full, encode(&entry.value));
+    /// Encodes a frozen entry that is about to change or go.
+    fn copy(&mut self, id: u32) {
+        let entry = &self.slab.entries[id as usize];
+        if let Some(value) = &entry.value {
+            self.copied.put(self.full_key(id), encode(value));
         }
-        if frozen || entry.stored {
-            let full = full_key(&self.place, entry.group, name);
+    }
+
+    /// Takes the value of an entry; its id stays taken.
+    fn forget(&mut self, id: u32) -> Option<V> {
+        let entry = &self.slab.entries[id as usize];
+        let (stamp, stored) = (entry.stamp, entry.stored);
+        entry.value.as_ref()?;
+        let frozen = stamp != 0 && stamp != self.generation;
+        if frozen {
+            self.copy(id);
+        }
+        if frozen || stored {
+            let full = self.full_key(id);
             self.deletes.delete(full);
         }
-        entry.value
+        if let Some(by_name) = &mut self.by_name
+            && let Ok(found) = by_name.find_entry(self.slab.hash(id), |&other| other == id)
+        {
+            found.remove();
+        }
+        self.live -= 1;
+        let entry = &mut self.slab.entries[id as usize];
+        entry.stamp = 0;
+        entry.value.take()
     }
 
     fn write_pending(&mut self, out: &mut WriteBatch) {
@@ -232,25 +328,24 @@ impl<V: StateValue> OrderedTable<V> {
     fn load(&mut self, group: KeyGroup, stored: &[u8], value: &[u8]) -> Result<()> {
         let (time, rest) = split_time(stored)?;
         let (bytes, key_len) = rest.split_last_chunk::<4>().ok_or_else(|| damaged("an ordered entry is cut short"))?;
-        let key_len = u32::from_be_bytes(*key_len) as usize;
-        let (key, tag) = bytes.split_at_checked(key_len).ok_or_else(|| damaged("the key of an ordered entry is cut short"))?;
+        let key_len = u32::from_be_bytes(*key_len);
+        let (key, tag) = bytes.split_at_checked(key_len as usize).ok_or_else(|| damaged("the key of an ordered entry is cut short"))?;
         if key_group(XxHash3_64::oneshot(key), self.place().max_parallelism) != group {
             return Err(damaged("an ordered entry lies in another key group than its key"));
         }
-        let entry = Entry { stamp: 0, stored: true, group, value: decode(value)? };
-        self.name_bytes += bytes.len();
-        self.entries.insert(Name::new(time, key, tag), entry);
+        self.add(Entry { time, key_len, stamp: 0, group, stored: true, value: Some(decode(value)?) }, key, tag);
         Ok(())
     }
-}
 
-/// time | key | tag | length of the key: the time first, so that the store holds entries in firing order.
-fn full_key(place: &Option<Place>, group: KeyGroup, name: &Name) -> Vec<u8> {
-    let table = place.as_ref().map_or_else(|| unreachable!("a table is used before it was opened"), |place| place.table);
-    let mut full = state_key(group, table, &time_bytes(name.time));
-    full.extend_from_slice(&name.bytes);
-    full.extend_from_slice(&name.key_len.to_be_bytes());
-    full
+    /// time | key | tag | length of the key: the time first, so that the store holds entries in firing order.
+    fn full_key(&self, id: u32) -> Vec<u8> {
+        let (entry, name) = (&self.slab.entries[id as usize], self.slab.names.get(id));
+        let mut full = state_key(entry.group, self.place().table, &time_bytes(entry.time));
+        full.reserve_exact(name.len() + 4);
+        full.extend_from_slice(name);
+        full.extend_from_slice(&entry.key_len.to_be_bytes());
+        full
+    }
 }
 
 impl<V: StateValue> Table for OrderedTable<V> {
@@ -295,16 +390,20 @@ impl<V: StateValue> Table for OrderedTable<V> {
         self.write_pending(out);
         let mut written = 0;
         while written < entries {
-            let Some(name) = self.frozen.pop() else { return true };
-            let Some(entry) = self.entries.get_mut(&name) else { continue };
-            if entry.stamp == 0 || entry.stamp >= self.generation {
-                continue; // copied when it changed again
+            let Some(id) = self.frozen.pop() else { return true };
+            let entry = &self.slab.entries[id as usize];
+            // Else it was copied when it changed again, or is gone; its id may be another entry's by now.
+            if entry.stamp != 0
+                && entry.stamp < self.generation
+                && let Some(value) = &entry.value
+            {
+                let value = encode(value);
+                self.heap.sample(value.len());
+                out.put(self.full_key(id), value);
+                let entry = &mut self.slab.entries[id as usize];
+                (entry.stamp, entry.stored) = (0, true);
+                written += 1;
             }
-            let value = encode(&entry.value);
-            self.heap.sample(value.len());
-            out.put(full_key(&self.place, entry.group, &name), value);
-            (entry.stamp, entry.stored) = (0, true);
-            written += 1;
         }
         self.frozen.is_empty()
     }
@@ -312,9 +411,13 @@ impl<V: StateValue> Table for OrderedTable<V> {
     fn drained(&mut self, _epoch: Epoch) {}
 
     fn bytes(&self) -> usize {
-        // A name with its counts, and a map that is three quarters full.
-        let each = size_of::<Name>() + 16 + (size_of::<Arc<Name>>() + size_of::<Entry<V>>()) * 4 / 3;
-        self.name_bytes + self.entries.len() * (each + self.heap.mean())
+        // Place of the name, id in the queue; a table of ids is 7/8 full at most and half full on average.
+        let each = size_of::<Entry<V>>() + 8 + 4 + if self.by_name.is_some() { 8 } else { 0 };
+        (self.live + self.dead) * each + self.live * self.heap.mean() + self.slab.names.bytes()
+    }
+
+    fn stays_in_memory(&self) -> bool {
+        true
     }
 
     fn evict(&mut self, _target: usize) -> Result<()> {

@@ -67,8 +67,19 @@ struct Order {
 }
 
 impl Order {
-    fn add(&mut self, slot: u32) {
+    /// `holders` says which of the added are still there.
+    fn add(&mut self, slot: u32, holders: &[u32]) {
+        // Keys that come and go while nobody asks for the order would otherwise be listed again and again.
+        if self.added.len() > 2 * holders.len() + 1024 {
+            self.compact(holders);
+        }
         self.added.push(slot);
+    }
+
+    fn compact(&mut self, holders: &[u32]) {
+        self.added.retain(|&slot| holders[slot as usize] > 0);
+        self.added.sort_unstable();
+        self.added.dedup();
     }
 
     fn remove(&mut self, slot: u32) {
@@ -115,6 +126,8 @@ impl Order {
 pub struct SliceTable<A> {
     shared: Shared,
     slices: BTreeMap<i64, Slice<A>>,
+    /// Empty pages of slices that were dropped, for the next ones.
+    spare: Vec<Page<A>>,
     /// Slices below are drained of the frozen generation.
     drained_to: Option<i64>,
     drained_all: bool,
@@ -130,6 +143,7 @@ pub struct SliceCursor<'a, A> {
     end: i64,
     slice: &'a mut Slice<A>,
     shared: &'a mut Shared,
+    spare: &'a mut Vec<Page<A>>,
 }
 
 /// One slice open for reading.
@@ -156,6 +170,7 @@ impl<A: StateValue> SliceTable<A> {
                 heap: Heap::new::<A>(),
             },
             slices: BTreeMap::new(),
+            spare: Vec::new(),
             drained_to: None,
             drained_all: true,
             dropped: Vec::new(),
@@ -182,7 +197,7 @@ impl<A: StateValue> SliceTable<A> {
         let generation = self.shared.generation;
         let slice = self.slices.entry(end).or_insert_with(|| Slice::new(generation));
         slice.roll(generation);
-        SliceCursor { end, slice, shared: &mut self.shared }
+        SliceCursor { end, slice, shared: &mut self.shared, spare: &mut self.spare }
     }
 
     /// Opens a slice for reading; one that is not there reads as empty.
@@ -255,8 +270,14 @@ impl<A: StateValue> SliceTable<A> {
         for end in &ends {
             self.slices[end].occupied(|slot, _| held[slot as usize] = true);
         }
+        self.slots_where(|slot| held[slot as usize], slots);
+    }
+
+    /// Slots that hold something in any slice and that `is_wanted`, sorted by key bytes, replacing the content of `slots`.
+    pub fn slots_where(&mut self, is_wanted: impl Fn(u32) -> bool, slots: &mut Vec<u32>) {
+        slots.clear();
         let sorted = self.shared.order.refresh(&self.shared.index, &self.shared.holders);
-        slots.extend(sorted.iter().copied().filter(|&slot| held[slot as usize]));
+        slots.extend(sorted.iter().copied().filter(|&slot| is_wanted(slot)));
     }
 
     /// Drops a slice whole; keys that no other slice holds lose their slots.
@@ -278,6 +299,20 @@ impl<A: StateValue> SliceTable<A> {
         });
         if slice.stored {
             self.note_dropped(end);
+        }
+        self.recycle(slice.pages);
+    }
+
+    /// Keeps pages for the slices to come, as many as one of them may need.
+    fn recycle(&mut self, pages: Vec<Option<Page<A>>>) {
+        if self.slices.is_empty() {
+            self.spare = Vec::new();
+            return;
+        }
+        let room = (self.shared.index.slots() / PAGE + 1).saturating_sub(self.spare.len());
+        for mut page in pages.into_iter().flatten().take(room) {
+            page.iter_mut().for_each(|cell| *cell = Cell { stamp: 0, value: None });
+            self.spare.push(page);
         }
     }
 
@@ -417,7 +452,8 @@ impl<A: StateValue> SliceCursor<'_, A> {
         }
         if slice.pages[page].is_none() {
             slice.used_pages += 1;
-            slice.pages[page] = Some((0..PAGE).map(|_| Cell { stamp: 0, value: None }).collect());
+            let fresh = || (0..PAGE).map(|_| Cell { stamp: 0, value: None }).collect();
+            slice.pages[page] = Some(self.spare.pop().unwrap_or_else(fresh));
         }
         let cell = slice.cell(slot);
         if cell.value.is_none() {
@@ -439,6 +475,31 @@ impl<'a, A> SliceView<'a, A> {
         match self.slice?.pages.get(slot as usize / PAGE)? {
             Some(cells) => cells[slot as usize % PAGE].value.as_ref(),
             None => None,
+        }
+    }
+
+    /// Accumulators in it.
+    pub fn len(&self) -> usize {
+        self.slice.map_or(0, |slice| slice.cells)
+    }
+
+    /// Nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Visits the accumulators of slots from `first` on, by slot.
+    pub fn for_each_from(&self, first: u32, mut visit: impl FnMut(u32, &'a A)) {
+        let Some(slice) = self.slice else { return };
+        let (first_page, first_at) = (first as usize / PAGE, first as usize % PAGE);
+        for (page, cells) in slice.pages.iter().enumerate().skip(first_page) {
+            let Some(cells) = cells else { continue };
+            let first = if page == first_page { first_at } else { 0 };
+            for (at, cell) in cells.iter().enumerate().skip(first) {
+                if let Some(value) = &cell.value {
+                    visit((page * PAGE + at) as u32, value);
+                }
+            }
         }
     }
 }
@@ -464,14 +525,8 @@ impl<A> Slice<A> {
     }
 
     /// Visits cells that hold a value, by slot.
-    fn occupied(&self, mut visit: impl FnMut(u32, &A)) {
-        for (page, cells) in self.pages.iter().enumerate() {
-            for (at, cell) in cells.iter().flat_map(|cells| cells.iter()).enumerate() {
-                if let Some(value) = &cell.value {
-                    visit((page * PAGE + at) as u32, value);
-                }
-            }
-        }
+    fn occupied(&self, visit: impl FnMut(u32, &A)) {
+        SliceView { slice: Some(self) }.for_each_from(0, visit);
     }
 }
 
@@ -499,10 +554,10 @@ impl Shared {
 
     fn hold(&mut self, slot: u32) {
         let holders = &mut self.holders[slot as usize];
-        if *holders == 0 {
-            self.order.add(slot);
-        }
         *holders += 1;
+        if *holders == 1 {
+            self.order.add(slot, &self.holders);
+        }
     }
 
     /// Whether no slice holds the key any more.
@@ -570,9 +625,13 @@ impl<A: StateValue> Table for SliceTable<A> {
     fn drained(&mut self, _epoch: Epoch) {}
 
     fn bytes(&self) -> usize {
-        let pages: usize = self.slices.values().map(|slice| slice.used_pages).sum();
+        let pages = self.spare.len() + self.slices.values().map(|slice| slice.used_pages).sum::<usize>();
         let cells: usize = self.slices.values().map(|slice| slice.cells).sum();
         pages * PAGE * size_of::<Cell<A>>() + cells * self.shared.heap.mean() + self.shared.index.bytes()
+    }
+
+    fn stays_in_memory(&self) -> bool {
+        true
     }
 
     fn evict(&mut self, _target: usize) -> Result<()> {

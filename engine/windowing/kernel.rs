@@ -24,6 +24,96 @@ pub trait Accumulate: Send + Sync + 'static {
     fn merge(&self, acc: &mut Self::Acc, later: &Self::Acc);
     /// The result.
     fn finish(&self, acc: &Self::Acc) -> Self::Out;
+
+    /// Whether there is to be a result at all: of a window of which this says no, nothing leaves and nothing is copied.
+    fn is_wanted(&self, _acc: &Self::Acc) -> bool {
+        true
+    }
+    /// A small accumulator of the same rows, without what grows with them; `is_wanted` must say the same of it, and `merge`
+    /// must take it. `None` (always, or never) when there is none: then overlapping windows of an accumulator that owns
+    /// memory are put together from all of their slices at each firing.
+    fn outline(&self, _acc: &Self::Acc) -> Option<Self::Acc> {
+        None
+    }
+
+    /// This aggregate, with results only of windows that are `wanted`. The decision rests on an outline: `outline` copies an
+    /// accumulator without its lists, and costs little however much a window holds.
+    ///
+    /// A result that has left and is no longer wanted after late rows is not taken back.
+    ///
+    /// ```
+    /// use waterwheel_engine::windowing::{Accumulate, Aggregate};
+    /// type Spent = (u64, Vec<u64>);
+    /// let large = Aggregate::new(
+    ///     Spent::default,
+    ///     |acc: &mut Spent, amount: &u64| {
+    ///         acc.0 += amount;
+    ///         acc.1.push(*amount);
+    ///     },
+    ///     |acc: &mut Spent, later: &Spent| {
+    ///         acc.0 += later.0;
+    ///         acc.1.extend(&later.1);
+    ///     },
+    ///     |acc: &Spent| acc.1.clone(),
+    /// )
+    /// .only_if(|acc| (acc.0, Vec::new()), |acc| acc.0 >= 1_000);
+    /// let mut acc = large.create();
+    /// large.accumulate(&mut acc, &700);
+    /// assert!(!large.is_wanted(&acc));
+    /// large.accumulate(&mut acc, &400);
+    /// assert!(large.is_wanted(&acc));
+    /// ```
+    fn only_if<O, W>(self, outline: O, wanted: W) -> OnlyIf<Self, O, W>
+    where
+        Self: Sized,
+        O: Fn(&Self::Acc) -> Self::Acc + Send + Sync + 'static,
+        W: Fn(&Self::Acc) -> bool + Send + Sync + 'static,
+    {
+        OnlyIf { aggregate: self, outline, wanted }
+    }
+}
+
+/// See [`Accumulate::only_if`].
+pub struct OnlyIf<G, O, W> {
+    aggregate: G,
+    outline: O,
+    wanted: W,
+}
+
+impl<G, O, W> Accumulate for OnlyIf<G, O, W>
+where
+    G: Accumulate,
+    O: Fn(&G::Acc) -> G::Acc + Send + Sync + 'static,
+    W: Fn(&G::Acc) -> bool + Send + Sync + 'static,
+{
+    type Row = G::Row;
+    type Acc = G::Acc;
+    type Out = G::Out;
+
+    #[inline]
+    fn create(&self) -> G::Acc {
+        self.aggregate.create()
+    }
+    #[inline]
+    fn accumulate(&self, acc: &mut G::Acc, row: &G::Row) {
+        self.aggregate.accumulate(acc, row);
+    }
+    #[inline]
+    fn merge(&self, acc: &mut G::Acc, later: &G::Acc) {
+        self.aggregate.merge(acc, later);
+    }
+    #[inline]
+    fn finish(&self, acc: &G::Acc) -> G::Out {
+        self.aggregate.finish(acc)
+    }
+    #[inline]
+    fn is_wanted(&self, acc: &G::Acc) -> bool {
+        (self.wanted)(acc) && self.aggregate.is_wanted(acc)
+    }
+    #[inline]
+    fn outline(&self, acc: &G::Acc) -> Option<G::Acc> {
+        Some((self.outline)(acc))
+    }
 }
 
 /// An aggregate made of four closures.

@@ -10,10 +10,11 @@
 mod assigner;
 mod kernel;
 mod operator;
+mod running;
 
 pub use crate::operators::LATE_PORT;
 pub use assigner::{Slice, SliceLayout, Sliding, Tumbling, WindowAssigner};
-pub use kernel::{Accumulate, Aggregate};
+pub use kernel::{Accumulate, Aggregate, OnlyIf};
 pub use operator::{Windowed, window};
 
 #[cfg(test)]

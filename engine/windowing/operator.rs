@@ -4,19 +4,24 @@
 //! passed as well, its slices stay, and a batch with rows for a window that has fired fires it again for the keys it
 //! touched, once a batch: downstream the newest result of a (key, window) counts.
 //!
+//! Windows of many slices keep running aggregates ([`super::running`]) where that pays; else a window is merged from its
+//! slices when it fires. Both give the same results.
+//!
 //! Invariant: whether a row is late and whether a window has fired depend on the watermark alone, and the watermark is state:
 //! after a restore nothing fires twice and nothing is late that was not late before.
 
 use super::assigner::{Slice, SliceLayout, Window, WindowAssigner, saturate};
 use super::kernel::Accumulate;
+use super::running::Running;
 use crate::env::{Bug, planted};
 use crate::error::{Error, Result};
 use crate::observe::{Counter, LATE};
 use crate::operators::{LATE_PORT, OpenContext, Operator, OperatorFactory, Output, guarded, run_rows};
 use crate::record::{BatchBox, Key, Rows, downcast};
-use crate::state::{SliceTable, Table};
+use crate::state::{SliceTable, SliceView, StateValue, Table};
 use crate::time::{EventTime, millis};
 use serde::{Deserialize, Serialize};
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::ops::{Bound, Deref};
@@ -28,6 +33,12 @@ type BySlice = BTreeMap<EventTime, Vec<u32>>;
 
 /// Results per batch.
 const EMIT_ROWS: usize = 4096;
+
+/// A window has few results when it holds so many times as many keys.
+const FEW: usize = 16;
+
+/// Results by slot, or why there is none.
+type Results<R> = Vec<(u32, Result<R, String>)>;
 
 /// The result of one window of one key; derefs to the value. Its event time is the window's last instant, `end` - 1.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,11 +72,34 @@ pub fn window<K: Key, G: Accumulate>(assigner: &impl WindowAssigner, allowed_lat
     Ok(Arc::new(move || Box::new(WindowOperator::<K, G>::new(layout, lateness, aggregate.clone()))))
 }
 
+/// The slices of a window, opened when they are first asked for.
+struct Slices<'a, A> {
+    window: Window,
+    table: &'a SliceTable<A>,
+    views: OnceCell<Vec<SliceView<'a, A>>>,
+}
+
+impl<'a, A: StateValue> Slices<'a, A> {
+    fn of(window: Window, table: &'a SliceTable<A>) -> Self {
+        Slices { window, table, views: OnceCell::new() }
+    }
+
+    fn views(&self) -> &[SliceView<'a, A>] {
+        self.views.get_or_init(|| {
+            let names = self.table.slices(self.window.start().0..=self.window.fires_at().0);
+            names.map(|name| self.table.view(name)).collect()
+        })
+    }
+}
+
 struct WindowOperator<K, G: Accumulate> {
     layout: SliceLayout,
     lateness: i64,
     aggregate: Arc<G>,
     table: SliceTable<G::Acc>,
+    running: Option<Running<G::Acc>>,
+    /// The last window had results of few of the keys it held. Decides how the next one goes about it, not what it gives.
+    few: bool,
     /// `None` until the first one: no row is late, not even at the first instant of time.
     watermark: Option<EventTime>,
     late: Counter,
@@ -78,8 +112,10 @@ impl<K: Key, G: Accumulate> WindowOperator<K, G> {
         WindowOperator {
             layout,
             lateness,
-            aggregate,
             table: SliceTable::new("slices"),
+            running: Running::for_windows(&layout, lateness, &*aggregate),
+            few: false,
+            aggregate,
             watermark: None,
             late: Counter::default(),
             slots: Vec::new(),
@@ -114,17 +150,22 @@ impl<K: Key, G: Accumulate> WindowOperator<K, G> {
             let slice = self.layout.slice_of(batch.times[at]);
             let end = at + batch.times[at..].iter().position(|&t| !slice.holds(t)).unwrap_or(n - at);
             // Ahead of the watermark nothing is late and nothing has fired.
+            let mut behind = false;
             if self.watermark.is_some_and(|wm| slice.last <= wm) {
                 if self.is_over(self.layout.last_window(slice.last)) {
                     late.extend(at as u32..end as u32);
                     at = end;
                     continue;
                 }
+                behind = true;
                 if self.layout.first_window(slice.last).last <= self.fired_to() {
                     again.entry(slice.last).or_default().extend(at as u32..end as u32);
                 }
             }
             self.accumulate_run(slice, at..end, batch, out)?;
+            if let Some(running) = self.running.as_mut().filter(|_| behind) {
+                self.slots[at..end].iter().for_each(|&slot| running.touch(slot));
+            }
             at = end;
         }
         Ok((late, again))
@@ -187,38 +228,103 @@ impl<K: Key, G: Accumulate> WindowOperator<K, G> {
         })
     }
 
-    /// Emits the results of one window for the slots named, which are in key order.
-    fn fire(&self, window: Window, slots: &[u32], out: &mut Output<'_>) -> Result<()> {
-        let names: Vec<i64> = self.table.slices(window.start().0..=window.fires_at().0).collect();
-        let views: Vec<_> = names.iter().map(|&name| self.table.view(name)).collect();
-        let time = window.fires_at();
-        for slots in slots.chunks(EMIT_ROWS) {
-            let mut results: Vec<(u32, G::Out)> = Vec::with_capacity(slots.len());
-            let each = |results: &mut Vec<(u32, G::Out)>, i: usize| {
-                let mut parts = views.iter().filter_map(|view| view.get(slots[i]));
-                let Some(first) = parts.next() else { return Ok(()) };
-                let value = match parts.next() {
-                    None => self.aggregate.finish(first),
-                    Some(second) => {
-                        let mut acc = self.aggregate.create();
-                        [first, second].into_iter().chain(parts).for_each(|part| self.aggregate.merge(&mut acc, part));
-                        self.aggregate.finish(&acc)
-                    }
-                };
-                results.push((slots[i], value));
-                Ok(())
-            };
-            guarded(slots.len(), &mut results, each, |_, _, error| out.reject(None, time, error))?;
-            let mut rows = Vec::with_capacity(results.len());
-            for (slot, value) in results {
-                let mut scratch = [0; 8];
-                let key = K::decode(&mut self.table.index().key_bytes(slot, &mut scratch))?;
-                rows.push(Windowed { key, start: window.start(), end: window.end(), value });
+    /// Fires one window for all of its keys.
+    fn fire_all(&mut self, window: Window, out: &mut Output<'_>) -> Result<()> {
+        let mut slots = std::mem::take(&mut self.slots);
+        match &mut self.running {
+            Some(running) => {
+                running.advance(window, &self.table, &*self.aggregate);
+                if self.few {
+                    return self.fire_few(window, out);
+                }
+                self.table.slots_where(|slot| running.may_hold(slot), &mut slots);
             }
-            let times = vec![time; rows.len()];
-            out.emit(Rows::new(rows, times).boxed())?;
+            None => self.table.slots_in(window.start().0..=window.fires_at().0, &mut slots),
         }
+        let emitted = self.fire(window, &slots, out)?;
+        self.few = emitted < slots.len() / FEW;
+        self.slots = slots;
         Ok(())
+    }
+
+    /// Looks at all keys where they lie, and sorts only the results.
+    fn fire_few(&mut self, window: Window, out: &mut Output<'_>) -> Result<()> {
+        let held = self.running.as_ref().map_or(0, Running::slots);
+        let mut results = self.results(&Slices::of(window, &self.table), held, |i| i as u32)?;
+        self.few = results.len() < self.table.index().len() / FEW;
+        results.sort_by(|a, b| self.table.index().compare(a.0, b.0));
+        self.emit(window, results, out).map(drop)
+    }
+
+    /// Emits the results of one window for the slots named, which are in key order; how many there were.
+    fn fire(&self, window: Window, slots: &[u32], out: &mut Output<'_>) -> Result<usize> {
+        let (slices, mut emitted) = (Slices::of(window, &self.table), 0);
+        for slots in slots.chunks(EMIT_ROWS) {
+            emitted += self.emit(window, self.results(&slices, slots.len(), |i| slots[i])?, out)?;
+        }
+        Ok(emitted)
+    }
+
+    /// The results of one window for `n` slots, in their order.
+    fn results(&self, slices: &Slices<'_, G::Acc>, n: usize, slot: impl Fn(usize) -> u32) -> Result<Results<G::Out>> {
+        let mut results: Results<G::Out> = Vec::new();
+        let each = |results: &mut Results<G::Out>, i: usize| {
+            let slot = slot(i);
+            results.extend(self.result(slot, slices).map(|result| (slot, Ok(result))));
+            Ok(())
+        };
+        guarded(n, &mut results, each, |results, i, error| {
+            results.push((slot(i), Err(error)));
+            Ok(())
+        })?;
+        Ok(results)
+    }
+
+    fn result(&self, slot: u32, slices: &Slices<'_, G::Acc>) -> Option<G::Out> {
+        let aggregate = &*self.aggregate;
+        let finish = |all: &G::Acc| aggregate.finish(all);
+        let Some(running) = self.running.as_ref().filter(|running| !running.is_stale(slot)) else {
+            return self.merged(slot, slices, |all| aggregate.is_wanted(all).then(|| finish(all)))?;
+        };
+        let result = running.view(slot, aggregate, |all| aggregate.is_wanted(all).then(|| (!running.has_outlines()).then(|| finish(all))));
+        // Wanted, says the outline: now the whole.
+        result??.or_else(|| self.merged(slot, slices, finish))
+    }
+
+    /// What some slices hold of a slot, earlier ones first.
+    fn merged<R>(&self, slot: u32, slices: &Slices<'_, G::Acc>, look: impl FnOnce(&G::Acc) -> R) -> Option<R> {
+        let mut parts = slices.views().iter().filter_map(|slice| slice.get(slot));
+        let first = parts.next()?;
+        let Some(second) = parts.next() else { return Some(look(first)) };
+        let mut all = self.aggregate.create();
+        [first, second].into_iter().chain(parts).for_each(|part| self.aggregate.merge(&mut all, part));
+        Some(look(&all))
+    }
+
+    /// Emits results of one window, in the order given; how many there were.
+    fn emit(&self, window: Window, results: Results<G::Out>, out: &mut Output<'_>) -> Result<usize> {
+        let (n, time) = (results.len(), window.fires_at());
+        let mut rows = Vec::with_capacity(n.min(EMIT_ROWS));
+        for (slot, result) in results {
+            match result {
+                Ok(value) => {
+                    let mut scratch = [0; 8];
+                    let key = K::decode(&mut self.table.index().key_bytes(slot, &mut scratch))?;
+                    rows.push(Windowed { key, start: window.start(), end: window.end(), value });
+                }
+                Err(error) => out.reject(None, time, error)?,
+            }
+            if rows.len() == EMIT_ROWS {
+                self.emit_rows(std::mem::take(&mut rows), time, out)?;
+            }
+        }
+        self.emit_rows(rows, time, out)?;
+        Ok(n)
+    }
+
+    fn emit_rows(&self, rows: Vec<Windowed<K, G::Out>>, time: EventTime, out: &mut Output<'_>) -> Result<()> {
+        let times = vec![time; rows.len()];
+        out.emit(Rows::new(rows, times).boxed())
     }
 
     fn purge(&mut self) {
@@ -266,11 +372,7 @@ impl<K: Key, G: Accumulate> Operator for WindowOperator<K, G> {
         }
         let mut fired_to = self.fired_to();
         while let Some(window) = self.next_window(fired_to).filter(|w| w.last <= bound(time)) {
-            let mut slots = std::mem::take(&mut self.slots);
-            self.table.slots_in(window.start().0..=window.fires_at().0, &mut slots);
-            let fired = self.fire(window, &slots, out);
-            self.slots = slots;
-            fired?;
+            self.fire_all(window, out)?;
             fired_to = window.last;
         }
         self.watermark = Some(time);

@@ -1,6 +1,6 @@
 //! The window operator against the definition of a window: a list of rows, loops, and no slices.
 
-use super::{Aggregate, LATE_PORT, SliceLayout, Sliding, Tumbling, WindowAssigner, Windowed, window};
+use super::{Accumulate, Aggregate, LATE_PORT, SliceLayout, Sliding, Tumbling, WindowAssigner, Windowed, window};
 use crate::observe::LATE;
 use crate::operators::{ErrorPolicy, OperatorFactory};
 use crate::record::{Keys, Rows};
@@ -46,6 +46,75 @@ fn collecting(windows: Layout, lateness: i64) -> OperatorFactory {
         |all: &Vec<i64>| all.clone(),
     );
     window::<u64, _>(&windows, Duration::from_millis(lateness as u64), aggregate).unwrap()
+}
+
+/// The same of a type that owns no memory, for which the operator keeps running aggregates: a set of numbers below 128.
+fn numbered(windows: Layout, lateness: i64) -> OperatorFactory {
+    type Set = (u64, u64, u32);
+    let add = |set: &mut Set, value: i64| {
+        let half = if value < 64 { &mut set.0 } else { &mut set.1 };
+        *half |= 1 << (value % 64);
+        set.2 += 1;
+    };
+    let list = |set: &Set| -> Vec<i64> { (0..128).filter(|v| (if *v < 64 { set.0 } else { set.1 }) >> (v % 64) & 1 == 1).collect() };
+    let aggregate = Aggregate::new(
+        || (0, 0, 0),
+        move |set: &mut Set, row: &Row| add(set, row.1),
+        |set: &mut Set, later: &Set| *set = (set.0 | later.0, set.1 | later.1, set.2 + later.2),
+        move |set: &Set| {
+            assert_eq!(list(set).len(), set.2 as usize, "a row counts twice");
+            list(set)
+        },
+    );
+    window::<u64, _>(&windows, Duration::from_millis(lateness as u64), aggregate).unwrap()
+}
+
+/// What rows come to depends on their order; 13 may not be merged. With a list beside it, which owns memory.
+type Ordered = (u64, Vec<i64>);
+
+fn in_order() -> impl Accumulate<Row = Row, Acc = Ordered, Out = Vec<i64>> {
+    Aggregate::new(
+        || (1, Vec::new()),
+        |all: &mut Ordered, row: &Row| *all = (mixed(all.0, row.1), [&all.1[..], &[row.1]].concat()),
+        |all: &mut Ordered, later: &Ordered| {
+            assert!(!later.1.contains(&13), "unlucky");
+            all.0 = later.1.iter().fold(all.0, |sum, value| mixed(sum, *value));
+            all.1.extend(&later.1);
+        },
+        |all: &Ordered| all.1.clone(),
+    )
+}
+
+fn mixed(sum: u64, value: i64) -> u64 {
+    sum.wrapping_mul(31).wrapping_add(value as u64)
+}
+
+/// Affine maps: fixed in size, and not to be merged the other way round. 13 may not be merged.
+fn affine<const OWNS_MEMORY: bool>(windows: Layout, lateness: i64) -> OperatorFactory {
+    type Map = (u64, u64);
+    let row = |row: &Row| (2 * (row.1 as u64) + 3, row.1 as u64 ^ 5);
+    let then = |a: Map, b: Map| (a.0.wrapping_mul(b.0), a.1.wrapping_mul(b.0).wrapping_add(b.1));
+    let checked = move |a: Map, b: Map| {
+        assert!(b.1 != 13 ^ 5, "unlucky");
+        then(a, b)
+    };
+    let late = Duration::from_millis(lateness as u64);
+    if OWNS_MEMORY {
+        let aggregate = Aggregate::new(
+            || Box::new((1, 0)),
+            move |all: &mut Box<Map>, r: &Row| **all = then(**all, row(r)),
+            move |all: &mut Box<Map>, later: &Box<Map>| **all = checked(**all, **later),
+            |all: &Box<Map>| **all,
+        );
+        return window::<u64, _>(&windows, late, aggregate).unwrap();
+    }
+    let aggregate = Aggregate::new(
+        || (1, 0),
+        move |all: &mut Map, r: &Row| *all = then(*all, row(r)),
+        move |all: &mut Map, later: &Map| *all = checked(*all, *later),
+        |all: &Map| *all,
+    );
+    window::<u64, _>(&windows, late, aggregate).unwrap()
 }
 
 /// A row with this value makes the aggregate panic.
@@ -142,9 +211,15 @@ impl Model {
 }
 
 /// Runs a script through model and operator. `restore(step)` says on how many instances to go on after a step, if at all.
-fn check(w: Layout, lateness: i64, script: &[Event], single: bool, restore: impl Fn(usize) -> Option<u32>) {
+fn check(
+    make: impl Fn(Layout, i64) -> OperatorFactory,
+    (w, lateness): (Layout, i64),
+    script: &[Event],
+    single: bool,
+    restore: impl Fn(usize) -> Option<u32>,
+) {
     let mut model = Model::default();
-    let mut harness = Harness::new(&collecting(w, lateness), 1);
+    let mut harness = Harness::new(&make(w, lateness), 1);
     let (mut got, mut value) = (Vec::new(), 0);
     for (step, event) in script.iter().enumerate() {
         match event {
@@ -234,8 +309,10 @@ proptest! {
 
     #[test]
     fn windows_are_what_the_definition_says(w in windows(), lateness in prop_oneof![Just(0i64), 1i64..30], script in script()) {
-        check(w, lateness, &script, false, |_| None);
-        check(w, lateness, &script, true, |_| None);
+        for make in [collecting, numbered] {
+            check(make, (w, lateness), &script, false, |_| None);
+            check(make, (w, lateness), &script, true, |_| None);
+        }
     }
 
     #[test]
@@ -245,7 +322,59 @@ proptest! {
         script in script(),
         on in proptest::collection::vec(proptest::option::of(1u32..4), 25),
     ) {
-        check(w, lateness, &script, false, |step| on[step]);
+        for make in [collecting, numbered] {
+            check(make, (w, lateness), &script, false, |step| on[step]);
+        }
+    }
+
+    /// Running aggregates against merging each window from its slices: the same rows in the same order, however often the one
+    /// of them is restored, and the same rejections.
+    #[test]
+    fn running_aggregates_change_nothing(
+        (w, lateness) in (windows(), 0i64..12),
+        script in script(),
+        on in proptest::collection::vec(proptest::bool::ANY, 25),
+    ) {
+        let drive = |factory: &OperatorFactory, restores: bool| {
+            let mut h = Harness::new(factory, 1);
+            let mut value = 0;
+            for (step, event) in script.iter().enumerate() {
+                match event {
+                    Event::Rows(list) => {
+                        let list: Vec<_> = list.iter().map(|(key, t)| { value += 1; (*key, *t, value) }).collect();
+                        h.push(0, rows(&list).boxed());
+                    }
+                    Event::Watermark(wm) => h.watermark(EventTime(*wm)),
+                }
+                if restores && on[step] {
+                    h.snapshot_and_restore(1);
+                }
+            }
+            h.end();
+            h
+        };
+        let taken = |h: &mut Harness| {
+            let rejected: Vec<i64> = h.take_rejected().iter().map(|r| r.time).collect();
+            let rows: Vec<_> = h.take::<Windowed<u64, (u64, u64)>>(0).into_iter().map(|(w, t)| (w.key, w.start, w.end, w.value, t)).collect();
+            (rows, rejected)
+        };
+        let expect = taken(&mut drive(&affine::<true>(w, lateness), false));
+        prop_assert_eq!(&taken(&mut drive(&affine::<false>(w, lateness), false)), &expect);
+        prop_assert_eq!(&taken(&mut drive(&affine::<false>(w, lateness), true)), &expect);
+
+        // With an outline, only what is wanted is put together, and it is all there.
+        let wanted = |sum: u64| !sum.is_multiple_of(3);
+        let late = Duration::from_millis(lateness as u64);
+        let lists = |h: &mut Harness| -> Vec<_> {
+            h.take::<Windowed<u64, Vec<i64>>>(0).into_iter().map(|(w, t)| (w.key, w.start, w.end, w.value, t)).collect()
+        };
+        let mut all = drive(&window::<u64, _>(&w, late, in_order()).unwrap(), false);
+        let sum = |list: &[i64]| list.iter().fold(1, |sum, value| mixed(sum, *value));
+        let expect: Vec<_> = lists(&mut all).into_iter().filter(|r| wanted(sum(&r.3))).collect();
+        let outlined = in_order().only_if(|all| (all.0, all.1.clone()), move |all| wanted(all.0));
+        let outlined = window::<u64, _>(&w, late, outlined).unwrap();
+        prop_assert_eq!(&lists(&mut drive(&outlined, false)), &expect);
+        prop_assert_eq!(&lists(&mut drive(&outlined, true)), &expect);
     }
 }
 
@@ -363,6 +492,38 @@ fn many_keys_leave_in_several_batches() {
     assert_eq!((second[0].0.start, second[0].0.end, *second[0].0), (EventTime(0), EventTime(20), 1));
 }
 
+/// Windows that are wanted for few keys: looked at where they lie, and in the order of keys all the same.
+#[test]
+fn few_results_of_many_keys_come_in_order() {
+    let wanted = |sum: &i64| sum % 250 == 0;
+    let sums = Aggregate::new(|| 0, |sum: &mut i64, row: &Row| *sum += row.1, |sum: &mut i64, later: &i64| *sum += later, |sum: &i64| *sum);
+    let factory = window::<u64, _>(&layout(50, 10, 0), Duration::ZERO, sums.only_if(|sum| *sum, wanted)).unwrap();
+    let keys: Vec<u64> = (1..=210).map(|key| key * 37 % 211).collect();
+    for mode in [Mode::Whole, Mode::Restored] {
+        let mut h = Harness::new(&factory, 1);
+        let steps: Vec<Step> = (0..10)
+            .flat_map(|second: i64| {
+                let row = |key: &u64| (*key, second * 10, *key as i64);
+                [Step::rows(rows(&keys.iter().map(row).collect::<Vec<_>>())), Step::watermark(second * 10 + 9)]
+            })
+            .chain([Step::End])
+            .collect();
+        h.run(&steps, mode);
+        let got: Vec<_> = h.take::<Windowed<u64, i64>>(0).into_iter().map(|(w, _)| (w.end.0, w.key, w.value)).collect();
+        let mut sorted = keys.clone();
+        sorted.sort_unstable();
+        let expect: Vec<_> = (1..=14)
+            .flat_map(|n: i64| {
+                let slices = n.min(10) - (n - 5).max(0);
+                let result = move |key: &u64| (n * 10, *key, slices * *key as i64);
+                sorted.iter().map(result).filter(|result| wanted(&result.2)).collect::<Vec<_>>()
+            })
+            .collect();
+        assert!(expect.len() > 20 && expect.len() < 14 * keys.len() / 16);
+        assert_eq!(got, expect);
+    }
+}
+
 #[test]
 fn a_damaged_watermark_is_refused() {
     let mut operator = collecting(Layout { size: 1, slide: 1, offset: 0 }, 0)();
@@ -370,6 +531,6 @@ fn a_damaged_watermark_is_refused() {
     assert!(window::<u64, _>(&Tumbling::of(Duration::ZERO), Duration::ZERO, unit()).is_err());
 }
 
-fn unit() -> impl super::Accumulate {
+fn unit() -> impl Accumulate {
     Aggregate::new(|| (), |_: &mut (), _: &u64| (), |_: &mut (), _: &()| (), |_: &()| ())
 }

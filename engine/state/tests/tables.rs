@@ -2,7 +2,7 @@
 
 use super::{GROUPS, Step, Subject, run};
 use crate::record::Keys;
-use crate::state::{AppendTable, OrderedTable, PointTable, SliceTable};
+use crate::state::{AppendTable, OrderedTable, PointTable, SeenTable, SliceTable};
 use crate::time::EventTime;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -342,12 +342,101 @@ impl Subject for Timers {
         table.for_each(|time, key, tag, value| {
             out.insert((time.0, key.to_vec(), tag.to_vec()), *value);
         });
-        assert_eq!(table.next_time().map(|t| t.0), out.first_key_value().map(|((time, ..), _)| *time));
+        assert_eq!(table.len(), out.len());
+        for (time, key, tag) in out.keys() {
+            assert!(table.contains(EventTime(*time), key, tag));
+        }
         out
     }
 
     fn merge(mut a: TimerModel, b: TimerModel) -> TimerModel {
         a.extend(b);
+        a
+    }
+}
+
+// --- seen
+
+struct Ids;
+
+#[derive(Debug, Clone)]
+enum SeenOp {
+    /// Rows of one batch: id and time.
+    See(Vec<(u8, i64)>),
+    Expire(i64),
+}
+
+fn seen_op() -> impl Strategy<Value = SeenOp> {
+    prop_oneof![
+        4 => proptest::collection::vec((0u8..12, -40i64..160), 1..6).prop_map(SeenOp::See),
+        1 => (-40i64..160).prop_map(SeenOp::Expire),
+    ]
+}
+
+const SEEN_TTL: i64 = 64;
+
+#[derive(Debug, Clone)]
+struct SeenModel {
+    ids: BTreeMap<u8, i64>,
+    watermark: i64,
+}
+
+impl Default for SeenModel {
+    fn default() -> Self {
+        SeenModel { ids: BTreeMap::new(), watermark: i64::MIN }
+    }
+}
+
+impl PartialEq for SeenModel {
+    fn eq(&self, other: &Self) -> bool {
+        self.ids == other.ids
+    }
+}
+
+impl Subject for Ids {
+    type Op = SeenOp;
+    type Model = SeenModel;
+    type Table = SeenTable;
+
+    fn make() -> SeenTable {
+        SeenTable::new("ids", SEEN_TTL)
+    }
+
+    fn apply(table: &mut SeenTable, model: &mut SeenModel, op: &SeenOp) {
+        match op {
+            SeenOp::See(rows) => {
+                let ids = keys(rows.iter().map(|row| row.0));
+                table.resolve(&ids).unwrap();
+                for (row, (id, time)) in rows.iter().enumerate() {
+                    let remembered = model.ids.get(id).copied();
+                    assert_eq!(table.get(&ids, row).map(|t| t.0), remembered);
+                    if remembered.is_none_or(|first| *time >= first + SEEN_TTL) {
+                        table.insert(&ids, row, EventTime(*time));
+                        if time + SEEN_TTL > model.watermark {
+                            model.ids.insert(*id, *time);
+                        }
+                    }
+                }
+            }
+            SeenOp::Expire(watermark) => {
+                model.watermark = model.watermark.max(*watermark);
+                let watermark = model.watermark;
+                model.ids.retain(|_, time| *time + SEEN_TTL > watermark);
+                table.expire(EventTime(watermark));
+            }
+        }
+    }
+
+    fn read(table: &mut SeenTable) -> SeenModel {
+        let all: Vec<u8> = (0..12).collect();
+        let ids = keys(all.iter().copied());
+        table.resolve(&ids).unwrap();
+        let found = all.iter().filter_map(|&id| Some((id, table.get(&ids, id as usize)?.0)));
+        SeenModel { ids: found.collect(), ..SeenModel::default() }
+    }
+
+    fn merge(mut a: SeenModel, b: SeenModel) -> SeenModel {
+        a.ids.extend(b.ids);
         a
     }
 }
@@ -455,8 +544,38 @@ proptest! {
     }
 
     #[test]
+    fn seen_table_is_a_map_that_forgets(script in steps(seen_op())) {
+        run::<Ids>(&script);
+    }
+
+    #[test]
     fn append_table_keeps_rows_in_arrival_order(script in steps(row_op())) {
         run::<Rows>(&script);
+    }
+}
+
+/// Another time to live cuts time into other buckets: what was seen is put into those.
+#[test]
+fn a_changed_time_to_live_keeps_what_was_seen() {
+    use crate::state::Table;
+    let store = std::sync::Arc::new(crate::state::MemoryStore::default());
+    let ids = keys(0..12);
+    let times = |id: usize| EventTime(100 + 7 * id as i64);
+    for (round, ttl) in [64, 640, 64].into_iter().enumerate() {
+        let mut table = SeenTable::new("ids", ttl);
+        super::open(&mut table, &store, 0..GROUPS, round > 0);
+        table.resolve(&ids).unwrap();
+        for row in 0..12 {
+            assert_eq!(table.get(&ids, row), (round > 0).then(|| times(row)));
+            if round == 0 {
+                table.insert(&ids, row, times(row));
+            }
+        }
+        table.freeze(1);
+        let mut batch = crate::state::WriteBatch::default();
+        while !table.drain(&mut batch, 3) {}
+        crate::state::StateStore::write(&*store, batch).unwrap();
+        table.drained(1);
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! Invariant: nothing is decided here that [`crate::rules`] could decide; this file only remembers.
 
-use crate::model::{Alert, Payment, Rule};
-use crate::rules::{Activity, CardHistory, Episode, Suspicion, TINY};
+use crate::model::{Alert, Rule, Spending};
+use crate::rules::{Activity, CardHistory, Episode, TINY};
 use chrono::TimeDelta;
 use std::time::Duration;
 use waterwheel::engine::operators::{Port, ProcessContext, ProcessFunction, ProcessOpen, SideOutput, Timer, ValueState};
@@ -12,50 +12,53 @@ use waterwheel::prelude::*;
 
 /// From one velocity window to the next.
 pub const STEP: Duration = secs(10);
-/// Port of [`CardRules`] where suspicions leave; payments leave by the main one.
-pub const SUSPICIONS: Port = 1;
+/// Port of [`CardRules`] where alerts leave; what an account spends leaves by the main one.
+pub const FOUND: Port = 1;
+
+/// An alert; of a window with its end, because successive windows show the same fraud again.
+pub type Found = (Option<DateTime<Utc>>, Alert);
 
 /// Event time as a date.
 pub fn instant(time: EventTime) -> DateTime<Utc> {
     DateTime::from_timestamp_millis(time.0).unwrap_or_default()
 }
 
-/// The velocity window: what a card did, where it may be too much. The other windows, nearly all, cost no copy.
-pub fn unusual_activity() -> impl Accumulate<Row = Payment, Out = Option<Activity>> {
-    let unusual = |activity: &Activity| activity.is_unusual().then(|| activity.clone());
-    Aggregate::new(Activity::default, Activity::add, Activity::merge, unusual)
+/// The velocity window: what a card did, where it is too much. The others, nearly all windows, cost no copy.
+pub fn too_much() -> impl Accumulate<Row = Spending, Out = Activity> {
+    Aggregate::new(Activity::default, Activity::add, Activity::merge, Activity::clone).only_if(Activity::outline, Activity::is_too_much)
 }
 
-/// The rules that look at single payments of a card, one after the other. Payments pass through.
+/// The rules that look at single payments of a card, one after the other. What the account spends passes on.
 #[derive(Default)]
 pub struct CardRules {
     history: ValueState<CardHistory>,
-    suspicions: Option<SideOutput<Suspicion>>,
+    found: Option<SideOutput<Found>>,
 }
 
-impl ProcessFunction<String, Payment, Payment> for CardRules {
+impl ProcessFunction<Str, Spending, Spent> for CardRules {
     fn open(&mut self, open: &mut ProcessOpen<'_>) {
         self.history = open.value("history");
-        self.suspicions = Some(open.side_output(SUSPICIONS));
+        self.found = Some(open.side_output(FOUND));
     }
 
-    fn on_element(&mut self, context: &mut ProcessContext<'_, String, Payment>, payment: Payment) {
-        let (found, trial_until) = self.history.update(context, |history| {
+    fn on_element(&mut self, context: &mut ProcessContext<'_, Str, Spent>, spending: Spending) {
+        let (alerts, trial_until) = self.history.update(context, |history| {
             let history = history.get_or_insert_default();
-            (history.see(&payment), history.trial_until())
+            (history.see(&spending), history.trial_until())
         });
+        let payment = spending.payment;
         if let Some(until) = trial_until.filter(|_| payment.amount <= TINY) {
             context.set_timer("trial", until.into());
         }
-        for suspicion in found {
-            if let Some(suspicions) = &self.suspicions {
-                context.emit_to(suspicions, suspicion);
+        for alert in alerts {
+            if let Some(found) = &self.found {
+                context.emit_to(found, (None, alert));
             }
         }
-        context.emit(payment);
+        context.emit(Spent { account: payment.account, amount: payment.amount });
     }
 
-    fn on_timer(&mut self, context: &mut ProcessContext<'_, String, Payment>, timer: &Timer) {
+    fn on_timer(&mut self, context: &mut ProcessContext<'_, Str, Spent>, timer: &Timer) {
         let now = instant(timer.time);
         self.history.update(context, |history| {
             if let Some(history) = history {
@@ -71,12 +74,12 @@ pub struct Episodes {
     episode: ValueState<Episode>,
 }
 
-impl ProcessFunction<String, (Option<DateTime<Utc>>, Alert), Alert> for Episodes {
+impl ProcessFunction<Str, Found, Alert> for Episodes {
     fn open(&mut self, open: &mut ProcessOpen<'_>) {
         self.episode = open.value_with_ttl("episode", hours(1));
     }
 
-    fn on_element(&mut self, context: &mut ProcessContext<'_, String, Alert>, (window_end, alert): (Option<DateTime<Utc>>, Alert)) {
+    fn on_element(&mut self, context: &mut ProcessContext<'_, Str, Alert>, (window_end, alert): Found) {
         let step = TimeDelta::from_std(STEP).unwrap_or_default();
         let begins = match window_end {
             Some(end) if alert.rule == Rule::Velocity => self.episode.update(context, |e| e.get_or_insert_default().begins(end, step)),
@@ -86,6 +89,15 @@ impl ProcessFunction<String, (Option<DateTime<Utc>>, Alert), Alert> for Episodes
             context.emit(alert);
         }
     }
+}
+
+/// One payment, as far as it counts for the account.
+#[derive(Debug, Clone)]
+pub struct Spent {
+    /// Account.
+    pub account: Str,
+    /// Minor units.
+    pub amount: i64,
 }
 
 /// Payments and money of an account within a minute.
@@ -99,9 +111,9 @@ pub struct Total {
 
 impl Total {
     /// One more payment.
-    pub fn add(&mut self, payment: &Payment) {
+    pub fn add(&mut self, spent: &Spent) {
         self.payments += 1;
-        self.amount += payment.amount;
+        self.amount += spent.amount;
     }
 }
 

@@ -18,9 +18,8 @@ mod scenario;
 mod simulated;
 mod truth;
 
-use cards::{CardRules, Episodes, SUSPICIONS};
-use model::{AccountActivity, Customer, Payment};
-use rules::Suspicion;
+use cards::{CardRules, Episodes, FOUND, Found};
+use model::{AccountActivity, Customer, Payment, Spending};
 use std::ops::RangeInclusive;
 use std::process::ExitCode;
 use truth::{ACTIVITY, ALERTS, CUSTOMERS, LATE, PAYMENTS};
@@ -50,32 +49,31 @@ fn fraud(job: &Job) -> Result<()> {
 
     // From here on a card's payments come in event-time order, whatever order they were read in.
     let by_card = payments
-        .key_by(|p| p.card.clone())
-        .sort_by_time(|p| p.id.clone())
-        .late_to(|late| late.to_topic(LATE).key(|p: &Payment| p.card.clone()).id("late-payments"))
+        .join_table(&customers, |p| p.account.clone(), Spending::of)
+        .id("customers")
+        .key_by(|s| s.payment.card.clone())
+        .sort_by_time(|s| s.payment.id.clone())
+        .late_to(|late| late.map(|s| s.payment).to_topic(LATE).key(|p| p.card.to_string()).id("late-payments"))
         .id("in-order");
 
     let velocity = by_card
         .window(Sliding::of(mins(5)).every(cards::STEP))
-        .aggregate_with(cards::unusual_activity())
+        .aggregate_with(cards::too_much())
         .id("velocity")
-        .filter_map(|w| w.value?.suspicion(&w.key, cards::instant(w.end)));
+        .filter_map(|w| Some((Some(cards::instant(w.end)), w.value.alert(&w.key)?)));
     let checked = by_card.process(CardRules::default).id("card-rules");
 
     velocity
-        .union(&checked.side_output::<Suspicion>(SUSPICIONS))
-        .join_table(&customers, |s| s.account.clone(), |s, customer| (s.window_end, s.judge(customer)))
-        .id("customers")
-        .filter_map(|(window_end, alert)| Some((window_end, alert?)))
+        .union(&checked.side_output::<Found>(FOUND))
         .key_by(|(_, alert)| alert.card.clone())
         .process(Episodes::default)
         .id("episodes")
         .to_topic(ALERTS)
-        .key(|alert| alert.card.clone())
+        .key(|alert| alert.card.to_string())
         .id("alerts");
 
     checked
-        .key_by(|p| p.account.clone())
+        .key_by(|spent| spent.account.clone())
         .window(Tumbling::of(mins(1)))
         .aggregate_windows(cards::Total::default, cards::Total::add)
         .id("account-activity")

@@ -3,9 +3,10 @@
 //! Invariant: amounts are minor units (cents) above zero; every time is event time. So nothing that is written depends on
 //! when the job ran.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, Datelike, Timelike, Utc};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::fmt;
+use waterwheel::prelude::Str;
 
 /// Largest amount that is a payment and no mistake: a hundred million.
 pub const LARGEST_AMOUNT: i64 = 10_000_000_000;
@@ -14,24 +15,24 @@ pub const LARGEST_AMOUNT: i64 = 10_000_000_000;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Payment {
     /// Unique; the same id again is the same payment again.
-    pub id: String,
+    pub id: Str,
     /// Card number.
-    pub card: String,
+    pub card: Str,
     /// Account that the card belongs to.
-    pub account: String,
+    pub account: Str,
     /// Minor units, 1 to [`LARGEST_AMOUNT`].
     #[serde(deserialize_with = "amount")]
     pub amount: i64,
     /// ISO 4217.
-    pub currency: String,
+    pub currency: Str,
     /// Who was paid.
-    pub merchant: String,
+    pub merchant: Str,
     /// What for.
-    pub category: String,
+    pub category: Str,
     /// Country of the shop, ISO 3166.
-    pub country: String,
+    pub country: Str,
     /// Terminal, phone or browser that the card was used with.
-    pub device: String,
+    pub device: Str,
     /// When.
     pub at: DateTime<Utc>,
 }
@@ -48,20 +49,40 @@ fn amount<'de, D: Deserializer<'de>>(d: D) -> Result<i64, D::Error> {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Customer {
     /// Account.
-    pub account: String,
+    pub account: Str,
     /// Where the customer lives.
-    pub home: String,
+    pub home: Str,
     /// Largest payment from a device never seen before, in minor units.
     pub limit: i64,
     /// Risk tier.
     pub tier: Tier,
 }
 
+/// A payment, and what is usual for the customer who makes it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spending {
+    /// The payment.
+    pub payment: Payment,
+    /// Risk tier.
+    pub tier: Tier,
+    /// Largest payment from a device never seen before, in minor units.
+    pub limit: i64,
+}
+
+impl Spending {
+    /// A customer that is not known counts as [`Tier::Basic`].
+    pub fn of(payment: Payment, customer: Option<&Customer>) -> Self {
+        let tier = customer.map_or(Tier::Basic, |c| c.tier);
+        Spending { payment, tier, limit: customer.map_or(tier.limit(), |c| c.limit) }
+    }
+}
+
 /// How much is usual within five minutes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Tier {
     /// A new customer, or one that is not known.
+    #[default]
     Basic,
     /// An old customer.
     Plus,
@@ -142,13 +163,13 @@ impl fmt::Display for Rule {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Evidence {
     /// The payment.
-    pub id: String,
+    pub id: Str,
     /// Minor units.
     pub amount: i64,
     /// Where.
-    pub country: String,
+    pub country: Str,
     /// With what.
-    pub device: String,
+    pub device: Str,
     /// When.
     pub at: DateTime<Utc>,
 }
@@ -165,9 +186,9 @@ pub struct Alert {
     /// What was broken.
     pub rule: Rule,
     /// Card.
-    pub card: String,
+    pub card: Str,
     /// Account.
-    pub account: String,
+    pub account: Str,
     /// Event time of the last payment that proves it.
     pub at: DateTime<Utc>,
     /// For a person.
@@ -180,7 +201,7 @@ pub struct Alert {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AccountActivity {
     /// Account.
-    pub account: String,
+    pub account: Str,
     /// Begin of the minute.
     pub minute: DateTime<Utc>,
     /// Number of payments.
@@ -192,7 +213,10 @@ pub struct AccountActivity {
 impl AccountActivity {
     /// Account and minute: the newest record of this key counts.
     pub fn key(&self) -> String {
-        format!("{}@{}", self.account, self.minute.format("%Y-%m-%dT%H:%MZ"))
+        // In place of chrono's `format`, which reads its pattern anew each time.
+        let at = &self.minute;
+        let (year, month, day, hour, minute) = (at.year(), at.month(), at.day(), at.hour(), at.minute());
+        format!("{}@{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}Z", self.account)
     }
 }
 
@@ -243,6 +267,13 @@ mod tests {
             let error = serde_json::from_str::<Payment>(&GOOD.replace(good, bad)).unwrap_err().to_string();
             assert!(error.contains(reason), "{bad}: {error}");
         }
+    }
+
+    #[test]
+    fn a_total_is_named_by_account_and_minute() {
+        let minute = DateTime::from_timestamp(1_772_442_060, 0).unwrap();
+        let activity = AccountActivity { account: "A1".into(), minute, payments: 1, amount: 1 };
+        assert_eq!(activity.key(), format!("A1@{}", minute.format("%Y-%m-%dT%H:%MZ")));
     }
 
     #[test]

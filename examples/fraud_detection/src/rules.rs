@@ -1,14 +1,14 @@
 //! The rules, as plain functions and values: no engine in here.
 //!
-//! A rule sees the payments of one card in event-time order (ties by id), each once. What it suspects becomes an alert when
-//! the customer is known, because how much is usual depends on the customer.
+//! A rule sees the payments of one card in event-time order (ties by id), each once, and with each what is usual for its
+//! customer.
 //!
-//! Invariant: the same payments in the same order give the same suspicions, and a fraud is reported once, when it first shows.
+//! Invariant: the same payments in the same order give the same alerts, and a fraud is reported once, when it first shows.
 
-use crate::model::{Alert, Customer, Evidence, Payment, Rule, Tier, money};
+use crate::model::{Alert, Evidence, Payment, Rule, Spending, Tier, money};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
+use waterwheel::prelude::Str;
 
 /// A payment up to this may be a trial of a stolen card.
 pub const TINY: i64 = 200;
@@ -21,99 +21,62 @@ pub const TRAVEL: TimeDelta = TimeDelta::minutes(10);
 /// How many devices of a card are remembered: the newest ones.
 const DEVICES: usize = 16;
 
-/// A fraud, unless the customer is known to do such things.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Suspicion {
-    /// What seems broken.
-    pub rule: Rule,
-    /// Card.
-    pub card: String,
-    /// Account.
-    pub account: String,
-    /// The payments that prove it, in event-time order; never empty.
-    pub payments: Vec<Evidence>,
-    /// Of a window: where it ends. Successive windows show the same fraud again.
-    pub window_end: Option<DateTime<Utc>>,
+/// An alert about the last of these payments; there is at least one.
+fn alert(rule: Rule, reason: String, last: &Payment, payments: Vec<Evidence>) -> Alert {
+    Alert { rule, card: last.card.clone(), account: last.account.clone(), at: last.at, reason, payments }
 }
 
-impl Suspicion {
-    fn new(rule: Rule, payment: &Payment, payments: Vec<Evidence>) -> Self {
-        Suspicion { rule, card: payment.card.clone(), account: payment.account.clone(), payments, window_end: None }
-    }
-
-    fn amount(&self) -> i64 {
-        self.payments.iter().map(|p| p.amount).sum()
-    }
-
-    /// The alert, if this is not usual for the customer. A customer that is not known counts as [`Tier::Basic`].
-    pub fn judge(self, customer: Option<&Customer>) -> Option<Alert> {
-        let tier = customer.map_or(Tier::Basic, |c| c.tier);
-        let limit = customer.map_or(tier.limit(), |c| c.limit);
-        let (count, amount) = (self.payments.len(), self.amount());
-        let (first, last) = (self.payments.first()?, self.payments.last()?);
-        let reason = match self.rule {
-            Rule::Velocity if count > tier.payments() => {
-                format!("{count} payments, {} in 5 min (tier {tier} allows {})", money(amount), tier.payments())
-            }
-            Rule::Velocity if amount > tier.money() => {
-                format!("{count} payments, {} in 5 min (tier {tier} allows {})", money(amount), money(tier.money()))
-            }
-            Rule::Velocity => return None,
-            Rule::SmallThenLarge => {
-                format!("{} then {} within {} s", money(first.amount), money(last.amount), (last.at - first.at).num_seconds())
-            }
-            Rule::TwoCountries => {
-                let minutes = (last.at - first.at).num_minutes().max(1);
-                format!("{} then {} within {minutes} min", first.country, last.country)
-            }
-            Rule::NewDevice if last.amount > limit => {
-                format!("{} from the new device {} (limit {})", money(last.amount), last.device, money(limit))
-            }
-            Rule::NewDevice => return None,
-        };
-        Some(Alert { rule: self.rule, at: last.at, reason, card: self.card, account: self.account, payments: self.payments })
-    }
-}
-
-/// What a card did within a window: the accumulator of the sliding window.
-///
-/// A payment is in thirty windows that overlap: it is kept once and shared by all of them.
+/// What a card did within a window, and what is usual for its customer: the accumulator of the sliding window.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Activity {
+    tier: Tier,
+    count: usize,
     amount: i64,
-    payments: Vec<Arc<Seen>>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Seen {
-    account: String,
-    evidence: Evidence,
+    account: Str,
+    payments: Vec<Evidence>,
 }
 
 impl Activity {
     /// One more payment.
-    pub fn add(&mut self, payment: &Payment) {
+    pub fn add(&mut self, Spending { payment, tier, .. }: &Spending) {
+        self.tier = *tier;
+        self.count += 1;
         self.amount += payment.amount;
-        self.payments.push(Arc::new(Seen { account: payment.account.clone(), evidence: payment.into() }));
+        if self.payments.is_empty() {
+            self.account = payment.account.clone();
+            self.payments.reserve_exact(1); // rarely more in one slice
+        }
+        self.payments.push(payment.into());
     }
 
     /// Takes in what a later part of the window saw.
     pub fn merge(&mut self, later: &Activity) {
+        self.tier = later.tier;
+        self.count += later.count;
         self.amount += later.amount;
+        if self.payments.is_empty() {
+            self.account = later.account.clone();
+        }
         self.payments.extend_from_slice(&later.payments);
     }
 
-    /// Whether this may be too much for anybody at all. Most windows end here, before they cost a look at the customer.
-    pub fn is_unusual(&self) -> bool {
-        self.payments.len() > Tier::Basic.payments() || self.amount > Tier::Basic.money()
+    /// The same without the payments: enough to see whether it is too much.
+    pub fn outline(&self) -> Activity {
+        Activity { tier: self.tier, count: self.count, amount: self.amount, ..Activity::default() }
     }
 
-    /// As a suspicion, of the window that ends at `end` (exclusive); none of a window without payments.
-    pub fn suspicion(mut self, card: &str, end: DateTime<Utc>) -> Option<Suspicion> {
-        self.payments.sort_by(|a, b| (a.evidence.at, &a.evidence.id).cmp(&(b.evidence.at, &b.evidence.id)));
-        let account = self.payments.first()?.account.clone();
-        let payments = self.payments.iter().map(|seen| seen.evidence.clone()).collect();
-        Some(Suspicion { rule: Rule::Velocity, card: card.to_string(), account, payments, window_end: Some(end) })
+    /// Whether this is more than usual. Nearly all windows end here, before they cost a copy.
+    pub fn is_too_much(&self) -> bool {
+        self.count > self.tier.payments() || self.amount > self.tier.money()
+    }
+
+    /// The alert about it; none without payments.
+    pub fn alert(self, card: &str) -> Option<Alert> {
+        let Activity { tier, count, amount, account, mut payments } = self;
+        payments.sort_by(|a, b| (a.at, &a.id).cmp(&(b.at, &b.id)));
+        let allowed = if count > tier.payments() { tier.payments().to_string() } else { money(tier.money()) };
+        let reason = format!("{count} payments, {} in 5 min (tier {tier} allows {allowed})", money(amount));
+        Some(Alert { rule: Rule::Velocity, card: card.into(), account, at: payments.last()?.at, reason, payments })
     }
 }
 
@@ -137,13 +100,14 @@ impl Episode {
 pub struct CardHistory {
     tiny: Option<Evidence>,
     last: Option<Evidence>,
-    devices: Vec<String>,
+    devices: Vec<Str>,
 }
 
 impl CardHistory {
-    /// The next payment of the card: what it makes suspicious.
-    pub fn see(&mut self, payment: &Payment) -> Vec<Suspicion> {
-        let found = [self.small_then_large(payment), self.two_countries(payment), self.new_device(payment)];
+    /// The next payment of the card: what is wrong with it.
+    pub fn see(&mut self, spending: &Spending) -> Vec<Alert> {
+        let payment = &spending.payment;
+        let found = [self.small_then_large(payment), self.two_countries(payment), self.new_device(spending)];
         found.into_iter().flatten().collect()
     }
 
@@ -159,7 +123,7 @@ impl CardHistory {
         }
     }
 
-    fn small_then_large(&mut self, payment: &Payment) -> Option<Suspicion> {
+    fn small_then_large(&mut self, payment: &Payment) -> Option<Alert> {
         if payment.amount <= TINY {
             self.tiny = Some(payment.into());
             return None;
@@ -169,16 +133,22 @@ impl CardHistory {
         }
         // Rows may come before the timer that forgets: the rule looks at the times itself.
         let tiny = self.tiny.take().filter(|tiny| payment.at - tiny.at <= TRIAL)?;
-        Some(Suspicion::new(Rule::SmallThenLarge, payment, vec![tiny, payment.into()]))
+        let seconds = (payment.at - tiny.at).num_seconds();
+        let reason = format!("{} then {} within {seconds} s", money(tiny.amount), money(payment.amount));
+        Some(alert(Rule::SmallThenLarge, reason, payment, vec![tiny, payment.into()]))
     }
 
-    fn two_countries(&mut self, payment: &Payment) -> Option<Suspicion> {
+    fn two_countries(&mut self, payment: &Payment) -> Option<Alert> {
         let last = self.last.replace(payment.into())?;
-        let travelled = last.country != payment.country && payment.at - last.at <= TRAVEL;
-        travelled.then(|| Suspicion::new(Rule::TwoCountries, payment, vec![last, payment.into()]))
+        if last.country == payment.country || payment.at - last.at > TRAVEL {
+            return None;
+        }
+        let minutes = (payment.at - last.at).num_minutes().max(1);
+        let reason = format!("{} then {} within {minutes} min", last.country, payment.country);
+        Some(alert(Rule::TwoCountries, reason, payment, vec![last, payment.into()]))
     }
 
-    fn new_device(&mut self, payment: &Payment) -> Option<Suspicion> {
+    fn new_device(&mut self, Spending { payment, limit, .. }: &Spending) -> Option<Alert> {
         if self.devices.contains(&payment.device) {
             return None;
         }
@@ -187,15 +157,19 @@ impl CardHistory {
             self.devices.remove(0);
         }
         self.devices.push(payment.device.clone());
-        // The first device of a card is nothing to compare with; and no limit is below the basic one.
-        let unusual = !first && payment.amount > Tier::Basic.limit();
-        unusual.then(|| Suspicion::new(Rule::NewDevice, payment, vec![payment.into()]))
+        // The first device of a card is nothing to compare with.
+        if first || payment.amount <= *limit {
+            return None;
+        }
+        let reason = format!("{} from the new device {} (limit {})", money(payment.amount), payment.device, money(*limit));
+        Some(alert(Rule::NewDevice, reason, payment, vec![payment.into()]))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Customer;
 
     fn at(seconds: i64) -> DateTime<Utc> {
         DateTime::from_timestamp(1_772_442_000 + seconds, 0).unwrap()
@@ -203,56 +177,64 @@ mod tests {
 
     fn payment(seconds: i64, amount: i64) -> Payment {
         let [id, card, account, currency, merchant, category, country, device] =
-            [&format!("p{seconds}"), "card", "account", "EUR", "m", "food", "DE", "phone"].map(String::from);
+            [&format!("p{seconds}"), "card", "account", "EUR", "m", "food", "DE", "phone"].map(Str::from);
         Payment { id, card, account, amount, currency, merchant, category, country, device, at: at(seconds) }
     }
 
-    fn rules_of(payments: &[Payment]) -> Vec<Rule> {
+    fn alerts_of(payments: &[Payment]) -> Vec<Alert> {
         let mut history = CardHistory::default();
-        payments.iter().flat_map(|p| history.see(p)).map(|s| s.rule).collect()
+        payments.iter().flat_map(|p| history.see(&Spending::of(p.clone(), None))).collect()
+    }
+
+    fn rules_of(payments: &[Payment]) -> Vec<Rule> {
+        alerts_of(payments).iter().map(|a| a.rule).collect()
     }
 
     fn customer(tier: Tier, limit: i64) -> Customer {
         Customer { account: "account".into(), home: "DE".into(), limit, tier }
     }
 
-    fn window(payments: &[Payment]) -> Suspicion {
+    fn activity(payments: &[Payment], customer: Option<&Customer>) -> Activity {
         let mut activity = Activity::default();
-        payments.iter().for_each(|p| activity.add(p));
-        activity.suspicion("card", at(300)).unwrap()
+        payments.iter().for_each(|p| activity.add(&Spending::of(p.clone(), customer)));
+        activity
+    }
+
+    fn window(payments: &[Payment], customer: Option<&Customer>) -> Option<Alert> {
+        Some(activity(payments, customer)).filter(Activity::is_too_much)?.alert("card")
     }
 
     #[test]
     fn velocity_depends_on_the_tier() {
         let payments: Vec<Payment> = (0..9).map(|i| payment(i * 20, 3_000)).collect();
-        let alert = window(&payments).judge(Some(&customer(Tier::Basic, 0))).unwrap();
+        let alert = window(&payments, Some(&customer(Tier::Basic, 0))).unwrap();
         assert_eq!(alert.reason, "9 payments, 270.00 EUR in 5 min (tier basic allows 6)");
-        assert_eq!((alert.at, alert.payments.len()), (at(160), 9));
-        assert_eq!(window(&payments).judge(Some(&customer(Tier::Plus, 0))), None);
-        assert!(window(&payments).judge(None).is_some(), "who is not known is basic");
-        assert_eq!(window(&payments[..6]).judge(None), None, "six are allowed");
+        assert_eq!((alert.at, alert.payments.len(), &alert.account[..]), (at(160), 9, "account"));
+        assert_eq!(window(&payments, Some(&customer(Tier::Plus, 0))), None);
+        assert!(window(&payments, None).is_some(), "who is not known is basic");
+        assert_eq!(window(&payments[..6], None), None, "six are allowed");
     }
 
     #[test]
     fn velocity_counts_money_too() {
         let payments: Vec<Payment> = (0..5).map(|i| payment(i * 20, 45_000)).collect();
-        let alert = window(&payments).judge(None).unwrap();
+        let alert = window(&payments, None).unwrap();
         assert_eq!(alert.reason, "5 payments, 2 250.00 EUR in 5 min (tier basic allows 2 000.00 EUR)");
-        assert_eq!(window(&payments[..4]).judge(None), None);
+        assert_eq!(window(&payments[..4], None), None);
     }
 
     #[test]
-    fn merged_parts_equal_the_whole_and_nothing_unusual_is_missed() {
+    fn merged_parts_equal_the_whole_and_so_do_their_outlines() {
         let payments: Vec<Payment> = (0..7).map(|i| payment(i, 100 + i)).collect();
-        let (mut first, mut second, mut whole) = (Activity::default(), Activity::default(), Activity::default());
-        payments[..3].iter().for_each(|p| first.add(p));
-        payments[3..].iter().for_each(|p| second.add(p));
-        payments.iter().for_each(|p| whole.add(p));
-        let mut merged = Activity::default();
-        merged.merge(&first);
-        merged.merge(&second);
-        assert_eq!(merged, whole);
-        assert!(whole.is_unusual() && !first.is_unusual());
+        let (first, second, whole) = (activity(&payments[..3], None), activity(&payments[3..], None), activity(&payments, None));
+        let merged = |parts: [Activity; 2]| {
+            let mut merged = Activity::default();
+            parts.iter().for_each(|part| merged.merge(part));
+            merged
+        };
+        assert_eq!(merged([first.outline(), second.outline()]), whole.outline());
+        assert!(whole.outline().is_too_much() && !first.outline().is_too_much());
+        assert_eq!(merged([first, second]), whole);
     }
 
     #[test]
@@ -276,8 +258,8 @@ mod tests {
     #[test]
     fn a_trial_is_forgotten_in_time_and_not_before() {
         let mut history = CardHistory::default();
-        history.see(&payment(0, TINY));
-        history.see(&payment(30, TINY));
+        history.see(&Spending::of(payment(0, TINY), None));
+        history.see(&Spending::of(payment(30, TINY), None));
         history.forget_trial(at(60));
         assert_eq!(history.trial_until(), Some(at(90)), "the timer of the first does not take the second");
         history.forget_trial(at(90));
@@ -290,30 +272,31 @@ mod tests {
         assert_eq!(rules_of(&[payment(0, 900), abroad(600)]), [Rule::TwoCountries]);
         assert!(rules_of(&[payment(0, 900), abroad(601)]).is_empty());
         assert!(rules_of(&[payment(0, 900), payment(10, 900)]).is_empty());
-        let mut history = CardHistory::default();
-        history.see(&payment(0, 900));
-        let alert = history.see(&abroad(240)).remove(0).judge(None).unwrap();
-        assert_eq!(alert.reason, "DE then BR within 4 min");
+        assert_eq!(alerts_of(&[payment(0, 900), abroad(240)])[0].reason, "DE then BR within 4 min");
     }
 
     #[test]
     fn a_new_device_is_held_against_the_limit_of_the_customer() {
-        let phone = payment(0, 900);
+        let phone = payment(0, 180_000);
         let laptop = Payment { device: "laptop".into(), ..payment(4_000, 180_000) };
-        let mut history = CardHistory::default();
-        assert!(history.see(&Payment { amount: 180_000, ..phone }).is_empty(), "the first device of all");
-        let suspicion = history.see(&laptop).remove(0);
-        let alert = suspicion.clone().judge(Some(&customer(Tier::Basic, 150_000))).unwrap();
-        assert_eq!(alert.reason, "1 800.00 EUR from the new device laptop (limit 1 500.00 EUR)");
-        assert_eq!(suspicion.judge(Some(&customer(Tier::Plus, 180_000))), None);
-        assert!(history.see(&laptop).is_empty(), "known by now");
+        let seen = |customer: &Customer| {
+            let mut history = CardHistory::default();
+            let first = history.see(&Spending::of(phone.clone(), Some(customer)));
+            assert!(first.is_empty(), "the first device of all");
+            let alerts = history.see(&Spending::of(laptop.clone(), Some(customer)));
+            assert!(history.see(&Spending::of(laptop.clone(), Some(customer))).is_empty(), "known by now");
+            alerts
+        };
+        let alerts = seen(&customer(Tier::Basic, 150_000));
+        assert_eq!(alerts[0].reason, "1 800.00 EUR from the new device laptop (limit 1 500.00 EUR)");
+        assert!(seen(&customer(Tier::Plus, 180_000)).is_empty());
     }
 
     #[test]
     fn devices_remembered_are_bounded() {
         let mut history = CardHistory::default();
         for i in 0..100 {
-            history.see(&Payment { device: format!("d{i}"), ..payment(i * 1_000, 900) });
+            history.see(&Spending::of(Payment { device: format!("d{i}").into(), ..payment(i * 1_000, 900) }, None));
         }
         assert_eq!(history.devices.len(), DEVICES);
     }

@@ -9,6 +9,7 @@ use crate::model::{Customer, Payment, Rule, Tier};
 use crate::truth::{Planted, fingerprint};
 use chrono::{DateTime, TimeDelta, Utc};
 use std::collections::VecDeque;
+use waterwheel::prelude::Str;
 use waterwheel::{Error, Result};
 
 /// Records come at most this much out of order.
@@ -182,7 +183,7 @@ impl Scenario {
     fn payment(&self, id: String, card: u64, amount: i64, at: DateTime<Utc>, country: &str, device: &str) -> Payment {
         let (merchant, category) = SHOPS[(card as usize + amount as usize) % SHOPS.len()];
         Payment {
-            id,
+            id: id.into(),
             card: card_name(card),
             account: account_name(self.account_of(card)),
             amount,
@@ -190,7 +191,7 @@ impl Scenario {
             merchant: merchant.into(),
             category: category.into(),
             country: country.into(),
-            device: format!("{device}-{card}"),
+            device: format!("{device}-{card}").into(),
             at,
         }
     }
@@ -247,7 +248,7 @@ impl Scenario {
             let timestamp = self.time_of(place).timestamp_millis();
             place += 1;
             // Some senders leave the key out; the rules must not depend on it.
-            let key = (place % 997 != 0).then(|| payment.card.clone());
+            let key = (place % 997 != 0).then(|| payment.card.to_string());
             Some(Record { key, value: json(&payment), timestamp })
         })
     }
@@ -327,10 +328,10 @@ impl Planner<'_> {
                 pay(60 + rng.within(0, 60), rng.within(150_000, 190_000), &country, "unknown");
             }
         }
-        let payments = made.iter().map(|p| p.id.clone()).collect();
-        self.truth.push(Planted::Fraud { rule, card: card_name(card), payments });
+        let payments = made.iter().map(|p| p.id.to_string()).collect();
+        self.truth.push(Planted::Fraud { rule, card: card_name(card).into(), payments });
         for payment in made {
-            self.extras.push(Extra { place: s.place_of(payment.at), key: Some(payment.card.clone()), what: What::Payment(payment) });
+            self.extras.push(Extra { place: s.place_of(payment.at), key: Some(payment.card.to_string()), what: What::Payment(payment) });
         }
     }
 
@@ -343,8 +344,8 @@ impl Planner<'_> {
             _ => s.everyday(self.spread(k, s.duplicates, 0, s.payments - 1)),
         };
         let place = s.place_of(payment.at) + self.rng.within(1, 20 * s.per_second);
-        self.truth.push(Planted::Duplicate { id: payment.id.clone(), amount: payment.amount });
-        self.extras.push(Extra { place, key: Some(payment.card.clone()), what: What::Payment(payment) });
+        self.truth.push(Planted::Duplicate { id: payment.id.to_string(), amount: payment.amount });
+        self.extras.push(Extra { place, key: Some(payment.card.to_string()), what: What::Payment(payment) });
     }
 
     fn late(&mut self, k: u64) {
@@ -353,8 +354,8 @@ impl Planner<'_> {
         let amount = self.rng.within(300, MOST_EVERYDAY as u64) as i64;
         let late = s.payment(format!("late{k:06}"), self.cards, amount, s.time_of(place) - LATE, "DE", "phone");
         self.cards += 1;
-        self.truth.push(Planted::Late { id: late.id.clone(), amount });
-        self.extras.push(Extra { place, key: Some(late.card.clone()), what: What::Payment(late) });
+        self.truth.push(Planted::Late { id: late.id.to_string(), amount });
+        self.extras.push(Extra { place, key: Some(late.card.to_string()), what: What::Payment(late) });
     }
 
     fn broken(&mut self, k: u64) {
@@ -362,7 +363,7 @@ impl Planner<'_> {
         let place = self.spread(k, s.broken, 0, s.payments);
         let good = s.payment(format!("b{k:06}"), self.cards, 1_000, s.time_of(place), "DE", "phone");
         let value = if k == s.broken / 2 && s.giant { vec![b'x'; 10_000_000] } else { broken_value(k, &good) };
-        let key = (!k.is_multiple_of(4)).then(|| good.card.clone());
+        let key = (!k.is_multiple_of(4)).then(|| good.card.to_string());
         self.truth.push(Planted::Broken { fingerprint: fingerprint(key.as_deref().map(str::as_bytes), Some(&value)) });
         self.extras.push(Extra { place, key, what: What::Broken(value) });
     }
@@ -391,16 +392,16 @@ fn json(payment: &Payment) -> Vec<u8> {
 }
 
 /// Sixteen digits, different for every card: the factor has no divisor in common with 10^15.
-fn card_name(card: u64) -> String {
-    format!("4{:015}", (u128::from(card) * 736_481_779_157 + 271_828_182_845_904) % 1_000_000_000_000_000)
+fn card_name(card: u64) -> Str {
+    format!("4{:015}", (u128::from(card) * 736_481_779_157 + 271_828_182_845_904) % 1_000_000_000_000_000).into()
 }
 
-fn account_name(account: u64) -> String {
-    format!("A{account:08}")
+fn account_name(account: u64) -> Str {
+    format!("A{account:08}").into()
 }
 
-fn home(account: u64) -> String {
-    COUNTRIES[(account / 2) as usize % COUNTRIES.len()].to_string()
+fn home(account: u64) -> Str {
+    COUNTRIES[(account / 2) as usize % COUNTRIES.len()].into()
 }
 
 fn gcd(a: u64, b: u64) -> u64 {
@@ -410,7 +411,7 @@ fn gcd(a: u64, b: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Alert;
+    use crate::model::{Alert, Spending};
     use crate::rules::{Activity, CardHistory, Episode};
     use crate::truth::Verdict;
     use std::collections::{BTreeMap, HashSet};
@@ -422,30 +423,31 @@ mod tests {
 
     /// What the job is to do, done the slow and simple way over everything at once.
     fn naive(scenario: &Scenario, records: &[Record]) -> (Vec<Alert>, usize, usize) {
-        let customers: BTreeMap<String, Customer> = scenario.customers().map(|c| (c.account.clone(), c)).collect();
+        let customers: BTreeMap<Str, Customer> = scenario.customers().map(|c| (c.account.clone(), c)).collect();
         let plausible = scenario.start + TimeDelta::days(36_500);
         let read = records.iter().filter_map(|r| serde_json::from_slice::<Payment>(&r.value).ok()).filter(|p| p.at < plausible);
         let mut seen = HashSet::new();
         let all: Vec<Payment> = read.collect();
         let bad = records.len() - all.len();
         let fresh: Vec<Payment> = all.into_iter().filter(|p| seen.insert(p.id.clone())).collect();
-        let mut cards: BTreeMap<String, Vec<Payment>> = BTreeMap::new();
+        let mut cards: BTreeMap<Str, Vec<Payment>> = BTreeMap::new();
         let (late, good): (Vec<_>, Vec<_>) = fresh.into_iter().partition(|p| p.at < scenario.start);
         good.into_iter().for_each(|p| cards.entry(p.card.clone()).or_default().push(p));
         let mut alerts = Vec::new();
         for (card, mut payments) in cards {
             payments.sort_by(|a, b| (a.at, &a.id).cmp(&(b.at, &b.id)));
             let customer = customers.get(&payments[0].account);
+            let payments: Vec<Spending> = payments.into_iter().map(|p| Spending::of(p, customer)).collect();
+            let time = |s: &Spending| s.payment.at.timestamp_millis();
             let mut history = CardHistory::default();
-            alerts.extend(payments.iter().flat_map(|p| history.see(p)).filter_map(|s| s.judge(customer)));
+            alerts.extend(payments.iter().flat_map(|s| history.see(s)));
             let (mut episode, step) = (Episode::default(), 10_000);
-            let (first, last) = (payments[0].at.timestamp_millis(), payments[payments.len() - 1].at.timestamp_millis());
+            let (first, last) = (time(&payments[0]), time(&payments[payments.len() - 1]));
             for end in (first / step + 1..=last / step + 30).map(|n| n * step) {
                 let mut window = Activity::default();
-                payments.iter().filter(|p| (end - 300_000..end).contains(&p.at.timestamp_millis())).for_each(|p| window.add(p));
+                payments.iter().filter(|s| (end - 300_000..end).contains(&time(s))).for_each(|s| window.add(s));
                 let end = DateTime::from_timestamp_millis(end).unwrap();
-                let suspicion = window.is_unusual().then(|| window.suspicion(&card, end)).flatten();
-                if let Some(alert) = suspicion.and_then(|s| s.judge(customer))
+                if let Some(alert) = window.is_too_much().then(|| window.alert(&card)).flatten()
                     && episode.begins(end, TimeDelta::seconds(10))
                 {
                     alerts.push(alert);

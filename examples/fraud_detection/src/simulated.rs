@@ -20,8 +20,8 @@ fn topics(env: &Env) -> Arc<dyn Topics> {
     Arc::new(LocalTopics::new(env.clone(), PathBuf::from("data")))
 }
 
-fn run(seed: u64, crashes: usize) -> (Verdict, Trace) {
-    let machine = SimMachine::new(seed);
+/// The job, ready to be stepped, and its topics.
+fn job(machine: &SimMachine) -> (SimJob, Arc<dyn Topics>) {
     let outside = topics(&machine.outside());
     let scenario = Scenario {
         payments: 20_000,
@@ -42,11 +42,22 @@ fn run(seed: u64, crashes: usize) -> (Verdict, Trace) {
     let run = Settings { batch_rows: 64, checkpoint, ..Settings::default() };
     let mut simulated = SimJob::new(machine.clone(), run, move || draw_job("fraud", &settings, &draw, &env)?.plan());
     simulated.start().unwrap();
-    for _ in 0..crashes {
-        assert_eq!(simulated.run(1_000 + machine.choose(4_000)).unwrap(), None, "the crash comes too late");
-        simulated.crash();
-        simulated.start().unwrap();
-    }
+    (simulated, outside)
+}
+
+/// How many steps the job takes when nothing happens, in hundreds.
+fn hundreds(seed: u64) -> usize {
+    let (mut simulated, _) = job(&SimMachine::new(seed));
+    1 + (0..).take_while(|_| simulated.run(100).unwrap().is_none()).count()
+}
+
+/// With one crash in the middle.
+fn run(seed: u64, hundreds: usize) -> (Verdict, Trace) {
+    let machine = SimMachine::new(seed);
+    let (mut simulated, outside) = job(&machine);
+    assert_eq!(simulated.run(20 * hundreds + machine.choose(60 * hundreds)).unwrap(), None, "the crash comes too late");
+    simulated.crash();
+    simulated.start().unwrap();
     let outcome = simulated.run(5_000_000).unwrap();
     assert_eq!(outcome, Some(Outcome::Finished), "{}", simulated.describe());
     (verify(&*outside).unwrap(), simulated.trace())
@@ -55,8 +66,9 @@ fn run(seed: u64, crashes: usize) -> (Verdict, Trace) {
 #[test]
 fn a_crash_changes_nothing_and_a_seed_takes_the_same_steps_twice() {
     for seed in [1, 2] {
-        let (verdict, trace) = run(seed, 1);
+        let hundreds = hundreds(seed);
+        let (verdict, trace) = run(seed, hundreds);
         assert!(verdict.is_exact(), "seed {seed}:\n{verdict}");
-        assert_eq!(run(seed, 1).1, trace, "seed {seed} took other steps");
+        assert_eq!(run(seed, hundreds).1, trace, "seed {seed} took other steps");
     }
 }

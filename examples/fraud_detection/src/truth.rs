@@ -300,7 +300,7 @@ mod tests {
 
     fn alert(rule: Rule, card: &str, ids: &[&str]) -> Alert {
         let evidence = |(i, id): (usize, &&str)| Evidence {
-            id: id.to_string(),
+            id: (*id).into(),
             amount: 1,
             country: "DE".into(),
             device: "d".into(),

@@ -1,0 +1,136 @@
+//! Ids in the order of time, cheaper than a sorted map: a radix heap.
+//!
+//! An id waits in the bucket of the highest bit in which its time differs from the last time taken out. When that time moves
+//! on, the ids of one bucket are dealt out to lower ones; so an id is touched once per bit at most, in sequence, and never
+//! compared. Only ids that are due are sorted.
+//!
+//! Invariant: `due` and `fresh` hold every id with a time up to `last`, bucket `b` those whose time differs from `last` in bit
+//! `b - 1` and no higher one; `least[b]` is at or below the earliest time in bucket `b`.
+
+use std::cmp::Ordering;
+
+/// So many ids that have become due are put into order one by one; more of them by sorting anew.
+const FEW: usize = 8;
+
+/// What the queue asks of the entries behind its ids.
+pub(super) trait Entries {
+    /// Event time of an entry in the queue.
+    fn time(&self, id: u32) -> i64;
+    /// In which order two entries leave.
+    fn compare(&self, a: u32, b: u32) -> Ordering;
+}
+
+#[derive(Debug)]
+pub(super) struct Queue {
+    last: u64,
+    /// The next one to leave comes last.
+    due: Vec<u32>,
+    /// Due, and not yet in order.
+    fresh: Vec<u32>,
+    buckets: Vec<Vec<u32>>,
+    least: [u64; 65],
+}
+
+/// A number that orders as the time does.
+fn ordered(time: i64) -> u64 {
+    (time as u64) ^ (1 << 63)
+}
+
+impl Queue {
+    pub(super) fn new() -> Self {
+        Queue { last: 0, due: Vec::new(), fresh: Vec::new(), buckets: (0..65).map(|_| Vec::new()).collect(), least: [u64::MAX; 65] }
+    }
+
+    pub(super) fn push(&mut self, time: i64, id: u32) {
+        let time = ordered(time);
+        if time <= self.last {
+            return self.fresh.push(id);
+        }
+        let bucket = 64 - (time ^ self.last).leading_zeros() as usize;
+        self.buckets[bucket].push(id);
+        self.least[bucket] = self.least[bucket].min(time);
+    }
+
+    /// Takes out the next id with a time at or before `until`.
+    pub(super) fn pop(&mut self, until: i64, entries: &impl Entries) -> Option<u32> {
+        loop {
+            self.settle(entries);
+            match self.due.last() {
+                Some(&id) if entries.time(id) <= until => return self.due.pop(),
+                Some(_) => return None,
+                None => {}
+            }
+            let bucket = self.buckets.iter().position(|ids| !ids.is_empty())?;
+            if self.least[bucket] > ordered(until) {
+                return None;
+            }
+            let mut ids = std::mem::take(&mut self.buckets[bucket]);
+            self.least[bucket] = u64::MAX;
+            self.last = ids.iter().map(|&id| ordered(entries.time(id))).min().unwrap_or(self.last);
+            for id in ids.drain(..) {
+                self.push(entries.time(id), id);
+            }
+            self.buckets[bucket] = ids; // empty, with its room
+        }
+    }
+
+    /// Puts what is due into order.
+    fn settle(&mut self, entries: &impl Entries) {
+        if self.fresh.is_empty() {
+            return;
+        }
+        if self.fresh.len() > FEW || self.due.is_empty() {
+            self.due.append(&mut self.fresh);
+            return self.due.sort_unstable_by(|&a, &b| entries.compare(b, a));
+        }
+        for id in self.fresh.drain(..) {
+            let at = self.due.partition_point(|&other| entries.compare(other, id).is_gt());
+            self.due.insert(at, id);
+        }
+    }
+
+    /// Keeps the ids that `keep` accepts.
+    pub(super) fn retain(&mut self, mut keep: impl FnMut(u32) -> bool) {
+        for ids in self.buckets.iter_mut().chain([&mut self.due, &mut self.fresh]) {
+            ids.retain(|&id| keep(id));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    struct Times(Vec<i64>);
+
+    impl Entries for Times {
+        fn time(&self, id: u32) -> i64 {
+            self.0[id as usize]
+        }
+        fn compare(&self, a: u32, b: u32) -> Ordering {
+            (self.time(a), a).cmp(&(self.time(b), b))
+        }
+    }
+
+    proptest! {
+        /// Against sorting, with ids that come after later ones have left.
+        #[test]
+        fn ids_leave_in_order(script in proptest::collection::vec((prop_oneof![any::<i64>(), -40i64..40], proptest::option::of(-50i64..50)), 0..120)) {
+            let (mut queue, mut times, mut model) = (Queue::new(), Times(Vec::new()), Vec::new());
+            for (time, until) in script.into_iter().chain([(0, Some(i64::MAX))]) {
+                let id = times.0.len() as u32;
+                times.0.push(time);
+                queue.push(time, id);
+                model.push((time, id));
+                let Some(until) = until else { continue };
+                model.sort_unstable();
+                let left = model.partition_point(|(time, _)| *time <= until);
+                let expect: Vec<u32> = model.drain(..left).map(|(_, id)| id).collect();
+                let got: Vec<u32> = std::iter::from_fn(|| queue.pop(until, &times)).collect();
+                prop_assert_eq!(got, expect);
+            }
+            prop_assert!(model.is_empty());
+        }
+    }
+}

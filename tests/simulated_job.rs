@@ -29,7 +29,7 @@ struct Reading {
     at: i64,
 }
 
-#[derive(Clone, Serialize)]
+#[derive(Clone, Serialize, Deserialize)]
 struct Total {
     sensor: u64,
     end: i64,
@@ -107,12 +107,18 @@ fn committed(machine: &SimMachine) -> BTreeMap<Vec<u8>, Vec<Vec<u8>>> {
     }
 }
 
+type MakePlan = fn(&Env) -> Result<PhysicalPlan>;
+
 fn sim(seed: u64) -> (SimMachine, SimJob) {
+    sim_of(seed, plan, 256 << 20)
+}
+
+fn sim_of(seed: u64, plan: MakePlan, memory_per_task: usize) -> (SimMachine, SimJob) {
     let machine = SimMachine::new(seed);
     let env = machine.env();
     fill(&env, 300);
     let checkpoint = checkpoint::Settings { interval: Duration::from_millis(5), ..Default::default() };
-    let settings = Settings { batch_rows: 4, checkpoint, ..Settings::default() };
+    let settings = Settings { batch_rows: 4, checkpoint, memory_per_task, ..Settings::default() };
     let job = SimJob::new(machine.clone(), settings, move || plan(&env));
     (machine, job)
 }
@@ -125,7 +131,10 @@ fn finish(machine: &SimMachine, job: &mut SimJob) -> BTreeMap<Vec<u8>, Vec<Vec<u
 }
 
 fn run(seed: u64, crashes: usize) -> (BTreeMap<Vec<u8>, Vec<Vec<u8>>>, Trace) {
-    let (machine, mut job) = sim(seed);
+    run_of(crashes, sim(seed))
+}
+
+fn run_of(crashes: usize, (machine, mut job): (SimMachine, SimJob)) -> (BTreeMap<Vec<u8>, Vec<Vec<u8>>>, Trace) {
     job.start().unwrap();
     for _ in 0..crashes {
         if job.run(machine.choose(600)).unwrap().is_none() {
@@ -143,6 +152,36 @@ fn crashes_change_nothing_that_is_committed() {
     for seed in 1..=SEEDS {
         let (got, _) = run(seed, 1 + seed as usize % 4);
         assert_eq!(got, expected, "seed {seed}");
+    }
+}
+
+/// Running sums: their state is evicted, and read again.
+fn running_sums(env: &Env) -> Result<PhysicalPlan> {
+    let job = Job::new("sums", topics(env));
+    job.parallelism(2);
+    job.topic("readings")
+        .end(End::Latest)
+        .json::<Reading>()
+        .key_by(|r| r.sensor)
+        .aggregate(|| 0i64, |sum, r| *sum += r.value)
+        .id("sums")
+        .map(|(sensor, sum)| Total { sensor, end: 0, sum })
+        .to_topic("totals")
+        .key(|t| t.sensor.to_string())
+        .id("totals");
+    job.plan()
+}
+
+#[test]
+fn state_beyond_memory_survives_crashes() {
+    let expected: BTreeMap<u64, i64> = (0..7).map(|sensor| (sensor, (0..300).filter(|i| i % 7 == sensor as i64).sum())).collect();
+    for seed in 1..=SEEDS / 3 {
+        // No memory at all, room for a key or two, room for all.
+        let memory = [0, 500, 1 << 20][seed as usize % 3];
+        let (committed, _) = run_of(1 + seed as usize % 4, sim_of(seed, running_sums, memory));
+        let last = |values: &Vec<Vec<u8>>| serde_json::from_slice::<Total>(values.last().unwrap()).unwrap();
+        let got: BTreeMap<u64, i64> = committed.values().map(last).map(|t| (t.sensor, t.sum)).collect();
+        assert_eq!(got, expected, "seed {seed}, {memory} bytes");
     }
 }
 

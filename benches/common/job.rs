@@ -1,6 +1,6 @@
 //! Whole jobs in this process, in a folder that is gone afterwards.
 //!
-//! Invariant: a job runs as `run` would run it, with RocksDB behind its tables; only terminal and settings files are missing.
+//! Invariant: a job runs as `run` would run it, with journal and RocksDB behind its tables; only terminal and settings files are missing.
 #![expect(clippy::disallowed_methods, reason = "a bench is no part of a job: it may wait and start threads")]
 
 use crate::meter::{Spent, spent};
@@ -13,7 +13,7 @@ use waterwheel::engine::env::Env;
 use waterwheel::engine::error::Result;
 use waterwheel::engine::graph::PhysicalPlan;
 use waterwheel::engine::runtime::{JobRunner, Outcome, Settings};
-use waterwheel::engine::state::{RocksSettings, RocksStores};
+use waterwheel::engine::state::{RocksSettings, TieredStores};
 
 /// How long anything here may take before the bench gives up.
 const LIMIT: Duration = Duration::from_secs(900);
@@ -45,7 +45,7 @@ impl Place {
     /// A job that is not running yet.
     pub fn runner(&self, plan: impl Fn() -> Result<PhysicalPlan> + Send + Sync + 'static) -> JobRunner {
         let env = Env::real();
-        let stores = Arc::new(RocksStores::new(env.clone(), self.rocks));
+        let stores = Arc::new(TieredStores::on_disk(&env, self.rocks));
         JobRunner::new(env, stores, Arc::new(plan), self.settings.clone())
     }
 

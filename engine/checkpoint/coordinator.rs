@@ -199,7 +199,8 @@ impl Coordinator {
     /// Too much output waits to be published; sinks fill up until it is.
     fn is_held(&self) -> bool {
         let behind = |lane: &Lane| self.complete - lane.published.min(self.complete) >= self.settings.max_unpublished.max(1);
-        self.lanes.values().any(behind)
+        let waiting = |lane: &Lane| lane.segments.range(lane.published + 1..).flat_map(|(_, s)| s).map(|s| s.len).sum::<u64>();
+        self.lanes.values().any(behind) || self.lanes.values().map(waiting).sum::<u64>() >= self.settings.max_unpublished_bytes.max(1)
     }
 
     /// The last barrier, once nothing else can come.

@@ -24,10 +24,12 @@ pub struct Settings {
     pub retained: usize,
     /// Complete epochs whose output is not published yet; at this many no barrier flows, and sinks fill up.
     pub max_unpublished: u64,
+    /// Bytes of such output; at this many no barrier flows either.
+    pub max_unpublished_bytes: u64,
 }
 
 impl Default for Settings {
-    /// Every second; ten minutes; no pause; three failures; three kept; sixteen unpublished.
+    /// Every second; ten minutes; no pause; three failures; three kept; sixteen or 1 GiB unpublished.
     fn default() -> Self {
         Settings {
             interval: Duration::from_secs(1),
@@ -36,6 +38,7 @@ impl Default for Settings {
             tolerated_failures: 3,
             retained: 3,
             max_unpublished: 16,
+            max_unpublished_bytes: 1 << 30,
         }
     }
 }

@@ -12,11 +12,13 @@
 //!
 //! # Start
 //! 1. [`JobLock::acquire`], [`LocalStorage::open`], [`JobLog::open`].
-//! 2. [`begin`]: claims the log (`AttemptStarted`; from here an older coordinator cannot complete anything), fences every
-//!    lane, makes sure that the log is still ours, settles what the newest checkpoint left unpublished, writes `Published`,
-//!    forks the lineage when asked to, writes the first marker of a new lineage. It may be called again after a transient error.
+//! 2. [`begin`]: has what will be restored verified ([`Restore::prepare`] brings all that the checkpoint names to local disk
+//!    and checks it), so that damage stops the start before anything is claimed, fenced or published; claims the log
+//!    (`AttemptStarted`; from here an older coordinator cannot complete anything), fences every lane, makes sure that the log is
+//!    still ours, settles what the newest checkpoint left unpublished, writes `Published`, forks the lineage when asked to, writes
+//!    the first marker of a new lineage. It may be called again after a transient error.
 //! 3. [`sweep`] removes what dead attempts left behind.
-//! 4. [`Restore::prepare`] verifies all that the checkpoint names and brings it to local disk; then tasks are built.
+//! 4. Tasks are built on what was verified.
 //! 5. A source without a checkpoint: `splits(first)`, then `SplitsPinned` is appended **before** the first read; history
 //!    has the pins of earlier attempts.
 //!
@@ -68,7 +70,7 @@ pub use manifest::{
     LaneId, Manifest, OperatorSnapshot, PlanOperator, PlanSummary, SinkLanes, SinkSegment, SnapshotFile, TableSchema, TaskSnapshot,
 };
 pub use read::read_state;
-pub use recovery::{Begin, BeginOptions, From, OpenSavepoint, begin};
+pub use recovery::{Begin, BeginOptions, From, OpenSavepoint, Verify, begin};
 pub use restore::{Restore, RestoreTarget, RestoredTask};
 pub use retention::{Retention, sweep};
 pub use storage::{CheckpointStorage, LocalStorage};

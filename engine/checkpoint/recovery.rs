@@ -1,6 +1,8 @@
 //! The start of an attempt: from "the process runs" to "tasks may run".
 //!
-//! Order, and why: claim the log, so that an older coordinator can complete nothing more; fence **all** lanes, so that it
+//! Order, and why: verify what will be restored, so that a damaged checkpoint, or one that does not fit the plan, is refused
+//! before anything moves; claim the log, so that an older coordinator can complete nothing more; verify again if it completed one
+//! meanwhile; fence **all** lanes, so that it
 //! can publish nothing more; make sure that the claim still stands (the last to fence wins, and it may be an old attempt that
 //! was slow); then settle each lane under the lineage of the newest checkpoint; only then fork to a new lineage, if asked to,
 //! and write its first marker.
@@ -60,6 +62,10 @@ pub struct Begin {
     pub restore: Option<(Manifest, Arc<dyn CheckpointStorage>)>,
 }
 
+/// Verifies what is to be restored: that it fits the plan, and every file of it. Called with the same manifest again, it may
+/// answer from memory.
+pub type Verify<'a> = &'a mut dyn FnMut(&Manifest, &Arc<dyn CheckpointStorage>) -> Result<()>;
+
 /// Opens the store in a savepoint's folder.
 pub type OpenSavepoint<'a> = &'a dyn Fn(&str) -> Result<Arc<dyn CheckpointStorage>>;
 
@@ -73,15 +79,16 @@ pub fn begin(
     lanes: &mut [LaneWorker],
     options: &BeginOptions,
     open: OpenSavepoint<'_>,
+    verify: Verify<'_>,
 ) -> Result<Begin> {
     let mut beginning = Beginning { log, storage, lanes, options, open };
+    beginning.verify(verify)?;
     beginning.claim()?;
+    beginning.verify(verify)?;
     beginning.fence()?;
     beginning.settle_newest()?;
     beginning.fork()?;
-    let history = beginning.history()?.clone();
-    let restore = beginning.restore(&history)?;
-    Ok(Begin { history, restore })
+    Ok(Begin { history: beginning.history()?.clone(), restore: beginning.restore()? })
 }
 
 struct Beginning<'a> {
@@ -95,6 +102,16 @@ struct Beginning<'a> {
 impl Beginning<'_> {
     fn history(&self) -> Result<&JobHistory> {
         self.log.history().ok_or_else(|| Error::fatal("the job log is empty after the job was created"))
+    }
+
+    fn verify(&self, verify: Verify<'_>) -> Result<()> {
+        if let Some(history) = self.log.history() {
+            check_same_job(history, self.options)?;
+        }
+        match self.restore()? {
+            Some((manifest, from)) => verify(&manifest, &from),
+            None => Ok(()),
+        }
     }
 
     /// Makes sure that the job exists, and that the log is ours.
@@ -279,13 +296,21 @@ impl Beginning<'_> {
         .help("or accept that output after the start comes twice: --accept-duplicates"))
     }
 
-    fn restore(&self, history: &JobHistory) -> Result<Option<(Manifest, Arc<dyn CheckpointStorage>)>> {
+    /// What this start restores, also before it is in the log.
+    fn restore(&self) -> Result<Option<(Manifest, Arc<dyn CheckpointStorage>)>> {
         let load = |c: &CheckpointRef| Ok(Some((load_manifest(&**self.storage, c)?, self.storage.clone())));
-        match (history.newest(), &history.start) {
-            (Some(newest), _) => load(newest),
-            (None, Start::Fresh) => Ok(None),
-            (None, Start::Checkpoint { checkpoint }) => load(checkpoint),
-            (None, Start::Savepoint { path, point, crc }) => {
+        let history = self.log.history();
+        let start = match history {
+            Some(history) if !self.forks() => match history.newest() {
+                Some(newest) => return load(newest),
+                None => history.start.clone(),
+            },
+            _ => self.wanted(history)?.unwrap_or(Start::Fresh),
+        };
+        match &start {
+            Start::Fresh => Ok(None),
+            Start::Checkpoint { checkpoint } => load(checkpoint),
+            Start::Savepoint { path, point, crc } => {
                 let storage = (self.open)(path)?;
                 let (manifest, found) = savepoint::open(&*storage)?;
                 if found != *crc {

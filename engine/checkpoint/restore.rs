@@ -65,7 +65,7 @@ impl Restore {
         target: RestoreTarget<'_>,
         dir: &Path,
     ) -> Result<Restore> {
-        check(manifest, target).map_err(|e| e.at(format!("checkpoint {} of job {}", manifest.epoch, manifest.job)))?;
+        Restore::check(manifest, target)?;
         if env.files.exists(dir) {
             env.files.remove_dir_all(dir)?;
         }
@@ -80,6 +80,14 @@ impl Restore {
             tasks.push(RestoredTask { task: old.task.clone(), groups: old.groups.clone(), dir, files, operators });
         }
         Ok(Restore { tasks, dropped: target.drop_state.clone() })
+    }
+
+    /// Checks that `manifest` fits the plan: job, key groups, operators, tables and their schemas. Reads no state.
+    ///
+    /// # Errors
+    /// Fatal: what does not fit, and what can be done.
+    pub fn check(manifest: &Manifest, target: RestoreTarget<'_>) -> Result<()> {
+        check(manifest, target).map_err(|e| e.at(format!("checkpoint {} of job {}", manifest.epoch, manifest.job)))
     }
 
     /// The old tasks.

@@ -311,12 +311,12 @@ mod tests {
         table.freeze(1);
         let mut half = WriteBatch::default();
         assert!(!table.drain(&mut half, 3));
-        store.write(half).unwrap();
+        store.write(&half).unwrap();
         table.change(1, None);
         table.freeze(2);
         let mut rest = WriteBatch::default();
         while !table.drain(&mut rest, 3) {}
-        store.write(rest).unwrap();
+        store.write(&rest).unwrap();
         store.checkpoint(Path::new("/snap")).unwrap();
         let snapshot = RestoredSnapshot { dir: "/snap".into(), groups: 0..8 };
         let store = stores.restore(Path::new("/b"), &[snapshot], 4..8).unwrap();

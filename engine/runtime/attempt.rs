@@ -1,7 +1,8 @@
 //! From "the process runs" to "tasks may run": one attempt, ready to be stepped.
 //!
-//! Order, and why: the log is claimed and the lanes settled (`checkpoint::begin`) before anything is restored, so that no other
-//! attempt can complete or publish anything any more; leftovers are swept after that and before any task writes; splits of a
+//! Order, and why: what will be restored is verified first, so that damage stops the start before anything moves; the log is
+//! claimed and the lanes settled (`checkpoint::begin`) before anything runs, so that no other attempt can complete or publish
+//! anything any more; leftovers are swept after that and before any task writes; splits of a
 //! new source are pinned in the log before the first read.
 //!
 //! Invariant: on an error nothing runs yet, and the next attempt begins from the same metadata.
@@ -10,15 +11,16 @@ use super::assemble::{Assembled, Attempt, assemble, folder};
 use super::chores::{Chores, Tools, backoff};
 use super::driver::{Discovery, Driver, TaskHandle, fresh_split};
 use super::job::JobRunner;
-use super::task::Restored;
+use super::task::{Restored, schemas};
 use super::{Events, status::Phase};
 use crate::checkpoint::{
-    Begin, BeginOptions, CheckpointStorage, Coordinator, JOB_FOLDERS, JobLog, LaneId, LaneWorker, LocalStorage, LogEntry, PlanOperator,
-    PlanSummary, Restore, RestoreTarget, Retention, SinkLanes, TableSchema, TaskRole, Uploads, begin, savepoint, sweep,
+    Begin, BeginOptions, CheckpointStorage, Coordinator, JOB_FOLDERS, JobLog, LaneId, LaneWorker, LocalStorage, LogEntry, Manifest,
+    PlanOperator, PlanSummary, Restore, RestoreTarget, Retention, SinkLanes, TableSchema, TaskRole, Uploads, begin, savepoint, sweep,
 };
+use crate::env::Env;
 use crate::error::{Error, Kind, Result};
 use crate::exchange::Waker;
-use crate::graph::{Chain, NodeKind, PhysicalPlan, SourceSpec};
+use crate::graph::{Chain, NodeKind, PhysicalPlan, PlanNode, SourceSpec};
 use crate::observe::Metrics;
 use crate::operators::{OpenContext, PublisherContext, SplitState};
 use crate::record::{OperatorId, TaskId, key_groups_of};
@@ -58,11 +60,6 @@ pub(crate) fn recover(job: &JobRunner, wakers: &[Waker], wake: &Waker, pause: &m
         }
         Ok(Arc::new(LocalStorage::open(env, Path::new(path), &savepoint::FOLDERS)?))
     };
-    let Begin { history, restore } = retry(job, "taking the job over", pause, || begin(&mut log, &storage, &mut lanes, &options, &open))?;
-    let retention = sweep(&*storage, &history, &log.watch()).unwrap_or_else(|e| {
-        tracing::warn!(error = %e, "leftover files are not removed at this start");
-        Retention::default()
-    });
     // Each attempt has a folder of its own: one that was taken over may still write into its own, and removes that only. What
     // dead attempts left is removed under the job's lock, which a process that takes over does not have.
     let leftovers = folder.join("work");
@@ -71,23 +68,39 @@ pub(crate) fn recover(job: &JobRunner, wakers: &[Waker], wake: &Waker, pause: &m
     }
     let work = leftovers.join(&attempt);
     env.files.create_dir_all(&work)?;
-    let summary = summarize(job, &plan)?;
-    let restored = match &restore {
-        None => Restore::default(),
-        Some((manifest, from)) => {
-            job.status.update(|s| s.resumed_from = Some(manifest.epoch));
-            let drop_state: BTreeSet<OperatorId> = job.settings.drop_state.iter().map(|id| OperatorId::new(id.as_str())).collect();
+    let summary = summarize(env, &plan)?;
+    let drop_state: BTreeSet<OperatorId> = job.settings.drop_state.iter().map(|id| OperatorId::new(id.as_str())).collect();
+    let mut verified: Option<(Manifest, String, Restore)> = None;
+    let mut verify = |manifest: &Manifest, from: &Arc<dyn CheckpointStorage>| {
+        if verified.as_ref().is_some_and(|(known, place, _)| known == manifest && *place == from.describe()) {
+            return Ok(());
+        }
+        let target = RestoreTarget {
+            job: &plan.job,
+            max_parallelism: plan.max_parallelism,
+            operators: &summary.operators,
+            drop_state: &drop_state,
             // A savepoint may be another job's: that is how a copy of a job is started.
-            let of_any_job = !Arc::ptr_eq(from, &storage);
-            let target = RestoreTarget {
-                job: &plan.job,
-                max_parallelism: plan.max_parallelism,
-                operators: &summary.operators,
-                drop_state: &drop_state,
-                of_any_job,
-            };
-            let dir = work.join("restore");
-            retry(job, "restoring state", pause, || Restore::prepare(env, &**from, manifest, target, &dir))?
+            of_any_job: !Arc::ptr_eq(from, &storage),
+        };
+        let restore = Restore::prepare(env, &**from, manifest, target, &work.join("restore"))?;
+        verified = Some((manifest.clone(), from.describe(), restore));
+        Ok(())
+    };
+    let Begin { history, restore } =
+        retry(job, "taking the job over", pause, || begin(&mut log, &storage, &mut lanes, &options, &open, &mut verify))?;
+    let retention = sweep(&*storage, &history, &log.watch()).unwrap_or_else(|e| {
+        tracing::warn!(error = %e, "leftover files are not removed at this start");
+        Retention::default()
+    });
+    let restored = match (&restore, verified) {
+        (None, _) => Restore::default(),
+        (Some((manifest, _)), Some((known, _, restored))) if *manifest == known => {
+            job.status.update(|s| s.resumed_from = Some(manifest.epoch));
+            restored
+        }
+        (Some((manifest, _)), _) => {
+            return Err(Error::restart(format!("checkpoint {} was replaced while the job started", manifest.epoch)));
         }
     };
     let (splits, discoveries) = find_splits(job, &plan, &restored, &mut log, pause)?;
@@ -185,7 +198,7 @@ fn check_plan(plan: &PhysicalPlan) -> Result<()> {
     Ok(())
 }
 
-fn nodes(plan: &PhysicalPlan) -> impl Iterator<Item = (&Chain, &crate::graph::PlanNode)> {
+fn nodes(plan: &PhysicalPlan) -> impl Iterator<Item = (&Chain, &PlanNode)> {
     plan.chains.iter().flat_map(|c| c.nodes.iter().map(move |n| (c, n)))
 }
 
@@ -242,26 +255,13 @@ fn open_lanes(
 
 /// Ids, parallelism and tables of every operator. Tables are known once an operator is open, so one of each is opened here
 /// for a moment; its metrics go nowhere.
-fn summarize(job: &JobRunner, plan: &PhysicalPlan) -> Result<PlanSummary> {
+///
+/// # Errors
+/// Of an operator that does not open.
+pub fn summarize(env: &Env, plan: &PhysicalPlan) -> Result<PlanSummary> {
     let mut operators = Vec::new();
     for (chain, node) in nodes(plan) {
-        let mut tables = Vec::new();
-        if let NodeKind::Operator(make) = &node.kind {
-            let mut probe = make();
-            let context = OpenContext {
-                operator: node.id.clone(),
-                index: 0,
-                parallelism: chain.parallelism,
-                max_parallelism: plan.max_parallelism,
-                groups: key_groups_of(0, chain.parallelism, plan.max_parallelism),
-                policy: node.policy,
-                env: job.env.clone(),
-                metrics: Metrics::default(),
-            };
-            probe.open(&context)?;
-            tables = probe.tables().iter().map(|t| TableSchema { name: t.name().to_string(), schema: t.schema() }).collect();
-            probe.close();
-        }
+        let tables = tables_of(env, chain, node, plan.max_parallelism)?;
         operators.push(PlanOperator { id: node.id.clone(), parallelism: chain.parallelism, tables });
     }
     Ok(PlanSummary { fingerprint: plan.fingerprint.clone(), operators })
@@ -347,25 +347,28 @@ fn restore_task(
     Ok((Restored { has_state: !snapshots.is_empty(), store, schemas, foreign, blobs, splits }, uploads))
 }
 
+fn tables_of(env: &Env, chain: &Chain, node: &PlanNode, max_parallelism: u16) -> Result<Vec<TableSchema>> {
+    let NodeKind::Operator(make) = &node.kind else { return Ok(Vec::new()) };
+    let mut probe = make();
+    probe.open(&OpenContext {
+        operator: node.id.clone(),
+        index: 0,
+        parallelism: chain.parallelism,
+        max_parallelism,
+        groups: key_groups_of(0, chain.parallelism, max_parallelism),
+        policy: node.policy,
+        env: env.clone(),
+        metrics: Metrics::default(),
+    })?;
+    let tables = schemas(&probe.tables());
+    probe.close();
+    Ok(tables)
+}
+
 fn chain_has_tables(job: &JobRunner, chain: &Chain, max_parallelism: u16) -> Result<bool> {
     for node in &chain.nodes {
-        if let NodeKind::Operator(make) = &node.kind {
-            let mut probe = make();
-            probe.open(&OpenContext {
-                operator: node.id.clone(),
-                index: 0,
-                parallelism: chain.parallelism,
-                max_parallelism,
-                groups: key_groups_of(0, chain.parallelism, max_parallelism),
-                policy: node.policy,
-                env: job.env.clone(),
-                metrics: Metrics::default(),
-            })?;
-            let has = !probe.tables().is_empty();
-            probe.close();
-            if has {
-                return Ok(true);
-            }
+        if !tables_of(&job.env, chain, node, max_parallelism)?.is_empty() {
+            return Ok(true);
         }
     }
     Ok(false)

@@ -23,6 +23,7 @@ mod status;
 mod task;
 mod worker;
 
+pub use attempt::summarize;
 pub use control::JobControl;
 pub use job::{JobRunner, Outcome, PlanFactory};
 pub use settings::Settings;

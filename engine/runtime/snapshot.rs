@@ -16,10 +16,13 @@ use crate::record::{Barrier, KeyGroup, OperatorId, TaskId};
 use crate::state::{StateStore, WriteBatch};
 use std::ops::Range;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Encoded state goes to the background in chunks of this size.
-const CHUNK_BYTES: usize = 4 << 20;
+/// Encoded state goes to the background in chunks of this size, each a sorted run of its own.
+const CHUNK_BYTES: usize = 16 << 20;
+/// Chunks in the background at a time, one of them being written: an epoch as large as all state must not be in memory twice.
+const CHUNKS: usize = 2;
 
 /// What snapshots of one task need.
 pub(crate) struct SnapshotContext {
@@ -64,6 +67,8 @@ pub(crate) struct Snapshot {
     has_tables: bool,
     drained: bool,
     writes: WriteBatch,
+    /// Chunks that are not in the store yet.
+    writing: Arc<AtomicUsize>,
     failed: Arc<Mutex<Option<Error>>>,
     reply: Option<Reply>,
     files: Option<Vec<SnapshotFile>>,
@@ -81,6 +86,7 @@ impl Snapshot {
             has_tables: false,
             drained: false,
             writes: WriteBatch::default(),
+            writing: Arc::default(),
             failed: Arc::default(),
             reply: None,
             files: None,
@@ -116,6 +122,9 @@ impl Snapshot {
         }
         self.prepared(nodes)?;
         if !self.drained {
+            if self.writing.load(Relaxed) >= CHUNKS {
+                return Ok(Progress::Waiting);
+            }
             self.drain(context, nodes, entries)?;
             return Ok(Progress::Working);
         }
@@ -189,7 +198,7 @@ impl Snapshot {
         if all && planted(Bug::LoseLastChunk) {
             self.writes = WriteBatch::default();
         }
-        if self.writes.bytes >= CHUNK_BYTES || (all && !self.writes.is_empty()) {
+        if self.writes.bytes() >= CHUNK_BYTES || (all && !self.writes.is_empty()) {
             self.write_chunk(context);
         }
         if all {
@@ -201,13 +210,16 @@ impl Snapshot {
     fn write_chunk(&mut self, context: &SnapshotContext) {
         let Some(store) = context.store.clone() else { return };
         let writes = std::mem::take(&mut self.writes);
-        let failed = self.failed.clone();
+        let (failed, writing, waker) = (self.failed.clone(), self.writing.clone(), context.waker.clone());
+        writing.fetch_add(1, Relaxed);
         context.env.background.run(
             &lane(&context.task),
             Box::new(move || {
-                if let Err(e) = store.write(writes) {
+                if let Err(e) = store.write_run(&writes) {
                     lock(&failed).get_or_insert(e);
                 }
+                writing.fetch_sub(1, Relaxed);
+                waker();
             }),
         );
     }
@@ -238,6 +250,10 @@ impl Snapshot {
                 let result = written.and_then(|()| upload.run(&*store));
                 *lock(&reply) = Some(result);
                 waker();
+                if let Err(e) = store.tidy() {
+                    // The store answers every later call with it.
+                    tracing::warn!(error = %e, "tidying up state failed");
+                }
             }),
         );
     }

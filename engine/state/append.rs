@@ -6,7 +6,7 @@
 //! Invariant: a position names a row for good; positions below `drained_to` are in the store (or on their way there), those
 //! below `frozen_to` belong to the frozen epoch. A row older than the floor is never seen again.
 
-use super::keyspace::{Mark, Place, damaged, split_time, state_key, time_bytes};
+use super::keyspace::{Mark, Place, damaged, push_key, split_time, state_key, time_bytes};
 use super::{KeyIndex, Table, TableContext, WriteBatch};
 use crate::error::Result;
 use crate::record::{Epoch, KeyGroup, Keys};
@@ -218,10 +218,14 @@ impl AppendTable {
         for at in 0..CHUNK {
             let position = first + at as u64;
             if position < self.frozen_to {
-                let (key, value) = self.encode(nth, at);
                 if position >= self.drained_to {
-                    self.copied.put(key.clone(), value);
+                    let mut copied = std::mem::take(&mut self.copied);
+                    self.encode(nth, at, &mut copied);
+                    self.copied = copied;
                 }
+                let (place, chunk) = (self.place(), &self.chunks[nth]);
+                let group = self.index.group(chunk.slots[at], place.max_parallelism);
+                let key = state_key(group, place.table, &chunk.ids[at].to_be_bytes());
                 self.deletes.delete(key);
             }
         }
@@ -240,15 +244,19 @@ impl AppendTable {
     }
 
     /// id -> time | length of the key | key | row.
-    fn encode(&self, nth: usize, at: usize) -> (Vec<u8>, Vec<u8>) {
+    fn encode(&self, nth: usize, at: usize, out: &mut WriteBatch) {
         let (place, chunk, mut scratch) = (self.place(), &self.chunks[nth], [0; 8]);
         let key = self.index.key_bytes(chunk.slots[at], &mut scratch);
         let group = self.index.group(chunk.slots[at], place.max_parallelism);
-        let mut value = time_bytes(chunk.times[at]).to_vec();
-        value.extend_from_slice(&(key.len() as u32).to_be_bytes());
-        value.extend_from_slice(key);
-        value.extend_from_slice(chunk.row(at));
-        (state_key(group, place.table, &chunk.ids[at].to_be_bytes()), value)
+        out.put_with(
+            |out| push_key(out, group, place.table, &chunk.ids[at].to_be_bytes()),
+            |out| {
+                out.extend_from_slice(&time_bytes(chunk.times[at]));
+                out.extend_from_slice(&(key.len() as u32).to_be_bytes());
+                out.extend_from_slice(key);
+                out.extend_from_slice(chunk.row(at));
+            },
+        );
     }
 
     fn write_pending(&mut self, out: &mut WriteBatch) {
@@ -322,8 +330,7 @@ impl Table for AppendTable {
         while self.drained_to < self.frozen_to && written < entries {
             let offset = (self.drained_to - self.base) as usize;
             if !self.chunks[offset / CHUNK].spent {
-                let (key, value) = self.encode(offset / CHUNK, offset % CHUNK);
-                out.put(key, value);
+                self.encode(offset / CHUNK, offset % CHUNK, out);
                 written += 1;
             }
             self.drained_to += 1;

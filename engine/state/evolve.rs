@@ -9,7 +9,7 @@
 
 use super::described::read;
 use super::shape::{Field, Schema, Shape, Type};
-use super::value::{StateValue, encode_after};
+use super::value::{StateValue, encode_into};
 use super::{StateStore, Table, TableContext, WriteBatch};
 use crate::error::{Error, Result};
 use std::collections::BTreeSet;
@@ -77,7 +77,9 @@ fn is_rewritten(old: &Schema, new: &Schema) -> bool {
 /// Rewrites a value that was stored behind a prefix.
 pub(super) fn rewrite<V: StateValue>(stored: &Schema, prefix: usize, value: &[u8]) -> Result<Vec<u8>> {
     let (prefix, value) = value.split_at_checked(prefix).ok_or_else(|| super::keyspace::damaged("a value is cut short"))?;
-    Ok(encode_after(&read::<V>(stored, value)?, prefix))
+    let mut out = prefix.to_vec();
+    encode_into(&read::<V>(stored, value)?, &mut out);
+    Ok(out)
 }
 
 /// Brings everything that a table has in its store from the `stored` schema into its present one. Before the table is opened.
@@ -100,11 +102,11 @@ pub fn evolve(table: &dyn Table, context: &TableContext, stored: &str) -> Result
         let mut writes = WriteBatch::default();
         let (from, to) = super::keyspace::table_range(group, place.table);
         let scan = context.store.scan(&from, &to, &mut |key, value| {
-            writes.put(key.to_vec(), table.rewrite(&schema, value)?);
+            writes.put(key, table.rewrite(&schema, value)?);
             Ok(())
         });
         scan.map_err(|e| e.at(format!("table {name}")))?;
-        context.store.write(writes)?;
+        context.store.write(&writes)?;
     }
     Ok(())
 }
@@ -121,7 +123,7 @@ pub fn forget_table(store: &dyn StateStore, groups: std::ops::Range<u16>, operat
             writes.delete_range(from, to);
         }
     }
-    store.write(writes)
+    store.write(&writes)
 }
 
 struct Compare<'a> {

@@ -37,10 +37,15 @@ pub fn table_id(operator: &str, name: &str) -> u32 {
 /// ```
 pub fn state_key(group: KeyGroup, table: u32, key: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(PREFIX + key.len());
+    push_key(&mut out, group, table, key);
+    out
+}
+
+/// Appends the full key of an entry.
+pub(super) fn push_key(out: &mut Vec<u8>, group: KeyGroup, table: u32, key: &[u8]) {
     out.extend_from_slice(&group.to_be_bytes());
     out.extend_from_slice(&table.to_be_bytes());
     out.extend_from_slice(key);
-    out
 }
 
 /// First key of a table in a group, and the first key after it.
@@ -140,7 +145,7 @@ impl Mark {
         }
         let table = table_id(&place.operator, &self.name);
         for group in place.groups.clone() {
-            out.put(state_key(group, table, &[]), time_bytes(self.frozen).to_vec());
+            out.put(state_key(group, table, &[]), time_bytes(self.frozen));
         }
         self.stored = self.frozen;
     }
@@ -149,11 +154,13 @@ impl Mark {
     pub(super) fn restore(&mut self, place: &Place) -> Result<()> {
         let table = table_id(&place.operator, &self.name);
         let keys: Vec<_> = place.groups.clone().map(|group| state_key(group, table, &[])).collect();
+        let keys: Vec<&[u8]> = keys.iter().map(|key| &key[..]).collect();
         let mut least = None;
-        for value in place.store.multi_get(&keys)?.into_iter().flatten() {
-            let (mark, _) = split_time(&value)?;
+        place.store.multi_get(&keys, &mut |_, value| {
+            let (mark, _) = split_time(value)?;
             least = Some(least.map_or(mark, |l: i64| l.min(mark)));
-        }
+            Ok(())
+        })?;
         let mark = least.unwrap_or(i64::MIN);
         (self.current, self.frozen, self.stored) = (mark, mark, mark);
         Ok(())

@@ -1,15 +1,15 @@
 //! Keyed state: key -> slot, the four table kinds, what is in memory and what is on disk.
 //!
 //! An operator holds a [`KeyIndex`] (key bytes to dense `u32` slots) and tables over those slots. The hot tier in memory is
-//! the truth for what it holds; a [`StateStore`] (RocksDB, or an ordered map) behind it is where epochs are drained to and
-//! where cold entries live.
+//! the truth for what it holds; a [`StateStore`] behind it is where epochs are drained to and where cold entries live: on disk
+//! a journal until something is evicted and RocksDB from then on, in tests an ordered map.
 //!
 //! Life of an epoch, per task, all on the task's own thread but the last two steps:
 //! 1. Rows write entries; a table remembers which slots changed since the last freeze.
 //! 2. At a barrier the task calls [`Table::freeze`] on every table: O(1), the change list becomes the frozen list.
 //! 3. Between later steps the task calls [`Table::drain`] with a small budget: frozen entries are encoded into a
 //!    [`WriteBatch`]. Whoever writes a frozen, undrained entry encodes the old value first.
-//! 4. When every table is drained, a background job writes the batches to the store and takes
+//! 4. When every table is drained, a background job writes the batches to the store as runs and takes
 //!    [`StateStore::checkpoint`]; its files are the task's snapshot.
 //!
 //! Invariant: between freeze(N) and the store checkpoint of N nothing newer than N reaches the store. So dirty entries are
@@ -19,26 +19,32 @@
 //! name`, so a table is found again whatever the order of operators; rescale copies key-group ranges.
 
 mod append;
+mod batch;
 mod broadcast;
 mod described;
 mod evolve;
 mod index;
 mod inspect;
+mod journal;
 mod keyspace;
 mod memory;
 mod ordered;
 mod point;
 mod queue;
 mod rocks;
+mod run;
 mod schema;
 mod seen;
 mod shape;
 mod slice;
+mod sorted;
 #[cfg(test)]
 mod tests;
+mod tiered;
 mod value;
 
 pub use append::AppendTable;
+pub use batch::{Write, WriteBatch};
 pub use broadcast::BroadcastTable;
 pub use described::show as show_value;
 pub use evolve::{check_schema, evolve, forget_table};
@@ -52,6 +58,7 @@ pub use rocks::{RocksSettings, RocksStores};
 pub use seen::SeenTable;
 pub use shape::Schema;
 pub use slice::{SliceCursor, SliceTable, SliceView};
+pub use tiered::TieredStores;
 pub use value::{StateValue, schema_of};
 
 use crate::error::{Error, Result};
@@ -59,70 +66,6 @@ use crate::record::{Epoch, KeyGroup};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
-
-/// Changes to a store, applied in order as one atomic write.
-#[derive(Debug, Default)]
-pub struct WriteBatch {
-    /// In order.
-    pub writes: Vec<Write>,
-    /// Bytes of keys and values.
-    pub bytes: usize,
-}
-
-/// One change.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Write {
-    /// Sets.
-    Put {
-        /// Full key: group, table, key.
-        key: Vec<u8>,
-        /// Encoded value.
-        value: Vec<u8>,
-    },
-    /// Removes.
-    Delete {
-        /// Full key.
-        key: Vec<u8>,
-    },
-    /// Removes `from..to`.
-    DeleteRange {
-        /// First key removed.
-        from: Vec<u8>,
-        /// First key kept.
-        to: Vec<u8>,
-    },
-}
-
-impl WriteBatch {
-    /// Adds a put.
-    pub fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
-        self.bytes += key.len() + value.len();
-        self.writes.push(Write::Put { key, value });
-    }
-    /// Adds a delete.
-    pub fn delete(&mut self, key: Vec<u8>) {
-        self.bytes += key.len();
-        self.writes.push(Write::Delete { key });
-    }
-    /// Adds a range delete.
-    pub fn delete_range(&mut self, from: Vec<u8>, to: Vec<u8>) {
-        self.bytes += from.len() + to.len();
-        self.writes.push(Write::DeleteRange { from, to });
-    }
-    /// Adds the changes of another batch after these.
-    pub fn append(&mut self, other: WriteBatch) {
-        self.bytes += other.bytes;
-        if self.writes.is_empty() {
-            self.writes = other.writes;
-        } else {
-            self.writes.extend(other.writes);
-        }
-    }
-    /// Nothing in it.
-    pub fn is_empty(&self) -> bool {
-        self.writes.is_empty()
-    }
-}
 
 /// A file of a snapshot, named relative to the folder it was written in.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -136,6 +79,9 @@ pub struct StateFile {
     /// Never changes once written (an SST): uploaded once, shared between checkpoints.
     pub immutable: bool,
 }
+
+/// Sees the place of a key among those asked for, and its value.
+pub type VisitFound<'a> = &'a mut dyn FnMut(usize, &[u8]) -> Result<()>;
 
 /// Sees key and value of an entry.
 pub type Visit<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> Result<()>;
@@ -151,11 +97,11 @@ pub trait StateStore: Send + Sync {
     /// # Errors
     /// Of the disk, or a checksum that does not hold.
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>>;
-    /// Many values in one call, in the order asked.
+    /// Many values in one call: visits each key that is there, by its place in `keys`, in any order.
     ///
     /// # Errors
-    /// As `get`.
-    fn multi_get(&self, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>>;
+    /// As `get`, and those of the visitor.
+    fn multi_get(&self, keys: &[&[u8]], visit: VisitFound<'_>) -> Result<()>;
     /// Visits `from..to` in key order.
     ///
     /// # Errors
@@ -165,12 +111,30 @@ pub trait StateStore: Send + Sync {
     ///
     /// # Errors
     /// Of the disk.
-    fn write(&self, batch: WriteBatch) -> Result<()>;
+    fn write(&self, batch: &WriteBatch) -> Result<()>;
+    /// Applies a large batch that nobody waits for; the outcome is that of `write`, the way may be cheaper.
+    ///
+    /// # Errors
+    /// Of the disk.
+    fn write_run(&self, batch: &WriteBatch) -> Result<()> {
+        self.write(batch)
+    }
     /// Writes the content into `dir`, checksummed.
     ///
     /// # Errors
     /// Of the disk.
     fn checkpoint(&self, dir: &Path) -> Result<Vec<StateFile>>;
+    /// Whether the tables hold all of it: they load it when they open, and then it need not be findable until one evicts.
+    fn is_resident(&self) -> bool {
+        false
+    }
+    /// Housekeeping in the background, a bounded piece after each checkpoint.
+    ///
+    /// # Errors
+    /// Of the disk.
+    fn tidy(&self) -> Result<()> {
+        Ok(())
+    }
     /// Values of `table` whose first 8 bytes are below `before` are over: they may be dropped whenever that is cheap. Until
     /// then they may be read; a table with a time to live checks each value that it reads.
     fn expire(&self, _table: u32, _before: [u8; 8]) {}
@@ -215,7 +179,7 @@ pub trait Table: Send {
         Err(Error::fatal(format!("values of table {} cannot be rewritten", self.name())).help("bring the old type back"))
     }
     /// Connects to the store at start. With `restored`, content of the owned key groups is in the store: kinds that live in
-    /// memory whole (Slice, Ordered) load it now, Point reads on demand.
+    /// memory whole (Slice, Ordered) load it now, Point only from a resident store; else it reads on demand.
     ///
     /// # Errors
     /// Of the store, or a value that does not decode.

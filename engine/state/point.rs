@@ -12,17 +12,24 @@
 //! [`StateStore::expire`]: super::StateStore::expire
 
 use super::evolve::rewrite;
-use super::keyspace::{Mark, Place, split_time, state_key, time_bytes};
-use super::value::{Heap, StateValue, check_codec, decode, encode_after, key_text, schema_of};
+use super::keyspace::{Mark, Place, push_key, split_time, time_bytes};
+use super::value::{Heap, StateValue, check_codec, decode, encode_into, key_text, schema_of};
 use super::{KeyIndex, Schema, Table, TableContext, WriteBatch};
 use crate::error::Result;
 use crate::record::{Epoch, Keys};
 use crate::time::EventTime;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
+use twox_hash::XxHash3_64;
 
 /// Last-update time of an entry that was never touched: it does not expire.
 const UNTOUCHED: i64 = i64::MAX;
+
+/// Rounds of the clock hand that an entry in frequent use survives unused: keys that come often stay, those seen once go first.
+const HOT: u8 = 3;
+
+/// Entries that a drain takes up at a time.
+const DRAINED_AT_ONCE: usize = if cfg!(test) { 2 } else { 256 };
 
 /// Encoded bytes that an eviction writes at a time.
 const EVICT_WRITE: usize = 1 << 20;
@@ -30,8 +37,6 @@ const EVICT_WRITE: usize = 1 << 20;
 struct Cell<V> {
     /// Generation of the last change not yet drained; 0 = clean.
     stamp: u32,
-    /// Used since the clock hand passed.
-    used: bool,
     /// The store may hold a value of this key.
     stored: bool,
     /// Its delete was drained and is not known to be in the store yet.
@@ -40,7 +45,7 @@ struct Cell<V> {
 }
 
 impl<V> Cell<V> {
-    const EMPTY: Cell<V> = Cell { stamp: 0, used: false, stored: false, awaiting: false, value: None };
+    const EMPTY: Cell<V> = Cell { stamp: 0, stored: false, awaiting: false, value: None };
 
     fn is_idle(&self) -> bool {
         self.value.is_none() && self.stamp == 0 && !self.awaiting
@@ -103,6 +108,8 @@ pub struct PointTable<V> {
     place: Option<Place>,
     index: KeyIndex,
     cells: Vec<Cell<V>>,
+    /// By slot: uses since the clock hand passed, up to [`HOT`]; counted once something was evicted.
+    used: Vec<u8>,
     ttl: Option<Ttl>,
     generation: u32,
     changed: Vec<u32>,
@@ -119,6 +126,7 @@ pub struct PointTable<V> {
     hand: usize,
     heap: Heap,
     writes: usize,
+    scratch: Vec<u8>,
 }
 
 impl<V: StateValue> PointTable<V> {
@@ -130,6 +138,7 @@ impl<V: StateValue> PointTable<V> {
             place: None,
             index: KeyIndex::new(),
             cells: Vec::new(),
+            used: Vec::new(),
             ttl: None,
             generation: 1,
             changed: Vec::new(),
@@ -142,6 +151,7 @@ impl<V: StateValue> PointTable<V> {
             hand: 0,
             heap: Heap::new::<V>(),
             writes: 0,
+            scratch: Vec::new(),
         }
     }
 
@@ -171,8 +181,10 @@ impl<V: StateValue> PointTable<V> {
         self.grow();
         if self.spilled {
             for &slot in slots.iter() {
-                self.cells[slot as usize].used = true;
+                let used = &mut self.used[slot as usize];
+                *used = (*used + 1).min(HOT);
             }
+            self.fresh.iter().for_each(|&slot| self.used[slot as usize] = 0);
             self.load()?;
         }
         Ok(())
@@ -202,7 +214,6 @@ impl<V: StateValue> PointTable<V> {
             ttl.forget(slot);
             cell.value = None;
         }
-        cell.used = true;
         &mut cell.value
     }
 
@@ -282,7 +293,7 @@ impl<V: StateValue> PointTable<V> {
         let mut stored = BTreeMap::new();
         if self.spilled {
             self.place().scan(|_, key, bytes| {
-                let (time, value) = self.decode(bytes)?;
+                let (time, value) = decode_entry(self.ttl.is_some(), bytes).map_err(|e| e.at(self.place().label.clone()))?;
                 if !self.ttl.as_ref().is_some_and(|ttl| ttl.is_over(time)) {
                     stored.insert(key.to_vec(), value);
                 }
@@ -321,6 +332,7 @@ impl<V: StateValue> PointTable<V> {
     fn grow(&mut self) {
         let slots = self.index.slots();
         self.cells.resize_with(slots, || Cell::EMPTY);
+        self.used.resize(slots, 0);
         if let Some(ttl) = &mut self.ttl {
             ttl.times.resize(slots, UNTOUCHED);
             ttl.queued.resize(slots, UNTOUCHED);
@@ -349,34 +361,48 @@ impl<V: StateValue> PointTable<V> {
         if self.fresh.is_empty() {
             return Ok(());
         }
-        let keys: Vec<Vec<u8>> = self.fresh.iter().map(|&slot| self.full_key(slot)).collect();
-        let found = self.place().store.multi_get(&keys).map_err(|e| e.at(self.place().label.clone()))?;
-        for (i, bytes) in found.into_iter().enumerate() {
-            let (Some(bytes), slot) = (bytes, self.fresh[i]) else { continue };
-            let (time, value) = self.decode(&bytes)?;
-            self.heap.sample(bytes.len());
-            let cell = &mut self.cells[slot as usize];
-            (cell.value, cell.stored, cell.used) = (Some(value), true, true);
-            if let Some(ttl) = &mut self.ttl {
-                // One that is over stays hidden, and goes with the next `expire`.
-                ttl.times[slot as usize] = time;
-                ttl.enqueue(slot);
-            }
+        let (mut data, mut ends) = (Vec::new(), Vec::with_capacity(self.fresh.len()));
+        for &slot in &self.fresh {
+            self.push_full_key(slot, &mut data);
+            ends.push(data.len());
+        }
+        let starts = [0].into_iter().chain(ends.iter().copied());
+        let keys: Vec<&[u8]> = starts.zip(&ends).map(|(start, &end)| &data[start..end]).collect();
+        let place = self.place().clone();
+        let fresh = std::mem::take(&mut self.fresh);
+        let read = place.store.multi_get(&keys, &mut |at, bytes| self.keep(fresh[at], bytes));
+        self.fresh = fresh;
+        read.map_err(|e| e.at(place.label))
+    }
+
+    /// Reads all that the store holds.
+    fn load_all(&mut self) -> Result<()> {
+        self.place().clone().scan(|_, key, bytes| {
+            let slot = self.index.resolve_one(key, XxHash3_64::oneshot(key), &mut self.fresh);
+            self.grow();
+            self.keep(slot, bytes)
+        })?;
+        self.fresh.clear();
+        Ok(())
+    }
+
+    /// A value that the store holds becomes resident.
+    fn keep(&mut self, slot: u32, bytes: &[u8]) -> Result<()> {
+        let (time, value) = decode_entry(self.ttl.is_some(), bytes)?;
+        self.heap.sample(bytes.len());
+        let cell = &mut self.cells[slot as usize];
+        (cell.value, cell.stored) = (Some(value), true);
+        if let Some(ttl) = &mut self.ttl {
+            // One that is over stays hidden, and goes with the next `expire`.
+            ttl.times[slot as usize] = time;
+            ttl.enqueue(slot);
         }
         Ok(())
     }
 
-    fn full_key(&self, slot: u32) -> Vec<u8> {
+    fn push_full_key(&self, slot: u32, out: &mut Vec<u8>) {
         let (place, mut scratch) = (self.place(), [0; 8]);
-        state_key(self.index.group(slot, place.max_parallelism), place.table, self.index.key_bytes(slot, &mut scratch))
-    }
-
-    fn decode(&self, bytes: &[u8]) -> Result<(i64, V)> {
-        let read = || match self.ttl {
-            Some(_) => split_time(bytes).and_then(|(time, rest)| Ok((time, decode(rest)?))),
-            None => Ok((UNTOUCHED, decode(bytes)?)),
-        };
-        read().map_err(|e| e.at(self.place().label.clone()))
+        push_key(out, self.index.group(slot, place.max_parallelism), place.table, self.index.key_bytes(slot, &mut scratch));
     }
 
     /// The first change of an entry in this generation.
@@ -398,32 +424,37 @@ impl<V: StateValue> PointTable<V> {
         if self.writes.is_multiple_of(256)
             && let Some(value) = &self.cells[slot as usize].value
         {
-            self.heap.sample(encode_after(value, &[]).len());
+            self.scratch.clear();
+            encode_into(value, &mut self.scratch);
+            self.heap.sample(self.scratch.len());
         }
     }
 
     /// Encodes the present state of an entry; it is clean afterwards.
     fn write(&mut self, slot: u32, out: &mut WriteBatch) {
-        let key = self.full_key(slot);
-        let cell = &mut self.cells[slot as usize];
-        cell.stamp = 0;
+        let cell = &self.cells[slot as usize];
         match &cell.value {
             Some(value) => {
-                let bytes = match &self.ttl {
-                    Some(ttl) => encode_after(value, &time_bytes(ttl.times[slot as usize])),
-                    None => encode_after(value, &[]),
-                };
-                self.heap.sample(bytes.len());
-                cell.stored = true;
-                out.put(key, bytes);
+                let time = self.ttl.as_ref().map(|ttl| time_bytes(ttl.times[slot as usize]));
+                let bytes = out.put_with(
+                    |out| self.push_full_key(slot, out),
+                    |out| {
+                        out.extend_from_slice(time.as_ref().map_or(&[], |time| &time[..]));
+                        encode_into(value, out);
+                    },
+                );
+                self.heap.sample(bytes);
+                self.cells[slot as usize].stored = true;
             }
             None if cell.stored => {
+                out.delete_with(|out| self.push_full_key(slot, out));
+                let cell = &mut self.cells[slot as usize];
                 (cell.stored, cell.awaiting) = (false, true);
                 self.awaiting.push((self.epoch, slot));
-                out.delete(key);
             }
             None => self.fresh.push(slot),
         }
+        self.cells[slot as usize].stamp = 0;
     }
 
     /// A removed entry that never reached the store leaves no trace.
@@ -451,8 +482,14 @@ impl<V: StateValue> PointTable<V> {
     /// Estimated bytes of one entry.
     fn entry_bytes(&self) -> usize {
         let ttl = if self.ttl.is_some() { 2 * 8 + 16 } else { 0 };
-        size_of::<Cell<V>>() + size_of::<u32>() + ttl + self.heap.mean()
+        size_of::<Cell<V>>() + size_of::<u32>() + 1 + ttl + self.heap.mean()
     }
+}
+
+/// Time of the last touch, and value.
+fn decode_entry<V: StateValue>(timed: bool, bytes: &[u8]) -> Result<(i64, V)> {
+    let (time, rest) = if timed { split_time(bytes)? } else { (UNTOUCHED, bytes) };
+    Ok((time, decode(rest)?))
 }
 
 impl<V: StateValue> Table for PointTable<V> {
@@ -471,12 +508,13 @@ impl<V: StateValue> Table for PointTable<V> {
     fn open(&mut self, context: &TableContext, restored: bool) -> Result<()> {
         check_codec::<V>().map_err(|e| e.at(format!("operator {}, table {}", context.operator, self.name)))?;
         let place = Place::new(context, &self.name);
-        self.spilled = restored;
         if restored && let Some(ttl) = &mut self.ttl {
             ttl.watermark.restore(&place)?;
         }
+        let resident = place.store.is_resident();
         self.place = Some(place);
-        Ok(())
+        self.spilled = restored && !resident;
+        if restored && resident { self.load_all() } else { Ok(()) }
     }
 
     fn freeze(&mut self, epoch: Epoch) {
@@ -498,13 +536,17 @@ impl<V: StateValue> Table for PointTable<V> {
             ttl.watermark.drain(place, out);
         }
         let mut written = 0;
-        while written < entries {
-            let Some(slot) = self.frozen.pop() else { return true };
-            let stamp = self.cells[slot as usize].stamp;
-            if stamp != 0 && stamp < self.generation {
-                self.write(slot, out);
-                written += 1;
+        while written < entries && !self.frozen.is_empty() {
+            // In two passes, so that the processor waits for many cells at a time and not for one after the other.
+            let mut slots = self.frozen.split_off(self.frozen.len().saturating_sub(DRAINED_AT_ONCE));
+            slots.retain(|&slot| (1..self.generation).contains(&self.cells[slot as usize].stamp));
+            for &slot in &slots {
+                // A slot listed twice was written at its first turn.
+                if self.cells[slot as usize].stamp != 0 {
+                    self.write(slot, out);
+                }
             }
+            written += slots.len();
         }
         self.frozen.is_empty()
     }
@@ -527,18 +569,21 @@ impl<V: StateValue> Table for PointTable<V> {
         let store = self.place().store.clone();
         let (mut freed, mut batch) = (0, WriteBatch::default());
         let each = self.entry_bytes() + self.index.bytes() / self.index.len().max(1);
-        // Two rounds: the first may only take the second chances away.
-        for _ in 0..2 * self.cells.len() {
+        // The first rounds may only take chances away.
+        for _ in 0..(usize::from(HOT) + 1) * self.cells.len() {
             if freed >= target {
                 break;
             }
             self.hand = (self.hand + 1) % self.cells.len();
             let slot = self.hand as u32;
-            let cell = &mut self.cells[self.hand];
-            if !self.index.is_live(slot) || cell.awaiting || std::mem::take(&mut cell.used) {
+            if self.used[self.hand] > 0 {
+                self.used[self.hand] -= 1;
                 continue;
             }
-            if cell.stamp != 0 {
+            if !self.index.is_live(slot) || self.cells[self.hand].awaiting {
+                continue;
+            }
+            if self.cells[self.hand].stamp != 0 {
                 self.write(slot, &mut batch);
             }
             if self.cells[self.hand].awaiting {
@@ -547,12 +592,13 @@ impl<V: StateValue> Table for PointTable<V> {
             self.spilled = true;
             self.release(slot);
             freed += each;
-            if batch.bytes >= EVICT_WRITE {
-                store.write(std::mem::take(&mut batch))?;
+            if batch.bytes() >= EVICT_WRITE {
+                store.write(&batch)?;
+                batch.clear();
             }
         }
         if !batch.is_empty() {
-            store.write(batch)?;
+            store.write(&batch)?;
         }
         self.deletes_are_stored(Epoch::MAX);
         Ok(())

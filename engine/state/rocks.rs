@@ -1,4 +1,4 @@
-//! RocksDB as a store: one database per task; all of a process share block cache, write buffers and threads.
+//! RocksDB as a store, once tables evict: one database per task; all of a process share block cache, write buffers and threads.
 //!
 //! The write-ahead log is off: durability comes from checkpoints, and the live content is thrown away on restart. A
 //! checkpoint flushes, then hard-links the SST files: what was uploaded before is not written again.
@@ -8,7 +8,8 @@
 
 use super::keyspace::group_range;
 use super::memory::table_of;
-use super::{RestoredSnapshot, StateFile, StateStore, StateStores, Visit, Write, WriteBatch};
+use super::sorted::SortedFiles;
+use super::{RestoredSnapshot, StateFile, StateStore, StateStores, Visit, VisitFound, Write, WriteBatch};
 use crate::env::{Env, Files};
 use crate::error::{Error, Result};
 use crate::record::KeyGroup;
@@ -16,20 +17,24 @@ use rocksdb::checkpoint::Checkpoint;
 use rocksdb::compaction_filter::{CompactionFilter, Decision};
 use rocksdb::compaction_filter_factory::{CompactionFilterContext, CompactionFilterFactory};
 use rocksdb::{
-    BlockBasedOptions, Cache, DB, DBCompressionType, Direction, IngestExternalFileOptions, IteratorMode, Options, ReadOptions,
-    SstFileWriter, WriteBufferManager, WriteOptions,
+    BlockBasedOptions, Cache, ColumnFamily, DB, DBCompressionType, DEFAULT_COLUMN_FAMILY_NAME, DataBlockIndexType, Direction, IteratorMode,
+    Options, ReadOptions, WriteBufferManager, WriteOptions,
 };
 use std::collections::BTreeMap;
 use std::ffi::CStr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// Bytes read at a time for a checksum or a copy.
 const CHUNK: usize = 1 << 20;
 
-/// Bytes after which a restore starts the next SST file.
-const INGEST_FILE: u64 = 64 << 20;
+/// A run smaller than this goes the way of any write: a file costs more than it saves.
+const RUN_BYTES: usize = if cfg!(test) { 64 } else { 256 << 10 };
+
+/// Files at level 0 that are merged into the levels below.
+const LEVEL_0_FILES: i32 = 8;
 
 /// Memory and threads that all databases of a process share.
 #[derive(Debug, Clone, Copy)]
@@ -67,12 +72,15 @@ pub(super) struct RocksStore {
     /// Length and checksum of SST files seen before: they never change.
     known: Mutex<BTreeMap<String, (u64, u32)>>,
     failed: OnceLock<String>,
+    /// Of files that hold one epoch's changes: soon to be merged with others, so not worth packing.
+    run_options: Options,
+    runs: AtomicU64,
 }
 
 impl RocksStores {
     /// Databases below folders of the real file system; checksums and copies go through `env`.
     pub fn new(env: Env, settings: RocksSettings) -> Self {
-        let cache = Cache::new_lru_cache(settings.cache_bytes);
+        let cache = Cache::new_hyper_clock_cache(settings.cache_bytes, 0);
         let buffers = WriteBufferManager::new_write_buffer_manager_with_cache(settings.write_buffer_bytes, false, cache.clone());
         RocksStores { env, settings, cache, buffers }
     }
@@ -82,6 +90,8 @@ impl RocksStores {
         blocks.set_block_cache(&self.cache);
         blocks.set_bloom_filter(10.0, false);
         blocks.set_format_version(5);
+        blocks.set_data_block_index_type(DataBlockIndexType::BinaryAndHash);
+        blocks.set_data_block_hash_ratio(0.75);
         blocks.set_cache_index_and_filter_blocks(true);
         blocks.set_pin_l0_filter_and_index_blocks_in_cache(true);
         let mut options = Options::default();
@@ -90,6 +100,14 @@ impl RocksStores {
         options.set_write_buffer_manager(&self.buffers);
         options.set_write_buffer_size(self.settings.write_buffer_bytes.clamp(1 << 20, 64 << 20));
         options.set_compression_type(DBCompressionType::Lz4);
+        // Most keys asked for are not among those written last.
+        options.set_memtable_whole_key_filtering(true);
+        options.set_memtable_prefix_bloom_ratio(0.05);
+        // Each epoch adds files of all keys at level 0. The longer they gather, the seldomer the levels below are rewritten; a
+        // read of a key that is not in memory asks each file's filter.
+        options.set_level_zero_file_num_compaction_trigger(LEVEL_0_FILES);
+        options.set_level_zero_slowdown_writes_trigger(4 * LEVEL_0_FILES);
+        options.set_level_zero_stop_writes_trigger(8 * LEVEL_0_FILES);
         options.set_max_background_jobs(self.settings.threads);
         options.set_paranoid_checks(true);
         options.set_max_open_files(512);
@@ -100,11 +118,21 @@ impl RocksStores {
 
     pub(super) fn open(&self, dir: &Path) -> Result<RocksStore> {
         let expired = Expired::default();
-        let mut options = self.options();
-        options.set_compaction_filter_factory(DropExpired(expired.clone()));
-        let db = DB::open(&options, dir).map_err(|e| unreadable(e, dir))?;
-        let files = self.env.files.clone();
-        Ok(RocksStore { db, files, dir: dir.to_path_buf(), expired, known: Mutex::default(), failed: OnceLock::new() })
+        let mut family = self.options();
+        family.set_compaction_filter_factory(DropExpired(expired.clone()));
+        let db = DB::open_cf_with_opts(&self.options(), dir, [(DEFAULT_COLUMN_FAMILY_NAME, family)]).map_err(|e| unreadable(e, dir))?;
+        let mut run_options = self.options();
+        run_options.set_compression_type(DBCompressionType::None);
+        Ok(RocksStore {
+            db,
+            files: self.env.files.clone(),
+            dir: dir.to_path_buf(),
+            expired,
+            known: Mutex::default(),
+            failed: OnceLock::new(),
+            run_options,
+            runs: AtomicU64::new(0),
+        })
     }
 
     fn empty_dir(&self, dir: &Path) -> Result<()> {
@@ -138,27 +166,13 @@ impl RocksStores {
         let (from, to) = group_range(wanted);
         let mut read = ReadOptions::default();
         read.set_iterate_upper_bound(to);
-        let mut rows = source.iterator_opt(IteratorMode::From(&from, Direction::Forward), read).peekable();
-        let mut part = 0;
-        while rows.peek().is_some() {
-            let path = store.dir.join(format!("ingest-{nth}-{part}.tmp"));
-            let writer_options = self.options();
-            let mut writer = SstFileWriter::create(&writer_options);
-            writer.open(&path).map_err(|e| failure(e, &store.dir))?;
-            for row in rows.by_ref() {
-                let (key, value) = row.map_err(|e| unreadable(e, &snapshot.dir))?;
-                writer.put(key, value).map_err(|e| failure(e, &store.dir))?;
-                if writer.file_size() >= INGEST_FILE {
-                    break;
-                }
-            }
-            writer.finish().map_err(|e| failure(e, &store.dir))?;
-            let mut ingest = IngestExternalFileOptions::default();
-            ingest.set_move_files(true);
-            store.db.ingest_external_file_opts(&ingest, vec![path]).map_err(|e| failure(e, &store.dir))?;
-            part += 1;
+        let writing = self.options();
+        let mut files = SortedFiles::new(&store.db, &writing, store.dir.join(format!("restore-{nth}")));
+        for row in source.iterator_opt(IteratorMode::From(&from, Direction::Forward), read) {
+            let (key, value) = row.map_err(|e| unreadable(e, &snapshot.dir))?;
+            files.add(Write::Put { key: &key, value: &value }).map_err(|e| failure(e, &store.dir))?;
         }
-        Ok(())
+        files.ingest().map_err(|e| failure(e, &store.dir))
     }
 }
 
@@ -188,6 +202,11 @@ impl StateStores for RocksStores {
 }
 
 impl RocksStore {
+    fn family(&self) -> Result<&ColumnFamily> {
+        let missing = || Error::fatal("a state database has no default column family").at(self.dir.display().to_string());
+        self.db.cf_handle(DEFAULT_COLUMN_FAMILY_NAME).ok_or_else(missing)
+    }
+
     fn check(&self) -> Result<()> {
         match self.failed.get() {
             None => Ok(()),
@@ -243,9 +262,15 @@ impl StateStore for RocksStore {
         self.db.get(key).map_err(|e| failure(e, &self.dir))
     }
 
-    fn multi_get(&self, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>> {
+    fn multi_get(&self, keys: &[&[u8]], visit: VisitFound<'_>) -> Result<()> {
         self.check()?;
-        self.db.multi_get(keys).into_iter().map(|found| found.map_err(|e| failure(e, &self.dir))).collect()
+        let found = self.db.batched_multi_get_cf(self.family()?, keys.iter().copied(), false);
+        for (at, value) in found.into_iter().enumerate() {
+            if let Some(value) = value.map_err(|e| failure(e, &self.dir))? {
+                visit(at, &value)?;
+            }
+        }
+        Ok(())
     }
 
     fn scan(&self, from: &[u8], to: &[u8], visit: Visit<'_>) -> Result<()> {
@@ -262,21 +287,31 @@ impl StateStore for RocksStore {
         Ok(())
     }
 
-    fn write(&self, mut batch: WriteBatch) -> Result<()> {
+    fn write(&self, batch: &WriteBatch) -> Result<()> {
         self.check()?;
-        sort(&mut batch);
+        // In key order the memtable finds each place near the one before.
         let mut writes = rocksdb::WriteBatch::default();
-        for write in batch.writes {
+        for write in batch.outcome() {
             match write {
                 Write::Put { key, value } => writes.put(key, value),
                 Write::Delete { key } => writes.delete(key),
-                Write::DeleteRange { from, to } if from < to => writes.delete_range(from, to),
-                Write::DeleteRange { .. } => {}
+                Write::DeleteRange { from, to } => writes.delete_range(from, to),
             }
         }
         let mut options = WriteOptions::default();
         options.disable_wal(true);
         self.db.write_opt(writes, &options).map_err(|e| self.fail(e))
+    }
+
+    fn write_run(&self, batch: &WriteBatch) -> Result<()> {
+        if batch.bytes() < RUN_BYTES {
+            return self.write(batch);
+        }
+        self.check()?;
+        let nth = self.runs.fetch_add(1, Relaxed);
+        let mut files = SortedFiles::new(&self.db, &self.run_options, self.dir.join(format!("run-{nth}")));
+        let added = batch.outcome().try_for_each(|write| files.add(write));
+        added.and_then(|()| files.ingest()).map_err(|e| self.fail(e))
     }
 
     fn checkpoint(&self, dir: &Path) -> Result<Vec<StateFile>> {
@@ -292,20 +327,6 @@ impl StateStore for RocksStore {
 
     fn expire(&self, table: u32, before: [u8; 8]) {
         self.expired.lock().unwrap_or_else(PoisonError::into_inner).insert(table, before);
-    }
-}
-
-/// Puts a batch in key order: the memtable then finds each place near the one before, in half the time. Changes of one key keep
-/// their order; a batch with ranges is left alone, because there the order between keys matters.
-fn sort(batch: &mut WriteBatch) {
-    fn key(write: &Write) -> &[u8] {
-        match write {
-            Write::Put { key, .. } | Write::Delete { key } => key,
-            Write::DeleteRange { from, .. } => from,
-        }
-    }
-    if !batch.writes.iter().any(|write| matches!(write, Write::DeleteRange { .. })) {
-        batch.writes.sort_by(|a, b| key(a).cmp(key(b)));
     }
 }
 

@@ -21,17 +21,17 @@ impl<V: Serialize + DeserializeOwned + Send + 'static> StateValue for V {}
 
 /// Encodes a value.
 pub(super) fn encode<V: StateValue>(value: &V) -> Vec<u8> {
-    encode_after(value, &[])
+    let mut out = Vec::with_capacity(32);
+    encode_into(value, &mut out);
+    out
 }
 
-/// Encodes a value behind a prefix.
+/// Appends an encoded value.
 ///
 /// A `Serialize` that fails is a bug in the type: with derived code and a type that passed [`check_codec`] it cannot.
-pub(super) fn encode_after<V: StateValue>(value: &V, prefix: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(prefix.len() + 32);
-    out.extend_from_slice(prefix);
-    match postcard::to_extend(value, out) {
-        Ok(out) => out,
+pub(super) fn encode_into<V: StateValue>(value: &V, out: &mut Vec<u8>) {
+    match postcard::to_extend(value, std::mem::take(out)) {
+        Ok(filled) => *out = filled,
         Err(e) => panic!("a state value of type {} does not serialize: {e}", std::any::type_name::<V>()),
     }
 }

@@ -14,7 +14,7 @@ use crate::exchange::EdgeSender;
 use crate::observe::Metrics;
 use crate::operators::{ErrorPolicy, Node, OpenContext, OperatorFactory, Port, Target, Targets};
 use crate::record::{Barrier, BarrierKind, BatchBox, Data, Element, Epoch, OperatorId, Rejected, Rows, key_group, key_groups_of, task_of};
-use crate::state::{MemoryStores, RestoredSnapshot, StateStore, StateStores, TableContext, WriteBatch};
+use crate::state::{MemoryStores, RestoredSnapshot, StateStore, StateStores, TableContext, TieredStores, WriteBatch};
 use crate::time::EventTime;
 use std::fmt::Debug;
 use std::path::PathBuf;
@@ -330,7 +330,7 @@ impl Harness {
                 while !done {
                     let mut writes = WriteBatch::default();
                     done = table.drain(&mut writes, 2);
-                    instance.store.write(writes)?;
+                    instance.store.write_run(&writes)?;
                 }
                 table.drained(self.epoch);
             }
@@ -355,7 +355,7 @@ impl Harness {
                 env: self.env.clone(),
                 metrics: self.metrics.clone(),
             };
-            let stores = MemoryStores::new(self.env.clone());
+            let stores = TieredStores::new(&self.env, Arc::new(MemoryStores::new(self.env.clone())));
             let dir = PathBuf::from(format!("/live/{}/{index}", self.epoch));
             let store = match &restored {
                 Some((snapshots, _)) => stores.restore(&dir, snapshots, context.groups.clone())?,

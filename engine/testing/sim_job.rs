@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::graph::PhysicalPlan;
 use crate::record::BarrierKind;
 use crate::runtime::{JobControl, JobRunner, Outcome, Settings, SimExecution, SimStep, StatusCell};
-use crate::state::MemoryStores;
+use crate::state::{MemoryStores, TieredStores};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,7 +52,7 @@ impl SimJob {
     pub fn new(machine: SimMachine, settings: Settings, plan: impl Fn() -> Result<PhysicalPlan> + Send + Sync + 'static) -> Self {
         let (env, plan) = (machine.env(), Arc::new(plan));
         let make = move || {
-            let stores = Arc::new(MemoryStores::new(env.clone()));
+            let stores = Arc::new(TieredStores::new(&env, Arc::new(MemoryStores::new(env.clone()))));
             JobRunner::new(env.clone(), stores, plan.clone(), settings.clone())
         };
         SimJob { machine, make: Box::new(make), running: None, trace: Trace(0xCBF2_9CE4_8422_2325) }

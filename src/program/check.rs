@@ -6,10 +6,13 @@ use super::launch::{Draw, draw_job};
 use super::savepoint::{newest_checkpoint, print_json};
 use super::settings::JobSettings;
 use serde::Serialize;
-use waterwheel_engine::checkpoint::Manifest;
+use std::collections::BTreeSet;
+use waterwheel_engine::checkpoint::{Restore, RestoreTarget};
 use waterwheel_engine::env::Env;
 use waterwheel_engine::error::{Error, Result};
 use waterwheel_engine::graph::{NodeKind, PhysicalPlan};
+use waterwheel_engine::record::OperatorId;
+use waterwheel_engine::runtime::summarize;
 
 /// One thing that was looked at.
 #[derive(Debug, Serialize)]
@@ -77,25 +80,17 @@ fn state(name: &str, settings: &JobSettings, plan: &PhysicalPlan, env: &Env) -> 
     let Some(manifest) = newest_checkpoint(env, name, settings)? else {
         return Ok(": no complete checkpoint yet".into());
     };
-    fits(&manifest, plan)?;
+    let drop_state: BTreeSet<OperatorId> = settings.run.drop_state.iter().map(|id| OperatorId::new(id.as_str())).collect();
+    let summary = summarize(env, plan)?;
+    Restore::check(
+        &manifest,
+        RestoreTarget {
+            job: name,
+            max_parallelism: plan.max_parallelism,
+            operators: &summary.operators,
+            drop_state: &drop_state,
+            of_any_job: false,
+        },
+    )?;
     Ok(format!(": checkpoint {} fits this job", manifest.epoch))
-}
-
-/// Whether a checkpoint's state has a home in this plan.
-fn fits(manifest: &Manifest, plan: &PhysicalPlan) -> Result<()> {
-    if manifest.max_parallelism != plan.max_parallelism {
-        return Err(Error::fatal(format!("the job has {} key groups now, its state {}", plan.max_parallelism, manifest.max_parallelism))
-            .help(format!("set max_parallelism to {} again", manifest.max_parallelism)));
-    }
-    let known = |id: &str| operators(plan).any(|n| n.id.as_str() == id);
-    let saved = manifest.tasks.iter().flat_map(|t| &t.operators).filter(|o| o.has_state());
-    let mut homeless: Vec<&str> = saved.map(|o| o.id.as_str()).filter(|id| !known(id)).collect();
-    homeless.sort_unstable();
-    homeless.dedup();
-    if homeless.is_empty() {
-        return Ok(());
-    }
-    Err(Error::fatal(format!("checkpoint {} holds state of operators that the job has no more: {}", manifest.epoch, homeless.join(", ")))
-        .help("give the operators their ids back with .id(\"...\")")
-        .help(format!("or let that state go:  run --drop-state {}", homeless.join(","))))
 }

@@ -10,7 +10,7 @@ use waterwheel_connectors::topics::Topics;
 use waterwheel_engine::env::Env;
 use waterwheel_engine::error::Result;
 use waterwheel_engine::runtime::{JobRunner, Outcome};
-use waterwheel_engine::state::{RocksSettings, RocksStores};
+use waterwheel_engine::state::{RocksSettings, TieredStores};
 
 /// Describes a job.
 pub type Draw = Arc<dyn Fn(&Job) -> Result<()> + Send + Sync>;
@@ -66,7 +66,7 @@ pub(super) fn runner(name: &str, settings: &JobSettings, draw: Draw, env: Env) -
         run.memory_per_task = usize::try_from(memory / tasks.max(1)).unwrap_or(usize::MAX);
     }
     drop(plan);
-    let stores = Arc::new(RocksStores::new(env.clone(), RocksSettings::default()));
+    let stores = Arc::new(TieredStores::on_disk(&env, RocksSettings::default()));
     let (name, settings, env_) = (name.to_string(), settings.clone(), env.clone());
     let plan = Arc::new(move || draw_job(&name, &settings, &draw, &env_)?.plan());
     Ok(JobRunner::new(env, stores, plan, run))

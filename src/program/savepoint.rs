@@ -17,7 +17,7 @@ use waterwheel_engine::checkpoint::{
 use waterwheel_engine::env::Env;
 use waterwheel_engine::error::{Error, Result};
 use waterwheel_engine::observe::{human_bytes, human_duration};
-use waterwheel_engine::state::{RocksSettings, RocksStores, ShownEntry};
+use waterwheel_engine::state::{RocksSettings, ShownEntry, TieredStores};
 
 /// What can be done with savepoints.
 #[derive(Debug, Subcommand)]
@@ -254,7 +254,7 @@ fn read(env: &Env, name: &str, settings: &JobSettings, args: &ReadArgs) -> Resul
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     let wanted =
         |operator: &waterwheel_engine::record::OperatorId, table: &str| is(&args.operator, operator.as_str()) && is(&args.table, table);
-    read_state(env, &*storage, &manifest, &RocksStores::new(env.clone(), rocks), &scratch, &wanted, &mut |operator, table, entry| {
+    read_state(env, &*storage, &manifest, &TieredStores::on_disk(env, rocks), &scratch, &wanted, &mut |operator, table, entry| {
         let line = Line { operator: operator.as_str(), table, entry };
         serde_json::to_writer(&mut out, &line).map_err(|e| Error::fatal("an entry cannot be written").because(e))?;
         Ok(out.write_all(b"\n")?)

@@ -32,7 +32,15 @@ fn history(lanes: u32) -> JobHistory {
 }
 
 fn settings() -> Settings {
-    Settings { interval: ms(100), timeout: ms(50), min_pause: ms(10), tolerated_failures: 1, retained: 2, max_unpublished: 2 }
+    Settings {
+        interval: ms(100),
+        timeout: ms(50),
+        min_pause: ms(10),
+        tolerated_failures: 1,
+        retained: 2,
+        max_unpublished: 2,
+        ..Settings::default()
+    }
 }
 
 fn ms(ms: u64) -> Duration {
@@ -193,6 +201,31 @@ fn an_answer_out_of_turn_restarts_the_job() {
         assert!(matches!(&actions[..], [Action::Fail(e)] if e.to_string().contains("out of turn")), "{actions:?}");
         assert!(c.on(Event::Tick, ms(9_999)).is_empty());
     }
+}
+
+#[test]
+fn no_barrier_flows_while_too_many_bytes_wait() {
+    let tasks = vec![TaskRole { task: task(0), source: true }, TaskRole { task: task(1), source: false }];
+    let settings = Settings { max_unpublished: 100, max_unpublished_bytes: 4, ..settings() };
+    let mut c = Coordinator::new(settings, PlanSummary::default(), tasks, history(1), Duration::ZERO);
+    let mut table = running();
+    table.extend([
+        (600, Event::Tick, vec!["barrier 1 Checkpoint"]),
+        (601, ack(0, 1), vec![]),
+        (602, ack(1, 1), vec!["store 1 [s1-0-0 s1-1-0]"]),
+        (603, stored(1), vec!["log 1 published [] dropped []"]),
+        (604, Event::LogAppended, vec!["publish 1 [0:s1-0-0 s1-1-0]", "complete 1"]),
+        // Two bytes wait.
+        (700, Event::Tick, vec!["barrier 2 Checkpoint"]),
+        (701, ack(0, 2), vec![]),
+        (702, ack(1, 2), vec!["store 2 [s1-0-0 s1-1-0 s2-0-0 s2-1-0]"]),
+        (703, stored(2), vec!["log 2 published [] dropped []"]),
+        (704, Event::LogAppended, vec!["publish 2 [0:s2-0-0 s2-1-0]", "complete 2"]),
+        // Four do.
+        (900, Event::Tick, vec![]),
+        (901, published(0, 1), vec!["barrier 3 Checkpoint"]),
+    ]);
+    play(&mut c, table);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use super::super::*;
 use super::disk::Disk;
 use super::job::{Attempt, INPUT, LANES, options, whole};
 use super::topic::{Fault, Topic};
-use crate::error::{Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::record::BarrierKind;
 use std::sync::{Arc, Mutex};
 
@@ -211,6 +211,32 @@ fn a_stop_in_the_middle_resumes_exactly_and_falling_back_is_refused() {
     assert_eq!(third.finish(&disk).unwrap(), BarrierKind::Final);
     // The savepoint was the second barrier: what two epochs read is not repeated; the rest comes twice, as accepted.
     assert_eq!(topic.committed(0).len() as u64, 2 * (INPUT + INPUT - 2));
+}
+
+#[test]
+fn what_cannot_be_restored_is_refused_before_anything_moves() {
+    for crash_at in 1.. {
+        let disk = Disk::default();
+        let topic = Topic::new(disk.calls.clone(), Fault::None, 1);
+        disk.calls.crash_at(Some(crash_at));
+        let first = Attempt::start(&disk, &topic, &options(From::Newest, "one", false), 0).and_then(|mut a| a.finish(&disk));
+        disk.power_off();
+        disk.calls.crash_at(None);
+        let committed = || (0..LANES).map(|lane| topic.committed(lane)).collect::<Vec<_>>();
+        let log = || disk.env().files.list(std::path::Path::new("/job/log")).unwrap_or_default();
+        let (before, entries) = (committed(), log());
+        let damaged = |_: &Manifest, _: &Arc<dyn CheckpointStorage>| Err(Error::fatal("it is damaged"));
+        let again = options(From::Newest, "two", false);
+        if let Err(e) = Attempt::start_if(&disk, &topic, &again, 0, &mut { damaged }) {
+            assert!(e.to_string().contains("it is damaged"), "{e}");
+            assert_eq!((committed(), log()), (before, entries), "crash at call {crash_at}");
+        }
+        Attempt::start(&disk, &topic, &again, 0).and_then(|mut a| a.finish(&disk)).unwrap();
+        check(&topic, 0).unwrap();
+        if first.is_ok() {
+            break;
+        }
+    }
 }
 
 #[test]

@@ -70,13 +70,18 @@ pub(super) enum Outcome {
 impl Attempt {
     /// From nothing to running tasks. Transient errors are tried again as long as the process lives.
     pub(super) fn start(disk: &Disk, topic: &Topic, options: &BeginOptions, run: u64) -> Result<Attempt> {
+        Self::start_if(disk, topic, options, run, &mut |_, _| Ok(()))
+    }
+
+    /// As `start`, if `verify` has nothing against what is restored.
+    pub(super) fn start_if(disk: &Disk, topic: &Topic, options: &BeginOptions, run: u64, verify: Verify<'_>) -> Result<Attempt> {
         let env = disk.env();
         let storage: Arc<dyn CheckpointStorage> = Arc::new(LocalStorage::open(&env, Path::new("/job"), &JOB_FOLDERS)?);
         let mut log = JobLog::open(&env, storage.clone(), &env.fresh_id())?;
         let mut lanes: Vec<_> = (0..LANES).map(|lane| LaneWorker::new(LaneId { sink: sink(), lane }, topic.publisher(lane), 250)).collect();
         let no_savepoints = |path: &str| -> Result<Arc<dyn CheckpointStorage>> { savepoint_store(&disk.env(), path) };
         topic.lineage_is(log.history().map_or(&options.lineage, |h| &h.lineage));
-        let begun = again(disk, || begin(&mut log, &storage, &mut lanes, options, &no_savepoints))?;
+        let begun = again(disk, || begin(&mut log, &storage, &mut lanes, options, &no_savepoints, &mut *verify))?;
         topic.lineage_is(&begun.history.lineage);
         let retention = sweep(&*storage, &begun.history, &log.watch())?;
         let mut positions = vec![0; TASKS as usize];

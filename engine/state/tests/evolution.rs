@@ -170,7 +170,7 @@ fn restored<Old: Table, New: Table>(mut old: Old, fill: impl FnOnce(&mut Old), m
     old.freeze(1);
     let mut writes = WriteBatch::default();
     while !old.drain(&mut writes, 7) {}
-    store.write(writes).unwrap();
+    store.write(&writes).unwrap();
     store.checkpoint(Path::new("/snap")).unwrap();
     let store = stores.restore(Path::new("/b"), &[RestoredSnapshot { dir: "/snap".into(), groups: 0..8 }], 0..8).unwrap();
     evolve(&new, &context(store.clone()), &old.schema()).unwrap();

@@ -5,7 +5,8 @@ mod stores;
 mod tables;
 mod types;
 
-use super::{MemoryStore, StateStore, Table, TableContext, WriteBatch};
+use super::{MemoryStore, StateFile, StateStore, Table, TableContext, Visit, VisitFound, WriteBatch};
+use crate::error::Result;
 use crate::record::{Epoch, KeyGroup, key_groups_of};
 use std::ops::Range;
 use std::sync::Arc;
@@ -55,8 +56,36 @@ struct Rig<S: Subject> {
     saved: Option<Snapshot<S::Model>>,
 }
 
-fn open<T: Table>(table: &mut T, store: &Arc<MemoryStore>, groups: Range<KeyGroup>, restored: bool) {
-    let context = TableContext { operator: "op".into(), store: store.clone(), groups, max_parallelism: GROUPS };
+/// A store that is loaded whole, as a journal is.
+struct Resident(Arc<MemoryStore>);
+
+impl StateStore for Resident {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.0.get(key)
+    }
+    fn multi_get(&self, keys: &[&[u8]], visit: VisitFound<'_>) -> Result<()> {
+        self.0.multi_get(keys, visit)
+    }
+    fn scan(&self, from: &[u8], to: &[u8], visit: Visit<'_>) -> Result<()> {
+        self.0.scan(from, to, visit)
+    }
+    fn is_resident(&self) -> bool {
+        true
+    }
+    fn write(&self, batch: &WriteBatch) -> Result<()> {
+        self.0.write(batch)
+    }
+    fn checkpoint(&self, dir: &std::path::Path) -> Result<Vec<StateFile>> {
+        self.0.checkpoint(dir)
+    }
+    fn expire(&self, table: u32, before: [u8; 8]) {
+        self.0.expire(table, before);
+    }
+}
+
+fn open<T: Table>(table: &mut T, store: &Arc<MemoryStore>, groups: Range<KeyGroup>, restored: bool, resident: bool) {
+    let store: Arc<dyn StateStore> = if resident { Arc::new(Resident(store.clone())) } else { store.clone() };
+    let context = TableContext { operator: "op".into(), store, groups, max_parallelism: GROUPS };
     table.open(&context, restored).unwrap();
 }
 
@@ -67,20 +96,20 @@ fn copy(stores: &[Arc<MemoryStore>], groups: &Range<KeyGroup>) -> Arc<MemoryStor
     for store in stores {
         store
             .scan(&from, &to, &mut |key, value| {
-                batch.put(key.to_vec(), value.to_vec());
+                batch.put(key, value);
                 Ok(())
             })
             .unwrap();
     }
     let out = MemoryStore::default();
-    out.write(batch).unwrap();
+    out.write(&batch).unwrap();
     Arc::new(out)
 }
 
 impl<S: Subject> Rig<S> {
     fn new() -> Self {
         let (mut table, store) = (S::make(), Arc::new(MemoryStore::default()));
-        open(&mut table, &store, 0..GROUPS, false);
+        open(&mut table, &store, 0..GROUPS, false, false);
         Rig { table, model: S::Model::default(), store, epoch: 0, draining: None, batch: WriteBatch::default(), saved: None }
     }
 
@@ -104,7 +133,7 @@ impl<S: Subject> Rig<S> {
     fn drain(&mut self, entries: usize) {
         let Some(frozen) = self.draining.clone() else { return };
         if self.table.drain(&mut self.batch, entries) {
-            self.store.write(std::mem::take(&mut self.batch)).unwrap();
+            self.store.write(&std::mem::take(&mut self.batch)).unwrap();
             let store = copy(std::slice::from_ref(&self.store), &(0..GROUPS));
             self.saved = Some(Snapshot { stores: vec![store], model: frozen });
             self.draining = None;
@@ -119,7 +148,9 @@ impl<S: Subject> Rig<S> {
         };
         self.model = self.saved.as_ref().map(|snapshot| snapshot.model.clone()).unwrap_or_default();
         (self.table, self.store, self.draining, self.batch) = (S::make(), store, None, WriteBatch::default());
-        open(&mut self.table, &self.store, 0..GROUPS, restored);
+        // In turn read on demand and loaded whole.
+        let resident = self.epoch % 2 == 1;
+        open(&mut self.table, &self.store, 0..GROUPS, restored, resident);
     }
 
     /// Takes a last snapshot and rescales it 1 -> 3 -> 2, with every task saving all over again in between.
@@ -135,12 +166,12 @@ impl<S: Subject> Rig<S> {
             for index in 0..parallelism {
                 let groups = key_groups_of(index, parallelism, GROUPS);
                 let (mut table, store) = (S::make(), copy(&snapshot.stores, &groups));
-                open(&mut table, &store, groups, true);
+                open(&mut table, &store, groups, true, index % 2 == 1);
                 found = S::merge(found, S::read(&mut table));
                 table.freeze(1);
                 let mut batch = WriteBatch::default();
                 while !table.drain(&mut batch, 2) {}
-                store.write(batch).unwrap();
+                store.write(&batch).unwrap();
                 stores.push(store);
             }
             assert_eq!(found, snapshot.model, "at parallelism {parallelism}");

@@ -3,7 +3,9 @@
 use crate::env::Env;
 use crate::record::{KeyGroup, key_groups_of};
 use crate::state::keyspace::{group_range, time_bytes};
-use crate::state::{MemoryStores, RestoredSnapshot, RocksSettings, RocksStores, StateFile, StateStore, StateStores, WriteBatch, state_key};
+use crate::state::{
+    MemoryStores, RestoredSnapshot, RocksSettings, RocksStores, StateFile, StateStore, StateStores, TieredStores, WriteBatch, state_key,
+};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -16,8 +18,16 @@ fn rocks() -> RocksStores {
     RocksStores::new(Env::real(), RocksSettings { cache_bytes: 4 << 20, write_buffer_bytes: 2 << 20, threads: 2 })
 }
 
-fn both() -> [Arc<dyn StateStores>; 2] {
-    [Arc::new(MemoryStores::new(Env::real())), Arc::new(rocks())]
+fn memory() -> Arc<dyn StateStores> {
+    Arc::new(MemoryStores::new(Env::real()))
+}
+
+fn tiered() -> TieredStores {
+    TieredStores::new(&Env::real(), Arc::new(rocks()))
+}
+
+fn all() -> [Arc<dyn StateStores>; 3] {
+    [memory(), Arc::new(rocks()), Arc::new(tiered())]
 }
 
 fn content(store: &dyn StateStore) -> BTreeMap<Vec<u8>, Vec<u8>> {
@@ -84,7 +94,8 @@ fn snapshot(store: &dyn StateStore, dir: &Path, groups: Range<KeyGroup>) -> Rest
     RestoredSnapshot { dir: dir.to_path_buf(), groups }
 }
 
-fn run(stores: &dyn StateStores, script: &[Vec<Op>]) -> Vec<BTreeMap<Vec<u8>, Vec<u8>>> {
+/// Writes `script` step by step. With `as_runs` nothing is read but what was restored, so that a store on disk stays a journal.
+fn run(stores: &dyn StateStores, script: &[Vec<Op>], as_runs: bool) -> Vec<BTreeMap<Vec<u8>, Vec<u8>>> {
     let home = tempfile::tempdir().unwrap();
     let mut store = stores.create(&home.path().join("live")).unwrap();
     let mut seen = Vec::new();
@@ -99,21 +110,42 @@ fn run(stores: &dyn StateStores, script: &[Vec<Op>]) -> Vec<BTreeMap<Vec<u8>, Ve
                 Op::Rescale(p) => parallelism = Some(p),
             }
         }
-        store.write(batch).unwrap();
-        let now = content(&*store);
-        let keys: Vec<_> = (0..GROUPS).flat_map(|g| (0..10).map(move |k| key(g, k))).collect();
-        let got = store.multi_get(&keys).unwrap();
-        for (key, got) in keys.iter().zip(got) {
-            assert_eq!(got.as_ref(), now.get(key));
-            assert_eq!(store.get(key).unwrap(), got);
+        // Every second one as a run: in a database a file of its own.
+        if as_runs || nth % 2 == 1 {
+            store.write_run(&batch).unwrap()
+        } else {
+            store.write(&batch).unwrap()
         }
+        store.tidy().unwrap();
+        let before = (!as_runs).then(|| read(&*store));
         if let Some(parallelism) = parallelism {
             store = rescale(stores, &*store, &home.path().join(format!("step-{nth}")), parallelism);
-            assert_eq!(content(&*store), now, "the same after a rescale by {parallelism}");
+            let after = read(&*store);
+            assert!(before.is_none_or(|before| before == after), "the same after a rescale by {parallelism}");
+            seen.push(after);
         }
-        seen.push(now);
     }
+    seen.push(read(&*rescale(stores, &*store, &home.path().join("last"), 1)));
     seen
+}
+
+/// The content, read in every way there is.
+fn read(store: &dyn StateStore) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    let now = content(store);
+    let keys: Vec<_> = (0..GROUPS).flat_map(|g| (0..10).map(move |k| key(g, k))).collect();
+    let wanted: Vec<&[u8]> = keys.iter().map(|key| &key[..]).collect();
+    let mut got = vec![None; keys.len()];
+    store
+        .multi_get(&wanted, &mut |at, value| {
+            got[at] = Some(value.to_vec());
+            Ok(())
+        })
+        .unwrap();
+    for (key, got) in keys.iter().zip(got) {
+        assert_eq!(got.as_ref(), now.get(key));
+        assert_eq!(store.get(key).unwrap(), got);
+    }
+    now
 }
 
 proptest! {
@@ -122,20 +154,78 @@ proptest! {
 
     #[test]
     fn rocksdb_answers_as_the_ordered_map_does(script in proptest::collection::vec(proptest::collection::vec(op(), 0..12), 1..8)) {
-        let [memory, rocks] = both();
-        prop_assert_eq!(run(&*memory, &script), run(&*rocks, &script));
+        let expected = run(&*memory(), &script, false);
+        prop_assert_eq!(&run(&rocks(), &script, false), &expected);
+        prop_assert_eq!(&run(&tiered(), &script, false), &expected);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_journal_comes_back_as_the_ordered_map_does(script in proptest::collection::vec(proptest::collection::vec(op(), 0..8), 1..30)) {
+        prop_assert_eq!(run(&*memory(), &script, true), run(&tiered(), &script, true));
     }
 }
 
 #[test]
+fn a_journal_becomes_a_database_at_the_first_eviction() {
+    let home = tempfile::tempdir().unwrap();
+    let store = tiered().create(&home.path().join("live")).unwrap();
+    let put = |k: u8, v: u8| {
+        let mut batch = WriteBatch::default();
+        batch.put(key(1, k), vec![v; 40]);
+        batch
+    };
+    for n in 0..40 {
+        store.write_run(&put(n % 8, n)).unwrap();
+        store.tidy().unwrap();
+    }
+    let before = snapshot(&*store, &home.path().join("journal"), 0..GROUPS);
+    assert!(store.is_resident());
+    store.write(&put(9, 9)).unwrap();
+    assert!(!store.is_resident());
+    let now = content(&*store);
+    assert_eq!(now.len(), 9);
+    assert_eq!((&now[&key(1, 0)], &now[&key(1, 7)], &now[&key(1, 9)]), (&vec![32; 40], &vec![39; 40], &vec![9; 40]));
+    let after = snapshot(&*store, &home.path().join("database"), 0..GROUPS);
+    // A journal is restored as one; together with databases it becomes one of them.
+    let restore = |n: &str, snapshots: &[RestoredSnapshot]| tiered().restore(&home.path().join(n), snapshots, 0..GROUPS).unwrap();
+    let (journal, database) = (restore("a", std::slice::from_ref(&before)), restore("b", std::slice::from_ref(&after)));
+    assert!(journal.is_resident() && !database.is_resident());
+    assert_eq!((content(&*journal).len(), content(&*database)), (8, now.clone()));
+    let both = restore("c", &[before, after]);
+    assert!(!both.is_resident());
+    assert_eq!(content(&*both).len(), 9);
+}
+
+#[test]
+fn a_journal_stays_small_however_often_its_keys_are_written() {
+    let home = tempfile::tempdir().unwrap();
+    let store = tiered().create(&home.path().join("live")).unwrap();
+    for n in 0..500u32 {
+        let mut batch = WriteBatch::default();
+        (0..4).for_each(|k| batch.put(state_key(1, 7, &[k]), time_bytes(i64::from(n))));
+        batch.put(state_key(1, 8, &n.to_be_bytes()), time_bytes(i64::from(n)));
+        store.expire(8, time_bytes(i64::from(n) - 3));
+        store.write_run(&batch).unwrap();
+        store.tidy().unwrap();
+    }
+    let files = store.checkpoint(&home.path().join("snapshot")).unwrap();
+    let bytes: u64 = files.iter().map(|file| file.len).sum();
+    assert!(files.len() < 20 && bytes < 10_000, "{} files, {bytes} bytes", files.len());
+}
+
+#[test]
 fn a_checkpoint_holds_what_was_never_flushed_and_nothing_later() {
-    for stores in both() {
+    for stores in all() {
         let home = tempfile::tempdir().unwrap();
         let store = stores.create(&home.path().join("live")).unwrap();
         let put = |k: u8| {
             let mut batch = WriteBatch::default();
             batch.put(key(1, k), vec![k]);
-            store.write(batch).unwrap();
+            store.write(&batch).unwrap();
         };
         put(1);
         let first = store.checkpoint(&home.path().join("1")).unwrap();
@@ -157,13 +247,13 @@ fn a_checkpoint_holds_what_was_never_flushed_and_nothing_later() {
 
 #[test]
 fn a_restored_store_leaves_the_snapshot_as_it_was() {
-    for stores in both() {
+    for stores in all() {
         let home = tempfile::tempdir().unwrap();
         let store = stores.create(&home.path().join("live")).unwrap();
         let mut batch = WriteBatch::default();
         batch.put(key(0, 1), vec![1; 100]);
         batch.put(key(3, 1), vec![2; 100]);
-        store.write(batch).unwrap();
+        store.write(&batch).unwrap();
         let dir = home.path().join("snapshot");
         let files = store.checkpoint(&dir).unwrap();
         for (n, groups) in [("same", 0..GROUPS), ("cut", 1..GROUPS)] {
@@ -171,7 +261,7 @@ fn a_restored_store_leaves_the_snapshot_as_it_was() {
             let restored = stores.restore(&home.path().join(n), &[from], groups).unwrap();
             let mut batch = WriteBatch::default();
             batch.delete(key(3, 1));
-            restored.write(batch).unwrap();
+            restored.write(&batch).unwrap();
             restored.checkpoint(&home.path().join(format!("{n}-2"))).unwrap();
             check_files(&dir, &files);
         }
@@ -185,7 +275,7 @@ fn a_damaged_snapshot_is_refused() {
     let store = stores.create(home.path()).unwrap();
     let mut batch = WriteBatch::default();
     (0..10).for_each(|k| batch.put(key(0, k), vec![k; 10]));
-    store.write(batch).unwrap();
+    store.write(&batch).unwrap();
     let dir = home.path().join("snapshot");
     let file = dir.join(&store.checkpoint(&dir).unwrap()[0].name);
     let good = env.files.read(&file).unwrap();
@@ -209,10 +299,10 @@ fn expired_values_leave_the_disk_and_no_others() {
     let store = rocks().open(home.path()).unwrap();
     let mut batch = WriteBatch::default();
     for time in 0..10i64 {
-        batch.put(state_key(0, 7, &[time as u8]), time_bytes(time).to_vec());
-        batch.put(state_key(0, 8, &[time as u8]), time_bytes(time).to_vec());
+        batch.put(state_key(0, 7, &[time as u8]), time_bytes(time));
+        batch.put(state_key(0, 8, &[time as u8]), time_bytes(time));
     }
-    store.write(batch).unwrap();
+    store.write(&batch).unwrap();
     store.expire(7, time_bytes(4));
     store.compact().unwrap();
     let left: Vec<(u8, u8)> = content(&store).keys().map(|key| (key[5], key[6])).collect();

@@ -583,7 +583,7 @@ fn a_changed_time_to_live_keeps_what_was_seen() {
 fn a_tiny_budget_keeps_everything_reachable() {
     let mut table = PointTable::<String>::new("p");
     let store = std::sync::Arc::new(crate::state::MemoryStore::default());
-    super::open(&mut table, &store, 0..GROUPS, false);
+    super::open(&mut table, &store, 0..GROUPS, false, false);
     use crate::state::Table;
     let mut slots = Vec::new();
     for round in 0..3u64 {

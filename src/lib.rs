@@ -66,8 +66,8 @@ pub mod prelude {
     pub use serde::{Deserialize, Serialize};
     pub use waterwheel_connectors::topics::{End, OnLostOffsets, Start};
     pub use waterwheel_engine::dsl::{
-        Broadcast, KeyedStream, Merge, OutOfOrder, SortedStream, SourceStream, Stream, Table, WindowedStream, days, hours, millis, mins,
-        secs,
+        Broadcast, KeyedStream, Merge, OutOfOrder, Punctuated, SortedStream, SourceStream, Stream, Table, WindowedStream, days, hours,
+        millis, mins, secs,
     };
     pub use waterwheel_engine::operators::ErrorPolicy::{self, DeadLetter};
     pub use waterwheel_engine::operators::{
@@ -76,7 +76,7 @@ pub mod prelude {
     };
     pub use waterwheel_engine::record::{Key, Str};
     pub use waterwheel_engine::time::EventTime;
-    pub use waterwheel_engine::windowing::{Sliding, Tumbling, Windowed};
+    pub use waterwheel_engine::windowing::{Calendar, Count, Cumulative, Global, Session, Sliding, Tumbling, Windowed};
 }
 
 /// Compiles the code of the README.
@@ -93,3 +93,8 @@ pub struct StateExamples;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/savepoints.md")]
 pub struct SavepointExamples;
+
+/// Compiles the code of `docs/windows.md`.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/windows.md")]
+pub struct WindowsExamples;

@@ -8,7 +8,7 @@ use crate::graph::{Bound, EqualityClass, NodeNote, Routing, StateNote};
 use crate::operators::{self, ProcessFunction};
 use crate::record::{Data, Key};
 use crate::state::StateValue;
-use crate::windowing::WindowAssigner;
+use crate::windowing::Windows;
 use std::marker::PhantomData;
 use std::ops::Deref;
 use std::time::Duration;
@@ -42,7 +42,17 @@ impl<K: Key, T: Data> KeyedStream<K, T> {
         &self.stream
     }
 
-    /// Cuts event time into windows: [`Tumbling`](crate::windowing::Tumbling) or [`Sliding`](crate::windowing::Sliding).
+    /// Rows that kept their keys and stay in their task: what follows is chained.
+    pub(super) fn in_place(keyed: Stream<T>) -> Self {
+        KeyedStream { stream: keyed, keys: PhantomData }
+    }
+
+    /// Stable id of the operator that makes this stream, see [`Stream::id`].
+    pub fn id(&self, id: &str) -> Self {
+        KeyedStream { stream: self.stream.id(id), keys: PhantomData }
+    }
+
+    /// Cuts the rows into windows, of one of the kinds of [`Windows`].
     ///
     /// ```
     /// # use waterwheel_engine::dsl::{KeyedStream, mins, secs};
@@ -52,7 +62,7 @@ impl<K: Key, T: Data> KeyedStream<K, T> {
     /// # let _ = sums;
     /// # }
     /// ```
-    pub fn window<W: WindowAssigner>(&self, windows: W) -> WindowedStream<K, T, W> {
+    pub fn window<W: Windows<T>>(&self, windows: W) -> WindowedStream<K, T, W> {
         WindowedStream::new(self.stream.clone(), windows)
     }
 
@@ -111,8 +121,7 @@ impl<K: Key, T: Data> KeyedStream<K, T> {
             glue: false,
         };
         let sorted = self.stream.add("sort", operators::sort_by_time::<K, T, O>(tie), &[], note);
-        // Rows keep their keys and stay in their task: what follows is chained.
-        SortedStream(KeyedStream { stream: sorted, keys: PhantomData })
+        SortedStream(KeyedStream::in_place(sorted))
     }
 
     /// Code of your own with state per key, timers and side outputs: `make` makes one function per task.

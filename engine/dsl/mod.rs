@@ -23,7 +23,7 @@ mod windowed;
 mod tests;
 
 pub use broadcast::{Broadcast, KeyedWithBroadcast};
-pub use durations::{OutOfOrder, days, hours, millis, mins, secs};
+pub use durations::{OutOfOrder, Punctuated, days, hours, millis, mins, secs};
 pub use job::Job;
 pub use keyed::{KeyedStream, SortedStream};
 pub use sink::SinkHandle;

@@ -222,6 +222,7 @@ impl<T: Data> SourceStream<T> {
             ingest: ingest(decoding.stream(), None, None),
             watermarks: None,
             max_ahead_ms: None,
+            in_step: None,
             policy: ErrorPolicy::Fail,
             dead_letters: None,
         };
@@ -266,6 +267,26 @@ impl<T: Data> SourceStream<T> {
     /// keep what is in between.
     pub fn max_ahead(self, d: Duration) -> Self {
         self.change(|s| s.max_ahead_ms = Some(crate::time::millis(d)))
+    }
+
+    /// As [`max_ahead`](Self::max_ahead), among all sources that are given the same name: none of them runs away from the
+    /// others. A source that is quiet holds them all, until it is idle. Each needs event time.
+    ///
+    /// ```
+    /// # use waterwheel_engine::dsl::{OutOfOrder, SourceStream, mins, secs};
+    /// # #[derive(Clone)] struct Payment { at_ms: i64 }
+    /// # #[derive(Clone)] struct Login { at_ms: i64 }
+    /// # fn example(payments: SourceStream<Payment>, logins: SourceStream<Login>) {
+    /// let payments = payments.event_time(|p| p.at_ms, OutOfOrder::by(secs(5)).idle_after(secs(60))).in_step("cards", mins(10));
+    /// let logins = logins.event_time(|l| l.at_ms, OutOfOrder::by(secs(5)).idle_after(secs(60))).in_step("cards", mins(10));
+    /// # let _ = (payments, logins);
+    /// # }
+    /// ```
+    pub fn in_step(self, name: &str, max_ahead: Duration) -> Self {
+        self.change(|s| {
+            s.max_ahead_ms = Some(crate::time::millis(max_ahead));
+            s.in_step = Some(name.to_string());
+        })
     }
 
     /// What becomes of a record that cannot be decoded, or whose row fails in a user function further down. Under

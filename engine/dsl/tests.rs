@@ -369,3 +369,43 @@ fn two_streams_and_a_broadcast_map_meet_in_one_function() {
     let connect = plan.chains.iter().find(|c| c.head.as_str().starts_with("connect")).unwrap();
     assert_eq!((connect.inputs, connect.nodes.len()), (2, 2), "what follows a connect is chained to it");
 }
+
+/// What `explain` says of windows: what they keep, what ends it, and what results depend on.
+#[test]
+fn windows_are_explained() {
+    use crate::windowing::{Calendar, Count, Cumulative, Global, Session, aggregates::count};
+    let job = Job::new("j");
+    let keyed = payments(&job).event_time(|p| p.at, OutOfOrder::never()).in_step("cards", mins(10)).key_by(|p| p.card.clone());
+    let n = || count::<Payment>();
+    let _ = to_topic(&keyed.window(Session::gap(mins(30))).allow_late(mins(5)).aggregate_with(n()).id("a"), "a");
+    let _ = to_topic(&keyed.window(Cumulative::of(hours(24)).every(hours(1))).aggregate_with(n()).id("b"), "b");
+    let _ = to_topic(&keyed.window(Calendar::week()).fire_every(secs(5)).aggregate_with(n()).id("c"), "c");
+    let _ = to_topic(&keyed.window(Count::of(100).every(10)).aggregate_with(n()).id("d"), "d");
+    let _ = to_topic(&keyed.window(Global).fire_each(7).discarding().aggregate_with(n()).id("e"), "e");
+    let _ = to_topic(&keyed.window(Global).collect().id("f").reduce(|_, _| ()), "f");
+    let text = job.explain_with(&Anywhere, secs(1)).unwrap().to_string();
+    for line in [
+        "held back 10m ahead of cards",
+        "equality class: time-dependent (late rows, early results by processing time, arrival order in windows, early results by arrival",
+        "window session 30m, late by 5m",
+        "open sessions, bounded by the watermark",
+        "window cumulative 1d/1h",
+        "24 slices a key, bounded by the watermark",
+        "window week in UTC, early every 5s",
+        "1 window a key, bounded by the watermark",
+        "window count 100/10",
+        "10 slices a key, UNBOUNDED by time",
+        "window global, early each 7 rows, discarding",
+        "1 window a key, UNBOUNDED by time",
+    ] {
+        assert!(text.contains(line), "{line} is not in\n{text}");
+    }
+}
+
+#[test]
+fn a_source_without_event_time_keeps_step_with_none() {
+    let job = Job::new("j");
+    let _ = to_topic(&payments(&job).in_step("cards", mins(10)).stream(), "out");
+    let error = job.plan_with(&Anywhere).unwrap_err().report();
+    assert!(error.contains("without event time"), "{error}");
+}

@@ -155,7 +155,10 @@ impl<'a> Drawn<'a> {
                 out.push(s.source.describe());
                 let is_table = self.graph.origin(index).is_some_and(|s| s.read_as == ReadAs::Table);
                 out.push(if is_table { "table, read in before the streams that join it".into() } else { event_time(s) });
-                out.extend(s.max_ahead_ms.map(|ms| format!("held back {} ahead", human_duration(Duration::from_millis(ms.max(0) as u64)))));
+                let of = s.in_step.as_ref().map_or(String::new(), |name| format!(" of {name}"));
+                out.extend(
+                    s.max_ahead_ms.map(|ms| format!("held back {} ahead{of}", human_duration(Duration::from_millis(ms.max(0) as u64)))),
+                );
                 out.extend(self.bad_records(index));
             }
             NodeKind::Sink(s) => out.push(s.sink.describe()),

@@ -94,6 +94,8 @@ pub struct SourceNode {
     pub watermarks: Option<WatermarkStrategy>,
     /// How far ahead of the job's minimum a split may run, in milliseconds.
     pub max_ahead_ms: Option<i64>,
+    /// Sources of one name keep step with each other; without one, the splits of this source do among themselves.
+    pub in_step: Option<String>,
     /// What becomes of a record that fails here or downstream.
     pub policy: ErrorPolicy,
     /// Where dead letters go: needed under policy dead-letter.

@@ -109,6 +109,8 @@ pub struct SourceSpec {
     pub watermarks: Option<WatermarkStrategy>,
     /// A split whose watermark is more than this many milliseconds ahead of the job's minimum is held back; `None` = never.
     pub max_ahead_ms: Option<i64>,
+    /// Sources of one name keep step with each other.
+    pub in_step: Option<String>,
 }
 
 /// A sink.

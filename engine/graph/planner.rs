@@ -110,11 +110,17 @@ impl<'a> Planner<'a> {
     fn node(&self, index: NodeIndex) -> Result<PlanNode> {
         let policy = self.graph.origin(index).map_or(ErrorPolicy::Fail, |s| s.policy);
         let kind = match &self.graph.node(index).role {
+            Role::Source(s) if s.in_step.is_some() && s.watermarks.is_none() => {
+                return Err(Error::fatal("a source without event time would hold back all that keep step with it")
+                    .at(format!("source {}", self.ids[index]))
+                    .help("say where event time is in its rows (event_time, record_time), or leave it out of in_step"));
+            }
             Role::Source(s) => NodeKind::Source(SourceSpec {
                 source: (s.connect)(s.read_as).map_err(|e| e.at(format!("source {}", self.ids[index])))?,
                 ingest: s.ingest.clone(),
                 watermarks: s.watermarks.clone(),
                 max_ahead_ms: s.max_ahead_ms,
+                in_step: s.in_step.clone(),
             }),
             Role::Operator(factory) => NodeKind::Operator(factory.clone()),
             Role::Sink(sink) => NodeKind::Sink(SinkSpec { sink: connect(self.topics, sink, &self.ids[index])? }),

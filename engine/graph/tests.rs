@@ -68,6 +68,7 @@ fn source(policy: ErrorPolicy) -> LogicalNode {
         ingest: Arc::new(|_| Box::new(AsIs)),
         watermarks: Some(WatermarkStrategy::out_of_order(Duration::from_secs(5))),
         max_ahead_ms: None,
+        in_step: None,
         policy,
         dead_letters: Some(letters),
     };

@@ -78,7 +78,7 @@ pub use sink::{Guarantee, LaneMarker, LanePublisher, PublisherContext, ScanOutco
 pub use sink_operator::SinkOperator;
 pub use sort::{LATE_PORT, sort_by_time};
 pub use source::{Poll, ReaderContext, Source, SourceReader, Split, SplitId, SplitState};
-pub use source_task::{Alignment, SourceStep, SourceTask};
+pub use source_task::{Aligned, Alignment, SourceStep, SourceTask};
 pub use split::split;
 pub use staging::{SegmentReader, SegmentRef, SegmentWriter};
 pub use to_raw::to_raw;
@@ -135,7 +135,8 @@ pub trait Operator: Send {
     }
 
     /// Wall time has reached what the last call asked for; returns when to be called next, if ever. Called once at start with
-    /// the time of the start.
+    /// the time of the start; now and then earlier than asked for (for the sake of another operator of the task), and with an
+    /// earlier time than before when the clock was set back.
     ///
     /// # Errors
     /// Stops the task.

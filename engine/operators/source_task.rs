@@ -26,7 +26,7 @@ struct Reading {
     held: bool,
 }
 
-/// How far the tasks of one source have come, so that none of its splits runs away from the others.
+/// How far the tasks of one source, or of several that keep step, have come, so that no split runs away from the others.
 ///
 /// Tasks of one process share it; a task that has nothing to wait for counts as [`EventTime::MAX`], one that has not begun as
 /// [`EventTime::MIN`]: until every split has had its first rows (or is idle, or ended) nobody knows where they are, and each
@@ -34,19 +34,33 @@ struct Reading {
 #[derive(Debug)]
 pub struct Alignment {
     lowest: Vec<AtomicI64>,
-    max_ahead_ms: i64,
 }
 
 impl Alignment {
-    /// For a source of `tasks` tasks whose splits may be up to `max_ahead_ms` of event time apart.
-    pub fn new(tasks: u32, max_ahead_ms: i64) -> Arc<Self> {
-        Arc::new(Alignment { lowest: (0..tasks).map(|_| AtomicI64::new(i64::MIN)).collect(), max_ahead_ms })
+    /// For so many tasks, of all sources together.
+    pub fn new(tasks: u32) -> Arc<Self> {
+        Arc::new(Alignment { lowest: (0..tasks).map(|_| AtomicI64::new(i64::MIN)).collect() })
     }
 
-    /// Notes how far task `index` has come; the time up to which splits may run ahead.
-    fn limit(&self, index: u32, lowest: EventTime) -> EventTime {
-        self.lowest[index as usize].store(lowest.0, Ordering::Relaxed);
-        let lowest = self.lowest.iter().map(|t| t.load(Ordering::Relaxed)).min().unwrap_or(i64::MAX);
+    /// The view of one task: its number among all, and how far its splits may run ahead of the slowest.
+    pub fn member(self: &Arc<Self>, number: u32, max_ahead_ms: i64) -> Aligned {
+        Aligned { all: self.clone(), number: number as usize, max_ahead_ms }
+    }
+}
+
+/// What one task knows of an [`Alignment`].
+#[derive(Debug, Clone)]
+pub struct Aligned {
+    all: Arc<Alignment>,
+    number: usize,
+    max_ahead_ms: i64,
+}
+
+impl Aligned {
+    /// Notes how far the task has come; the time up to which its splits may run ahead.
+    fn limit(&self, lowest: EventTime) -> EventTime {
+        self.all.lowest[self.number].store(lowest.0, Ordering::Relaxed);
+        let lowest = self.all.lowest.iter().map(|t| t.load(Ordering::Relaxed)).min().unwrap_or(i64::MAX);
         EventTime(lowest).plus_ms(self.max_ahead_ms)
     }
 }
@@ -76,7 +90,7 @@ pub struct SourceTask {
     fresh: bool,
     said_end: bool,
     rejected: Vec<Rejected>,
-    alignment: Option<Arc<Alignment>>,
+    alignment: Option<Aligned>,
     records_in: Counter,
     watermark_ms: Gauge,
 }
@@ -116,7 +130,7 @@ impl SourceTask {
 
     /// Holds splits back that run too far ahead of the others.
     #[must_use]
-    pub fn aligned(mut self, alignment: Option<Arc<Alignment>>) -> Self {
+    pub fn aligned(mut self, alignment: Option<Aligned>) -> Self {
         self.alignment = alignment;
         self
     }
@@ -247,7 +261,7 @@ impl SourceTask {
         self.records_in.add(read);
         let reading = &mut self.splits[at];
         if let Some(generator) = &mut reading.generator {
-            generator.observe(rows.times());
+            generator.observe_rows(rows.as_any(), rows.times());
             reading.state.watermark = reading.state.watermark.max(generator.watermark());
         }
         if read > 0 {
@@ -307,7 +321,7 @@ impl SourceTask {
         let Some(alignment) = &self.alignment else { return };
         let waited_for = |r: &&Reading| !r.state.ended && !r.idle;
         let lowest = self.splits.iter().filter(waited_for).map(|r| r.state.watermark).min().unwrap_or(EventTime::MAX);
-        let limit = alignment.limit(self.context.index, lowest);
+        let limit = alignment.limit(lowest);
         for r in self.splits.iter_mut().filter(|r| !r.state.ended) {
             let hold = r.state.watermark > limit;
             if hold != r.held {
@@ -346,3 +360,7 @@ impl SourceTask {
         &self.context
     }
 }
+
+#[cfg(test)]
+#[path = "source_task_tests.rs"]
+mod tests;

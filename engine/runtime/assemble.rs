@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::exchange::{Edge, EdgeSender, Gate, Receiver, Routing, Sender, Waker, channel};
 use crate::graph::{Chain, NodeKind, PhysicalPlan, PlanNode, PlanTarget};
 use crate::observe::Metrics;
-use crate::operators::{Alignment, Node, OpenContext, Operator, SinkOperator, SourceTask, Target, Targets};
+use crate::operators::{Aligned, Alignment, Node, OpenContext, Operator, SinkOperator, SourceTask, Target, Targets};
 use crate::record::{TaskId, key_groups_of};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -67,20 +67,38 @@ pub(crate) type RestoreTask<'a> = &'a mut dyn FnMut(&TaskId, &Chain) -> Result<(
 pub(crate) fn assemble(plan: &PhysicalPlan, attempt: &Attempt, wakers: &[Waker], restored: RestoreTask<'_>) -> Result<Vec<Assembled>> {
     let mut wires = wire(plan, attempt.channel_bytes, wakers);
     let mut all = Vec::new();
+    let mut aligned = align(plan);
     for (at, chain) in plan.chains.iter().enumerate() {
-        let alignment = match &chain.nodes[0].kind {
-            NodeKind::Source(spec) => spec.max_ahead_ms.map(|ms| Alignment::new(chain.parallelism, ms)),
-            _ => None,
-        };
         for index in 0..chain.parallelism {
             let id = TaskId { head: chain.head.clone(), index };
             let (restored, uploads) = restored(&id, chain)?;
             let waker = wakers[worker_of(index, wakers.len())].clone();
-            let builder = Builder { plan, attempt, chain, at, index, waker, alignment: alignment.clone() };
+            let builder = Builder { plan, attempt, chain, at, index, waker, aligned: aligned.remove(&(at, index)) };
             all.push(builder.build(id, &mut wires, restored, uploads)?);
         }
     }
     Ok(all)
+}
+
+/// By chain and index: what keeps the tasks of a source, or of several sources, in step.
+fn align(plan: &PhysicalPlan) -> BTreeMap<(usize, u32), Aligned> {
+    // A source without a name keeps step with itself alone.
+    let mut groups: BTreeMap<(Option<&str>, usize), Vec<_>> = BTreeMap::new();
+    for (at, chain) in plan.chains.iter().enumerate() {
+        if let NodeKind::Source(spec) = &chain.nodes[0].kind
+            && let Some(ms) = spec.max_ahead_ms
+        {
+            let name = spec.in_step.as_deref();
+            let members = groups.entry((name, if name.is_some() { 0 } else { at })).or_default();
+            members.extend((0..chain.parallelism).map(|index| (at, index, ms)));
+        }
+    }
+    let mut aligned = BTreeMap::new();
+    for members in groups.into_values() {
+        let all = Alignment::new(members.len() as u32);
+        aligned.extend(members.into_iter().zip(0..).map(|((at, index, ms), number)| ((at, index), all.member(number, ms))));
+    }
+    aligned
 }
 
 fn wire(plan: &PhysicalPlan, capacity: usize, wakers: &[Waker]) -> Wires {
@@ -112,7 +130,7 @@ struct Builder<'a> {
     at: usize,
     index: u32,
     waker: Waker,
-    alignment: Option<Arc<Alignment>>,
+    aligned: Option<Aligned>,
 }
 
 impl Builder<'_> {
@@ -127,7 +145,7 @@ impl Builder<'_> {
                 let ingest = (spec.ingest)(&context);
                 let (source, watermarks) = (spec.source.clone(), spec.watermarks.clone());
                 let source = SourceTask::open(source, ingest, watermarks, context.clone(), self.waker.clone(), self.attempt.batch_rows)?;
-                Head::Source { source: Box::new(source.aligned(self.alignment.clone())), targets: self.targets(head_node, &context, wires) }
+                Head::Source { source: Box::new(source.aligned(self.aligned.clone())), targets: self.targets(head_node, &context, wires) }
             }
             _ => {
                 let receivers = wires.receivers.remove(&(self.at, self.index)).unwrap_or_default();

@@ -100,6 +100,8 @@ pub(crate) struct Task {
     /// Barriers the coordinator asked this source for, oldest first.
     barriers: Vec<Barrier>,
     next_time_ms: Option<i64>,
+    /// Wall time when they were last asked.
+    asked_ms: i64,
     said_ended: bool,
     waiting: Option<String>,
     memory_budget: usize,
@@ -135,6 +137,7 @@ impl Task {
             events,
             barriers: Vec::new(),
             next_time_ms: None,
+            asked_ms: i64::MIN,
             said_ended: false,
             waiting: None,
             memory_budget,
@@ -301,7 +304,9 @@ impl Task {
     }
 
     fn processing_time(&mut self, wall_ms: i64) -> Result<bool> {
-        if self.next_time_ms.is_none_or(|t| wall_ms < t) {
+        // A clock that was set back must not let them wait until it has caught up.
+        let set_back = wall_ms < self.asked_ms;
+        if self.next_time_ms.is_none_or(|t| wall_ms < t) && !set_back {
             return Ok(false);
         }
         self.processing_time_now(wall_ms)?;
@@ -309,6 +314,7 @@ impl Task {
     }
 
     fn processing_time_now(&mut self, wall_ms: i64) -> Result<()> {
+        self.asked_ms = wall_ms;
         let mut next: Option<i64> = None;
         self.visit(&mut |node| {
             let wanted = node.on_time(wall_ms)?;

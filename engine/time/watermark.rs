@@ -3,6 +3,7 @@
 //! Invariant: a generator's watermark never goes back; the source merges its splits by minimum.
 
 use super::{EventTime, millis};
+use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,10 @@ use std::time::Duration;
 pub trait WatermarkGenerator: Send {
     /// Sees the times of one batch.
     fn observe(&mut self, times: &[EventTime]);
+    /// Sees one batch whole: a `Rows<T>` of the source's type, for generators that look into rows.
+    fn observe_rows(&mut self, _rows: &dyn Any, times: &[EventTime]) {
+        self.observe(times);
+    }
     /// The watermark after all that was observed; [`EventTime::MIN`] before the first row.
     fn watermark(&self) -> EventTime;
 }

@@ -5,17 +5,41 @@
 //! instant, exactly once; rows that come after that, but within the allowed lateness, fire it again, updated; rows later than
 //! that leave by [`LATE_PORT`], counted.
 //!
+//! The kinds: windows of the clock ([`Tumbling`], [`Sliding`], [`Cumulative`], [`Calendar`]), which share slices; windows that
+//! rows make ([`Session`], [`Count`], [`Global`]); and any of them with firings besides the one at its end ([`Firing`]).
+//!
 //! Invariant: rows in = rows aggregated + rows rejected + rows late.
 
+pub mod aggregates;
 mod assigner;
+mod calendar;
+mod count;
+mod firing;
+mod hyperloglog;
 mod kernel;
+mod kinds;
+mod layout;
 mod operator;
+mod pane;
+mod panes;
+mod progress;
 mod running;
+mod session;
 
 pub use crate::operators::LATE_PORT;
-pub use assigner::{Slice, SliceLayout, Sliding, Tumbling, WindowAssigner};
+pub use assigner::{Cumulative, Slice, SliceLayout, Sliding, Tumbling, WindowAssigner};
+pub use calendar::Calendar;
+pub use count::Count;
+pub use firing::{FireWhen, Firing, PaneInfo};
+pub use hyperloglog::HyperLogLog;
 pub use kernel::{Accumulate, Aggregate, OnlyIf};
+pub use kinds::{Kept, WindowOptions, Windows};
 pub use operator::{Windowed, window};
+pub use session::{Global, Session, SessionBy};
 
+#[cfg(test)]
+mod count_tests;
+#[cfg(test)]
+mod pane_tests;
 #[cfg(test)]
 mod tests;

@@ -79,10 +79,11 @@ fn help(name: &str) -> &'static str {
     }
 }
 
-fn job_gauges(p: &Progress) -> [(&'static str, &'static str, i64); 7] {
+fn job_gauges(p: &Progress) -> [(&'static str, &'static str, i64); 8] {
     [
         ("running", "1 while records flow", i64::from(p.phase == "running")),
         ("tasks", "Tasks", p.tasks as i64),
+        ("watermark_lag_ms", "Milliseconds that the job's watermark is behind the clock; -1 without one", p.watermark_lag_ms.unwrap_or(-1)),
         ("restarts", "Restarts within this process", p.restarts as i64),
         ("checkpoint_epoch", "Newest complete checkpoint", p.checkpoint.unwrap_or(0) as i64),
         ("checkpoint_age_ms", "Milliseconds since it was complete", p.checkpoint_age_ms.map_or(-1, |age| age as i64)),

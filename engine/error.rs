@@ -62,10 +62,14 @@ impl Error {
         Self::new(Kind::Fatal, cause)
     }
 
-    /// Adds a place: innermost first, so that callers append the wider one as the error travels up.
+    /// Adds a place: innermost first, so that callers append the wider one as the error travels up. The same one twice in a
+    /// row counts once.
     #[must_use]
     pub fn at(mut self, place: impl Into<String>) -> Self {
-        self.0.places.push(place.into());
+        let place = place.into();
+        if self.0.places.last() != Some(&place) {
+            self.0.places.push(place);
+        }
         self
     }
 
@@ -73,6 +77,14 @@ impl Error {
     #[must_use]
     pub fn help(mut self, help: impl Into<String>) -> Self {
         self.0.helps.push(help.into());
+        self
+    }
+
+    /// The same trouble in a wider light: another kind, and what was being done before the cause. Places and remedies stay.
+    #[must_use]
+    pub fn turned(mut self, kind: Kind, doing: &str) -> Self {
+        self.0.kind = kind;
+        self.0.cause = format!("{doing}: {}", self.0.cause);
         self
     }
 
@@ -138,7 +150,7 @@ impl From<std::io::Error> for Error {
         use std::io::ErrorKind as K;
         let kind = match e.kind() {
             K::StorageFull | K::Interrupted | K::TimedOut | K::WouldBlock => Kind::Transient,
-            K::PermissionDenied | K::ReadOnlyFilesystem => Kind::Fatal,
+            K::PermissionDenied | K::ReadOnlyFilesystem | K::NotADirectory => Kind::Fatal,
             _ => Kind::Restart,
         };
         Error::new(kind, "file operation failed").because(e)

@@ -83,3 +83,18 @@ fn own_broker_is_away_for_longer_than_a_transaction_lasts() {
     broker.sigcont();
     ends_well(job, &fraud);
 }
+
+#[test]
+fn own_broker_is_away_at_the_start() {
+    let mut broker = Broker::start();
+    let fraud = Fraud::on_kafka(Size::Brief, &broker.bootstrap(), "");
+    broker.kill9();
+    // With a deadline the job gives up; without one it waits until the broker is there.
+    let (status, _, said) = fraud.start(1, &["--outside-deadline", "2s"]).wait();
+    assert_eq!(status.code(), Some(3), "{said}");
+    assert!(said.contains("kept failing") && said.contains(&broker.bootstrap()) && said.contains("help: "), "{said}");
+    let mut job = fraud.start(1, &[]);
+    waits_visibly(&mut job);
+    broker.restart();
+    ends_well(job, &fraud);
+}

@@ -1,4 +1,22 @@
 //! A publish lane against a real broker: an epoch is out once, whoever dies, and the marker knows.
+//!
+//! What can go wrong between a checkpoint and its output, and where it is met:
+//!
+//! | what | tests |
+//! |---|---|
+//! | epochs count from 1 again after a fresh start or a savepoint | lineages in `engine/checkpoint/tests/exactly_once.rs`, `savepoint` |
+//! | the marker has expired, or its group was deleted | `kill_moments::..forgets_the_markers`, scans here |
+//! | the marker is read before the fence, or while a transaction is open | `engine/checkpoint/tests/exactly_once.rs`, `zombie::..in_an_open_transaction` |
+//! | another number of tasks after the crash | `kill_kafka`, `kill_moments` |
+//! | a frozen process wakes up | `zombie`, `a_zombie_is_shut_out..` here; control `controls::the_fence..` |
+//! | killed between commit and the note of it | `kill_moments`; control `controls::the_marker..` |
+//! | the transaction outlasts its timeout: process asleep, dead, broker away | `broker_faults` |
+//! | the broker dies in produce, marker or commit | `broker_faults::own_broker_is_killed..`, `every_epoch_is_out_once..` here |
+//! | a right is missing | `rights` |
+//! | other partitions, times or headers in a repetition | `assert_exact` of the fraud job compares them |
+//! | a segment or its manifest is lost | `damage` |
+//! | a record that the topic never takes | `what_the_topic_would_refuse..`, `an_epoch_that_can_never_be_published..` here |
+//! | two lanes share a marker | lanes here have groups of their own, `kill_kafka` has 16 |
 
 use std::path::Path;
 use std::sync::Arc;

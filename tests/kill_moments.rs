@@ -2,7 +2,7 @@
 //! commit what a run without faults commits. Random kills hardly ever meet these gaps.
 
 use crate::support::fraud::{Fraud, Size};
-use crate::support::kafka::Broker;
+use crate::support::kafka::{Broker, client};
 use rustix::process::Signal;
 use std::os::unix::process::ExitStatusExt;
 use waterwheel::engine::env::Moment;
@@ -49,4 +49,20 @@ fn on_the_embedded_log() {
 fn on_its_own_broker() {
     let broker = Broker::start();
     killed_at(&Fraud::on_kafka(Size::Brief, &broker.bootstrap(), ""), MOMENTS.into_iter());
+}
+
+/// Markers expire a week after their last commit, and groups can be deleted. What is out is then found by reading the topic.
+/// (Not of `account_activity`: of a compacted topic records may be gone, and then a person is asked.)
+#[test]
+fn on_its_own_broker_that_forgets_the_markers() {
+    let broker = Broker::start();
+    let fraud = Fraud::on_kafka(Size::Brief, &broker.bootstrap(), "");
+    for (parallelism, moment) in [(1, Moment::Committed), (2, Moment::CheckpointLogged)] {
+        dies_at(&fraud, parallelism, moment, 1);
+        let forgotten: usize =
+            ["fraud/alerts/", "fraud/late-payments/"].iter().map(|lane| client::delete_groups(&broker.bootstrap(), lane)).sum();
+        assert!(forgotten > 0, "there are no markers to lose");
+    }
+    fraud.finish(2);
+    fraud.assert_exact();
 }

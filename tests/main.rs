@@ -8,9 +8,13 @@
 )]
 
 mod async_calls;
+mod bad_records;
 mod broker;
 mod broker_faults;
+mod checkpoint_folder;
+mod cli;
 mod controls;
+mod damage;
 mod job_changes;
 mod kafka_lane;
 mod kafka_source;
@@ -20,9 +24,11 @@ mod kill_moments;
 mod layers;
 mod licences;
 mod refusals;
+mod rights;
 mod savepoint;
 mod simulated_job;
 mod simulated_process;
 mod support;
 mod tidy;
+mod topic_faults;
 mod zombie;

@@ -9,7 +9,12 @@ use std::process::ExitCode;
 
 /// Topics and savepoints from the shell. Jobs are programs of their own: see `run --help` of yours.
 #[derive(Debug, Parser)]
-#[command(name = "waterwheel", version, arg_required_else_help = true)]
+#[command(
+    name = "waterwheel",
+    version,
+    arg_required_else_help = true,
+    after_help = "Exit codes: 0 done; 1 failed; 2 the command line is wrong"
+)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,
@@ -24,7 +29,11 @@ enum Verb {
 }
 
 fn main() -> ExitCode {
-    let done = match Cli::parse().verb {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => waterwheel::program::without_secrets(e).exit(),
+    };
+    let done = match cli.verb {
         Verb::Topic(args) => commands::topic::run(args),
         Verb::Savepoint(args) => commands::savepoint::run(&args),
     };

@@ -6,7 +6,7 @@
 use super::client;
 use super::config::KafkaConfig;
 use super::offsets::bounds;
-use super::source::existing;
+use super::source::{described, same};
 use crate::topics::{OnLostOffsets, topic_replaced};
 use waterwheel_engine::error::{Error, Result};
 use waterwheel_engine::operators::SplitState;
@@ -22,15 +22,11 @@ pub(super) fn positions(config: &KafkaConfig, policy: OnLostOffsets, splits: &[S
     let mut topics: Vec<String> = splits.iter().map(|s| s.split.id.name.to_string()).collect();
     topics.sort();
     topics.dedup();
-    let described = existing(&client, &topics, &place)?;
+    let described = described(&client, &topics, &place, |topic| topic_replaced(topic, 0))?;
     let mut starts = Vec::with_capacity(splits.len());
     for state in splits {
         let id = &state.split.id;
-        let found = described.get(&*id.name).filter(|d| id.partition < d.partitions as i32);
-        let found = found.ok_or_else(|| topic_replaced(&id.name, id.partition))?;
-        if state.split.topic_id.is_some() && found.id.is_some() && state.split.topic_id != found.id {
-            return Err(topic_replaced(&id.name, id.partition));
-        }
+        same(&state.split, described.get(&*id.name))?;
         let (low, high) = bounds(&client, id, &place)?;
         starts.push(if (low..=high).contains(&state.position) { state.position } else { lost(policy, state, low, high)? });
     }

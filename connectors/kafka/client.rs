@@ -27,6 +27,8 @@ pub(super) type Client = BaseConsumer<Events>;
 pub(super) struct Events {
     trouble: Mutex<Option<String>>,
     seen: AtomicBool,
+    /// The broker does not know this user, or not so: no request will be answered.
+    denied: Mutex<Option<Code>>,
 }
 
 impl Events {
@@ -38,6 +40,12 @@ impl Events {
     /// The outside has answered again.
     pub(super) fn calm(&self) {
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.denied.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Why no request will be answered, if the user is the reason.
+    pub(super) fn denied(&self) -> Option<Code> {
+        *self.denied.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether there has ever been an error event.
@@ -56,8 +64,11 @@ impl ClientContext for Events {
         log(level, facility, message);
     }
 
-    fn error(&self, _: KafkaError, reason: &str) {
+    fn error(&self, error: KafkaError, reason: &str) {
         self.note(reason);
+        if let Some(code @ (Code::Authentication | Code::SaslAuthenticationFailed)) = error.rdkafka_error_code() {
+            *self.denied.lock().unwrap_or_else(PoisonError::into_inner) = Some(code);
+        }
     }
 
     fn stats_raw(&self, _: &[u8]) {}
@@ -131,6 +142,9 @@ pub(super) fn coded(code: Code, doing: &str, place: &str) -> Error {
         Code::GroupAuthorizationFailed => e.help("give the user READ on the group"),
         Code::TransactionalIdAuthorizationFailed => e.help("give the user WRITE on transactional ids that begin with the job's name"),
         Code::ClusterAuthorizationFailed => e.help("give the user IDEMPOTENT_WRITE on the cluster"),
+        Code::BrokerTransportFailure | Code::AllBrokersDown | Code::Resolve => {
+            e.help("check the address, and that the broker runs and can be reached from here")
+        }
         Code::SaslAuthenticationFailed | Code::Authentication => e.help("check sasl.username and sasl.password"),
         Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition => {
             e.help("check the name, or make the topic:  waterwheel topic create")
@@ -209,6 +223,7 @@ pub(super) fn text(code: Code) -> String {
         Code::TopicAuthorizationFailed => "no permission for the topic".into(),
         Code::GroupAuthorizationFailed => "no permission for the group".into(),
         Code::TransactionalIdAuthorizationFailed => "no permission for the transactional id".into(),
+        Code::SaslAuthenticationFailed | Code::Authentication => "the broker does not accept this user and password".into(),
         Code::MessageSizeTooLarge => "the record is larger than the topic takes".into(),
         other => other.to_string(),
     }

@@ -5,7 +5,7 @@
 //! Invariant: every native object made here is freed here, on every path.
 #![expect(unsafe_code, reason = "rdkafka has no binding for DescribeTopics; each block says why it is sound")]
 
-use super::client::{ASK, Client, coded};
+use super::client::{ASK, Client, coded, tidy};
 use rdkafka::bindings as ffi;
 use rdkafka::consumer::Consumer;
 use rdkafka::types::RDKafkaErrorCode as Code;
@@ -13,6 +13,9 @@ use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, c_char};
 use std::ptr::{self, NonNull};
 use waterwheel_engine::error::{Error, Result};
+
+/// How long to wait for an answer before looking at what else was told, in milliseconds.
+const SLICE_MS: i32 = 250;
 
 /// One topic, as the broker describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,14 +89,28 @@ fn ask(client: &Client, names: &[CString]) -> Result<Owned<ffi::rd_kafka_event_t
         let topics = ffi::rd_kafka_TopicCollection_of_topic_names(pointers.as_mut_ptr(), pointers.len());
         let topics = Owned::new(topics, ffi::rd_kafka_TopicCollection_destroy)?;
         ffi::rd_kafka_DescribeTopics(rk, topics.0.as_ptr(), options.0.as_ptr(), queue.0.as_ptr());
-        let event = ffi::rd_kafka_queue_poll(queue.0.as_ptr(), timeout + 1000);
+        let mut event = ptr::null_mut();
+        for _ in 0..timeout / SLICE_MS + 4 {
+            event = ffi::rd_kafka_queue_poll(queue.0.as_ptr(), SLICE_MS);
+            if !event.is_null() {
+                break;
+            }
+            // Nobody answers a user who is not let in; what was told on the side says so.
+            tidy(client);
+            if let Some(code) = client.context().denied() {
+                return Err(code);
+            }
+        }
         if event.is_null() {
             return Err(Code::OperationTimedOut);
         }
         let event = Owned::new(event, ffi::rd_kafka_event_destroy)?;
         match Code::from(ffi::rd_kafka_event_error(event.0.as_ptr())) {
-            Code::NoError => Ok(event),
-            code => Err(code),
+            Code::NoError => {
+                client.context().calm();
+                Ok(event)
+            }
+            code => Err(client.context().denied().unwrap_or(code)),
         }
     }
 }

@@ -84,7 +84,11 @@ impl MarkerStore {
             if e.kind() != Kind::Transient || env.clock.monotonic() >= deadline {
                 return Err(e.at(format!("marker of lane {}", self.group)));
             }
-            let _ = self.consumer.poll(Duration::from_millis(100));
+            // Who may not use the group gets no answer, but is told so on the side.
+            let told = self.consumer.poll(Duration::from_millis(100)).and_then(|told| told.err()?.rdkafka_error_code());
+            if let Some(code @ Code::GroupAuthorizationFailed) = told {
+                return Err(coded(code, "reading the marker", &self.place).at(format!("marker of lane {}", self.group)));
+            }
         }
     }
 

@@ -10,6 +10,7 @@ use crate::topics::{End, SourceOptions, Start};
 use rdkafka::consumer::Consumer;
 use rdkafka::types::RDKafkaErrorCode as Code;
 use rdkafka::{Offset, TopicPartitionList};
+use std::time::Duration;
 use waterwheel_engine::error::{Error, Result};
 use waterwheel_engine::operators::{Split, SplitId};
 
@@ -47,9 +48,22 @@ pub(super) fn resolve(
     Ok(splits)
 }
 
-/// Oldest offset and last stable offset of a partition.
+/// Oldest offset and last stable offset of a partition. A topic that was just made may not know its leader yet: that is asked
+/// again for a few seconds.
 pub(super) fn bounds(client: &Client, id: &SplitId, place: &str) -> Result<(i64, i64)> {
-    client.fetch_watermarks(&id.name, id.partition, ASK).map_err(|e| lift(&e, &format!("asking for the offsets of {id}"), place))
+    let mut tries = 0;
+    loop {
+        let e = match client.fetch_watermarks(&id.name, id.partition, ASK) {
+            Ok(bounds) => return Ok(bounds),
+            Err(e) => e,
+        };
+        let settling = matches!(e.rdkafka_error_code(), Some(Code::NotLeaderForPartition | Code::LeaderNotAvailable));
+        tries += 1;
+        if !settling || tries == 50 {
+            return Err(lift(&e, &format!("asking for the offsets of {id}"), place));
+        }
+        let _ = client.poll(Duration::from_millis(100));
+    }
 }
 
 /// First offset at or after a time; `None` = the end.

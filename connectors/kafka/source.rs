@@ -11,9 +11,9 @@ use crate::topics::{End, SourceOptions, Start, TopicNames, no_such_topic, topic_
 use rdkafka::consumer::Consumer;
 use rdkafka::types::RDKafkaErrorCode as Code;
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use waterwheel_engine::error::Result;
+use waterwheel_engine::error::{Error, Result};
 use waterwheel_engine::operators::{ReaderContext, Source, SourceReader, Split, SplitId};
 
 /// A broker that has just started may deny a topic for a moment; only this many denials, a second apart, are believed.
@@ -23,12 +23,25 @@ pub(super) struct KafkaSource {
     config: KafkaConfig,
     options: SourceOptions,
     seen: Mutex<BTreeMap<SplitId, Split>>,
+    /// Kept, because a checkpoint asks every time.
+    asker: Mutex<Option<Arc<Client>>>,
 }
 
 impl KafkaSource {
     pub(super) fn new(config: KafkaConfig, options: SourceOptions) -> Result<Self> {
         options.check()?;
-        Ok(KafkaSource { config, options, seen: Mutex::default() })
+        Ok(KafkaSource { config, options, seen: Mutex::default(), asker: Mutex::default() })
+    }
+
+    fn asker(&self) -> Result<Arc<Client>> {
+        let mut kept = self.asker.lock().unwrap_or_else(PoisonError::into_inner);
+        let client = match kept.take() {
+            Some(client) => client,
+            None => Arc::new(client::asker(&self.config)?),
+        };
+        client::tidy(&client);
+        *kept = Some(client.clone());
+        Ok(client)
     }
 
     /// The topics meant, that exist now.
@@ -55,34 +68,42 @@ impl Source for KafkaSource {
 
     fn splits(&self, first: bool) -> Result<Vec<Split>> {
         let client = match &self.options.start {
-            Start::GroupOffsets(group) if first => client::create(&self.config, &self.config.consumer(group, &[]))?,
-            _ => client::asker(&self.config)?,
+            Start::GroupOffsets(group) if first => Arc::new(client::create(&self.config, &self.config.consumer(group, &[]))?),
+            _ => self.asker()?,
         };
         let topics = self.topics(&client)?;
-        let described = existing(&client, &topics, &self.config.place())?;
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if first {
             // A new beginning is resolved anew, also after an attempt that failed half way.
-            seen.clear();
+            self.seen.lock().unwrap_or_else(PoisonError::into_inner).clear();
         }
+        let missing = |topic: &str| match self.seen.lock().unwrap_or_else(PoisonError::into_inner).keys().find(|id| *id.name == *topic) {
+            Some(id) => topic_replaced(topic, id.partition),
+            None => no_such_topic(topic, &self.config.place()),
+        };
+        let described = described(&client, &topics, &self.config.place(), missing)?;
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let mut fresh = Vec::new();
         for (topic, found) in &described {
             for partition in 0..found.partitions as i32 {
                 let id = SplitId { name: topic.as_str().into(), partition };
-                match seen.get(&id) {
-                    Some(known) if known.topic_id != found.id => return Err(topic_replaced(topic, partition)),
-                    Some(_) => {}
-                    None => fresh.push((id, found.id.clone())),
+                if !seen.contains_key(&id) {
+                    fresh.push((id, found.id.clone()));
                 }
             }
         }
-        if let Some(gone) = seen.keys().find(|id| described.get(&*id.name).is_none_or(|d| id.partition >= d.partitions as i32)) {
-            return Err(topic_replaced(&gone.name, gone.partition));
-        }
+        seen.values().try_for_each(|split| same(split, described.get(&*split.id.name)))?;
         for split in offsets::resolve(&client, &self.options, first, fresh, &self.config.place())? {
             seen.insert(split.id.clone(), split);
         }
         Ok(seen.values().cloned().collect())
+    }
+
+    fn confirm(&self) -> Result<()> {
+        let seen: Vec<Split> = self.seen.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        let mut topics: Vec<String> = seen.iter().map(|s| s.id.name.to_string()).collect();
+        topics.dedup();
+        let described = described(&*self.asker()?, &topics, &self.config.place(), |topic| topic_replaced(topic, 0))?;
+        seen.iter().try_for_each(|split| same(split, described.get(&*split.id.name)))
     }
 
     fn discovery_ms(&self) -> Option<u64> {
@@ -94,11 +115,24 @@ impl Source for KafkaSource {
     }
 }
 
+/// Whether a split is still one of the topic that it was found in.
+pub(super) fn same(split: &Split, now: Option<&Description>) -> Result<()> {
+    let id = &split.id;
+    let now = now.filter(|d| id.partition < d.partitions as i32);
+    let differs = |d: &Description| split.topic_id.is_some() && d.id.is_some() && split.topic_id != d.id;
+    if now.is_none_or(differs) { Err(topic_replaced(&id.name, id.partition)) } else { Ok(()) }
+}
+
 /// Describes topics that must exist and be readable.
 ///
 /// # Errors
-/// Fatal when one is missing or closed to us; transient while the broker is away.
-pub(super) fn existing(client: &Client, topics: &[String], place: &str) -> Result<BTreeMap<String, Description>> {
+/// Fatal when one is missing (what `missing` says of it) or closed to us; transient while the broker is away.
+pub(super) fn described(
+    client: &Client,
+    topics: &[String],
+    place: &str,
+    missing: impl Fn(&str) -> Error,
+) -> Result<BTreeMap<String, Description>> {
     let mut denials = 0;
     loop {
         let mut good = BTreeMap::new();
@@ -120,7 +154,7 @@ pub(super) fn existing(client: &Client, topics: &[String], place: &str) -> Resul
             Some(topic) => {
                 denials += 1;
                 if denials >= DENIALS {
-                    return Err(no_such_topic(&topic, place));
+                    return Err(missing(&topic));
                 }
                 let _ = client.poll(Duration::from_secs(1));
             }

@@ -204,8 +204,13 @@ pub struct SourceStream<T> {
     name: String,
     decoding: Decoding<T>,
     stamp: Option<Stamp<T>>,
+    /// Rows have event times.
+    timed: bool,
     within: Option<RangeInclusive<EventTime>>,
 }
+
+/// The first millisecond of the year 1, and the last of the year 9999.
+const CALENDAR: RangeInclusive<EventTime> = EventTime(-62_135_596_800_000)..=EventTime(253_402_300_799_999);
 
 impl<T> Deref for SourceStream<T> {
     type Target = Stream<T>;
@@ -230,7 +235,7 @@ impl<T: Data> SourceStream<T> {
         node.subject = Some(name.to_string());
         node.can_reject = true;
         let stream = Stream::of(draw.clone(), draw.add(node), 0);
-        SourceStream { stream, name: name.to_string(), decoding, stamp: None, within: None }
+        SourceStream { stream, name: name.to_string(), decoding, stamp: None, timed: false, within: None }
     }
 
     /// Where event time is in a row, and how far out of order rows may be. Without it a row has the time of its record, and
@@ -251,12 +256,13 @@ impl<T: Data> SourceStream<T> {
     }
 
     /// Event time is the time of the record (Kafka's timestamp; what the reader says).
-    pub fn record_time(self, watermarks: WatermarkStrategy) -> Self {
+    pub fn record_time(mut self, watermarks: WatermarkStrategy) -> Self {
+        self.timed = true;
         self.change(|s| s.watermarks = Some(watermarks))
     }
 
     /// Rows with an event time outside of this range are bad records: one broken clock must not push the watermark years
-    /// ahead.
+    /// ahead. Unless said otherwise the range is the years 1 to 9999, which tells at least milliseconds from microseconds.
     pub fn times_within<E: Into<EventTime>>(mut self, range: RangeInclusive<E>) -> Self {
         let (from, to) = range.into_inner();
         self.within = Some(from.into()..=to.into());
@@ -332,7 +338,8 @@ impl<T: Data> SourceStream<T> {
     }
 
     fn change(self, change: impl FnOnce(&mut SourceNode)) -> Self {
-        let enter = ingest(self.decoding.stream(), self.stamp.clone(), self.within.clone());
+        let within = self.within.clone().or_else(|| self.timed.then_some(CALENDAR));
+        let enter = ingest(self.decoding.stream(), self.stamp.clone(), within);
         self.change_source(|s| {
             s.ingest = enter;
             change(s);

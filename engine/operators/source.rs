@@ -76,6 +76,16 @@ pub trait Source: Send + Sync {
     /// # Errors
     /// Transient while the outside is away; fatal for a missing topic, no rights, bad settings.
     fn splits(&self, first: bool) -> Result<Vec<Split>>;
+    /// Whether all that its readers have given came from the splits that they were told to read. Asked when every task has
+    /// passed a barrier, before the checkpoint counts: rows of something else (a topic deleted and made again, whose records a
+    /// client reads on as if nothing had happened) are then forgotten with the attempt, and nothing of them is published. May
+    /// block.
+    ///
+    /// # Errors
+    /// Fatal when not; transient while the outside is away.
+    fn confirm(&self) -> Result<()> {
+        Ok(())
+    }
     /// How often to look for new splits, in milliseconds; `None` = the splits are fixed.
     fn discovery_ms(&self) -> Option<u64> {
         None

@@ -14,16 +14,17 @@ use super::job::JobRunner;
 use super::task::{Restored, schemas};
 use super::{Events, status::Phase};
 use crate::checkpoint::{
-    Begin, BeginOptions, CheckpointStorage, Coordinator, JOB_FOLDERS, JobLog, LaneId, LaneWorker, LocalStorage, LogEntry, Manifest,
-    PlanOperator, PlanSummary, Restore, RestoreTarget, Retention, SinkLanes, TableSchema, TaskRole, Uploads, begin, savepoint, sweep,
+    Begin, BeginOptions, CheckpointStorage, Coordinator, JOB_FOLDERS, JobHistory, JobLog, LaneId, LaneWorker, LocalStorage, LogEntry,
+    Manifest, PlanOperator, PlanSummary, Restore, RestoreTarget, Retention, SinkLanes, TableSchema, TaskRole, Uploads, begin, savepoint,
+    sweep,
 };
 use crate::env::Env;
 use crate::error::{Error, Kind, Result};
 use crate::exchange::Waker;
 use crate::graph::{Chain, NodeKind, PhysicalPlan, PlanNode, SourceSpec};
 use crate::observe::Metrics;
-use crate::operators::{OpenContext, PublisherContext, SplitState};
-use crate::record::{OperatorId, TaskId, key_groups_of};
+use crate::operators::{OpenContext, PublisherContext, Split, SplitState};
+use crate::record::{BarrierKind, OperatorId, TaskId, key_groups_of};
 use crate::state::StateStore;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -129,6 +130,7 @@ pub(crate) fn recover(job: &JobRunner, wakers: &[Waker], wake: &Waker, pause: &m
         storage,
         log: Mutex::new(log),
         lanes: lanes.into_iter().map(|l| (l.id().clone(), Mutex::new(l))).collect(),
+        sources: sources(&plan).map(|(id, spec)| (id.clone(), spec.source.clone())).collect(),
         owner: Box::new(move || Ok(watch.still_ours()?)),
         staging: folder.join("staging"),
         work: work.clone(),
@@ -168,7 +170,7 @@ fn retry<T>(job: &JobRunner, what: &str, pause: &mut dyn FnMut(Duration) -> Resu
         match op() {
             Err(e) if e.kind() == Kind::Transient => {
                 if job.settings.transient_deadline.is_some_and(|d| job.env.clock.monotonic().saturating_sub(since) > d) {
-                    return Err(Error::fatal(format!("{what} kept failing: {e}")).help("mend the cause and run again"));
+                    return Err(e.turned(Kind::Fatal, &format!("{what} kept failing")).help("mend the cause and run again"));
                 }
                 failures += 1;
                 job.status.update(|s| drop(s.waiting.insert(what.to_string(), e.to_string())));
@@ -200,6 +202,13 @@ fn check_plan(plan: &PhysicalPlan) -> Result<()> {
 
 fn nodes(plan: &PhysicalPlan) -> impl Iterator<Item = (&Chain, &PlanNode)> {
     plan.chains.iter().flat_map(|c| c.nodes.iter().map(move |n| (c, n)))
+}
+
+fn sources(plan: &PhysicalPlan) -> impl Iterator<Item = (&OperatorId, &SourceSpec)> {
+    nodes(plan).filter_map(|(_, n)| match &n.kind {
+        NodeKind::Source(spec) => Some((&n.id, spec)),
+        _ => None,
+    })
 }
 
 fn sink_lanes(plan: &PhysicalPlan) -> Vec<SinkLanes> {
@@ -280,32 +289,67 @@ fn find_splits(
 ) -> Result<(Splits, Vec<Discovery>)> {
     let mut all = Splits::new();
     let mut discoveries = Vec::new();
-    for (_, node) in nodes(plan) {
-        let NodeKind::Source(SourceSpec { source, .. }) = &node.kind else { continue };
-        let place = |e: Error| e.at(format!("source {}", node.id));
-        let mut states = restored.splits(&node.id);
-        let pinned = log.history().and_then(|h| h.pinned(&node.id)).map(<[_]>::to_vec).unwrap_or_default();
+    let is_over = log.history().and_then(JobHistory::newest).is_some_and(|c| c.kind == BarrierKind::Final);
+    for (id, SourceSpec { source, .. }) in sources(plan) {
+        let place = |e: Error| e.at(format!("source {id}"));
+        if is_over && !source.is_bounded() {
+            return Err(place(Error::fatal(format!(
+                "job {} is finished: its input came to its end, and all windows are closed",
+                plan.job
+            )))
+            .help("read on in a run of its own, with empty state: run --fresh")
+            .help("or run it with --until-end, as before: there is nothing left to do"));
+        }
+        let mut states = restored.splits(id);
+        let pinned = log.history().and_then(|h| h.pinned(id)).map(<[_]>::to_vec).unwrap_or_default();
         let is_new = states.is_empty() && pinned.is_empty();
         let now = retry(job, "looking for splits", pause, || source.splits(is_new)).map_err(place)?;
         if is_new {
-            let entry = LogEntry::SplitsPinned { source: node.id.clone(), splits: now.clone() };
+            let entry = LogEntry::SplitsPinned { source: id.clone(), splits: now.clone() };
             retry(job, "pinning splits", pause, || Ok(log.append(&entry)?))?;
         }
-        for split in pinned.into_iter().chain(now) {
+        for split in pinned.into_iter().chain(now.iter().cloned()) {
             if !states.iter().any(|s| s.split.id == split.id) {
                 states.push(fresh_split(split));
             }
+        }
+        for state in &mut states {
+            let found = now.iter().find(|s| s.id == state.split.id);
+            meet(state, found, source.is_bounded()).map_err(place)?;
         }
         states.sort_by(|a, b| a.split.id.cmp(&b.split.id));
         if let Some(ms) = source.discovery_ms() {
             let every = Duration::from_millis(ms);
             let next = job.env.clock.monotonic() + every;
             let known = states.iter().map(|s| s.split.id.clone()).collect();
-            discoveries.push(Discovery { source: node.id.clone(), spec: source.clone(), every, next, known });
+            discoveries.push(Discovery { source: id.clone(), spec: source.clone(), every, next, known });
         }
-        all.insert(node.id.clone(), states);
+        all.insert(id.clone(), states);
     }
     Ok((all, discoveries))
+}
+
+/// A split as the job knows it meets the one of now. Its identity must be the same. Whether it ends is asked for anew by every
+/// run: where an end is wanted and none is known, it is the end of now.
+fn meet(state: &mut SplitState, found: Option<&Split>, bounded: bool) -> Result<()> {
+    let identity = |split: &Split| split.topic_id.clone();
+    if let (Some(known), Some(now)) = (identity(&state.split), found.and_then(identity))
+        && known != now
+    {
+        return Err(Error::fatal(format!(
+            "topic {} was deleted or made again: the positions of this job no longer mean anything in it",
+            state.split.id.name
+        ))
+        .at(format!("split {}, identity {known}, now {now}", state.split.id))
+        .help("read the new topic from its beginning, forgetting all state:  run --fresh"));
+    }
+    let end = found.and_then(|s| s.end);
+    if !bounded && end.is_none() {
+        (state.split.end, state.ended) = (None, false);
+    } else if bounded && state.split.end.is_none() {
+        state.split.end = end;
+    }
+    Ok(())
 }
 
 #[expect(clippy::too_many_arguments, reason = "the one place where a task's past comes together")]

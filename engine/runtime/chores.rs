@@ -52,9 +52,13 @@ impl Chore {
         }
     }
 
-    /// Whether its failure may be left at that.
-    fn is_optional(&self) -> bool {
-        matches!(self, Chore::FreeSegments(_) | Chore::DeleteCheckpoints(_) | Chore::Discover { .. })
+    /// Whether its failure may be left at that. A source whose topics are gone, or others by now, is no such case.
+    fn may_fail_with(&self, kind: Kind) -> bool {
+        match self {
+            Chore::FreeSegments(_) | Chore::DeleteCheckpoints(_) => true,
+            Chore::Discover { .. } => kind != Kind::Fatal,
+            _ => false,
+        }
     }
 }
 
@@ -91,6 +95,8 @@ pub(crate) struct Tools {
     pub(crate) storage: Arc<dyn CheckpointStorage>,
     pub(crate) log: Mutex<JobLog>,
     pub(crate) lanes: BTreeMap<LaneId, Mutex<LaneWorker>>,
+    /// What is read: each is asked to confirm what it gave before a checkpoint counts.
+    pub(crate) sources: Vec<(OperatorId, Arc<dyn Source>)>,
     /// Whether this attempt still owns the job; fails when not.
     pub(crate) owner: Box<dyn Fn() -> Result<()> + Send + Sync>,
     pub(crate) staging: PathBuf,
@@ -183,10 +189,8 @@ impl Chores {
                 Err(e) if e.kind() == Kind::Transient => {
                     let since = *lane.failing_since.get_or_insert(now);
                     if self.deadline.is_some_and(|d| now.saturating_sub(since) > d) {
-                        done.push(ChoreDone::Failed(
-                            Error::fatal(format!("{what} kept failing: {e}"))
-                                .help("raise --outside-deadline, or mend the cause and run again"),
-                        ));
+                        let e = e.turned(Kind::Fatal, &format!("{what} kept failing"));
+                        done.push(ChoreDone::Failed(e.help("raise --outside-deadline, or mend the cause and run again")));
                         continue;
                     }
                     done.push(ChoreDone::Waiting { what, why: Some(e.to_string()) });
@@ -194,7 +198,7 @@ impl Chores {
                     lane.retry_at = Some(now + backoff(lane.failures));
                     lane.waiting.push_front(chore);
                 }
-                Err(e) if chore.is_optional() => tracing::warn!(error = %e, "{what} failed; the next start makes up for it"),
+                Err(e) if chore.may_fail_with(e.kind()) => tracing::warn!(error = %e, "{what} failed; the next start makes up for it"),
                 Err(e) => done.extend(give_up(&chore, e.at(what))),
             }
             self.pump(&name);
@@ -240,6 +244,9 @@ impl Tools {
     fn run(&self, chore: &Chore) -> Result<Vec<ChoreDone>> {
         let event = match chore {
             Chore::StoreManifest { manifest, savepoint } => {
+                for (id, source) in &self.sources {
+                    source.confirm().map_err(|e| e.at(format!("source {id}")))?;
+                }
                 let mut manifest = manifest.clone();
                 let stored = store_manifest(&self.env, &*self.storage, &mut manifest, savepoint.clone())?;
                 reached(Moment::ManifestStored);

@@ -11,9 +11,15 @@ use std::path::PathBuf;
 use waterwheel_engine::env::Env;
 use waterwheel_engine::error::Result;
 
+/// Heading of what is meant for one run, and so can be said on the command line only.
+const THIS_RUN: &str = "For this run alone";
+/// See the module's table.
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed; 2 the command line or a setting is wrong; 3 refused before anything ran; \
+130 ended at once, by the second Ctrl-C";
+
 /// The verbs.
 #[derive(Debug, Parser)]
-#[command(version, disable_help_subcommand = true, subcommand_required = true, arg_required_else_help = true)]
+#[command(version, disable_help_subcommand = true, subcommand_required = true, arg_required_else_help = true, after_help = EXIT_CODES)]
 pub(super) struct Cli {
     #[command(subcommand)]
     pub(super) verb: Verb,
@@ -36,28 +42,28 @@ pub(super) struct RunArgs {
     #[command(flatten)]
     pub(super) options: Options,
     /// Start from this savepoint
-    #[arg(long, value_name = "FOLDER", conflicts_with = "fresh")]
+    #[arg(long, help_heading = THIS_RUN, value_name = "FOLDER", conflicts_with = "fresh")]
     pub(super) from: Option<PathBuf>,
     /// Start over with empty state
-    #[arg(long)]
+    #[arg(long, help_heading = THIS_RUN)]
     pub(super) fresh: bool,
     /// Win against another process that runs this job
-    #[arg(long)]
+    #[arg(long, help_heading = THIS_RUN)]
     pub(super) take_over: bool,
-    /// End by itself when everything is worked off that the topics held when the job was first started
-    #[arg(long)]
+    /// End by itself when everything is worked off that the topics hold at the start
+    #[arg(long, help_heading = THIS_RUN)]
     pub(super) until_end: bool,
     /// Let the state of these operators go, which the job has no more
-    #[arg(long, value_name = "ID", value_delimiter = ',')]
+    #[arg(long, help_heading = THIS_RUN, value_name = "ID", value_delimiter = ',')]
     pub(super) drop_state: Vec<String>,
     /// Publish again what was published after the point of start
-    #[arg(long)]
+    #[arg(long, help_heading = THIS_RUN)]
     pub(super) accept_duplicates: bool,
     /// Show the status as JSON, an object a line, on standard output
-    #[arg(long)]
+    #[arg(long, help_heading = THIS_RUN)]
     pub(super) json: bool,
     /// How often to show the status [default: 250ms on a terminal, 500ms as JSON, else 10s]
-    #[arg(long, value_name = "DURATION")]
+    #[arg(long, help_heading = THIS_RUN, value_name = "DURATION")]
     pub(super) status_interval: Option<Span>,
 }
 

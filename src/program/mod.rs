@@ -47,6 +47,7 @@ pub use units::{Size, Span};
 
 use crate::Job;
 use args::{Cli, Verb};
+use clap::error::{ContextKind, ContextValue};
 use clap::{ArgMatches, Command, CommandFactory, FromArgMatches};
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -126,7 +127,7 @@ impl Program {
             Err(e) => {
                 // Help and version are no mistakes; clap knows where each belongs.
                 let code = if e.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
-                let _ = e.print();
+                let _ = without_secrets(e).print();
                 return code;
             }
         };
@@ -173,6 +174,19 @@ fn finish(done: Result<()>, code: u8) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => fail(&e, code),
     }
+}
+
+/// The error of a command line without what may be a secret: clap repeats a value that it refuses, and the options of a topics
+/// URL may hold a password.
+pub fn without_secrets(mut error: clap::Error) -> clap::Error {
+    let shown = match error.get(ContextKind::InvalidValue) {
+        Some(ContextValue::String(value)) => value.split_once('?').map(|(place, _)| format!("{place}?...")),
+        _ => None,
+    };
+    if let Some(shown) = shown {
+        error.insert(ContextKind::InvalidValue, ContextValue::String(shown));
+    }
+    error
 }
 
 /// Prints an error the way every program of Waterwheel does.

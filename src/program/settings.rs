@@ -190,7 +190,7 @@ pub struct JobSettings {
     pub topics: TopicsUrl,
     /// Tasks per operator; worker threads.
     pub parallelism: u32,
-    /// End by itself when everything is worked off that the topics held at the first start.
+    /// End by itself when everything is worked off that the topics hold at the start.
     pub until_end: bool,
     /// For sources that say nothing else.
     pub on_lost_offsets: OnLostOffsets,

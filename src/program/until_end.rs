@@ -1,7 +1,7 @@
-//! `--until-end`: topics whose sources end at what is there when the job is first started.
+//! `--until-end`: topics whose sources end at what is there when the job is started so.
 //!
-//! Invariant: only sources without an end of their own are changed; the ends are pinned in the job log by the engine, so a
-//! restart ends at the same records.
+//! Invariant: only sources without an end of their own are changed; the ends are kept by the engine (in the job log, then in
+//! the checkpoints), so a restart ends at the same records.
 
 use std::sync::Arc;
 use waterwheel_connectors::topics::{End, SinkOptions, SourceOptions, TopicConfig, TopicInfo, Topics};

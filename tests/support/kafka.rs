@@ -39,6 +39,8 @@ const GUARD: &str = r#"
 pub(crate) struct Broker {
     folder: TempDir,
     port: u16,
+    /// Where users have to say who they are; nothing where nobody asks.
+    secured: Option<u16>,
     /// The guard, leader of the process group in which the broker runs; nothing while the broker is down.
     guard: Option<Child>,
 }
@@ -49,14 +51,37 @@ impl Broker {
     /// # Panics
     /// If Kafka was not fetched (`script/test` does), or the broker does not come up.
     pub(crate) fn start() -> Self {
+        Self::start_with(None)
+    }
+
+    /// As [`Self::start`], with a second door ([`Self::secured`]) where only the user `job` with this password is let in, who
+    /// may do nothing but what [`Self::grant`] allows. Whoever comes by the first door may do everything.
+    pub(crate) fn start_secured(password: &str) -> Self {
+        Self::start_with(Some(password))
+    }
+
+    fn start_with(password: Option<&str>) -> Self {
         let jars = jars();
         // Another process may take a port between our look and the broker's bind: then once more with others.
         for _ in 0..2 {
-            if let Ok(broker) = Self::boot(&jars) {
+            if let Ok(broker) = Self::boot(&jars, password) {
                 return broker;
             }
         }
-        Self::boot(&jars).unwrap_or_else(|reason| panic!("{reason}"))
+        Self::boot(&jars, password).unwrap_or_else(|reason| panic!("{reason}"))
+    }
+
+    /// `host:port` of the door where users have to say who they are.
+    pub(crate) fn secured(&self) -> String {
+        format!("127.0.0.1:{}", self.secured.expect("started with a password"))
+    }
+
+    /// Allows the user `job` something, in the words of Kafka's `kafka-acls --add`.
+    pub(crate) fn grant(&self, what: &[&str]) {
+        let mut acls = java(&jars());
+        acls.args(["org.apache.kafka.tools.AclCommand", "--bootstrap-server", &self.bootstrap(), "--add", "--allow-principal", "User:job"]);
+        let done = acls.args(what).output().expect("java starts");
+        assert!(done.status.success(), "{}{}", String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
     }
 
     /// `host:port` for clients.
@@ -94,11 +119,18 @@ impl Broker {
     }
 
     /// One attempt at a new broker.
-    fn boot(jars: &Path) -> Result<Self, String> {
+    fn boot(jars: &Path, password: Option<&str>) -> Result<Self, String> {
         let folder = tempfile::Builder::new().prefix("waterwheel-kafka-").tempdir().map_err(|e| e.to_string())?;
         let (port, controller) = (free_port(), free_port());
         let settings = folder.path().join("server.properties");
-        fs::write(&settings, properties(&folder.path().join("data"), port, controller)).map_err(|e| e.to_string())?;
+        let secured = password.map(|_| free_port());
+        let mut said = properties(&folder.path().join("data"), port, controller);
+        if let (Some(secured), Some(password)) = (secured, password) {
+            said = said.replace(",CONTROLLER://", &format!(",SECURED://127.0.0.1:{secured},CONTROLLER://"));
+            said = said.replace("advertised.listeners=", &format!("advertised.listeners=SECURED://127.0.0.1:{secured},"));
+            said = said.replace("CONTROLLER:PLAINTEXT,", "CONTROLLER:PLAINTEXT,SECURED:SASL_PLAINTEXT,") + &guarded(password);
+        }
+        fs::write(&settings, said).map_err(|e| e.to_string())?;
         let format = java(jars)
             .args(["kafka.tools.StorageTool", "format", "--standalone", "-t", CLUSTER_ID, "-c"])
             .arg(&settings)
@@ -107,7 +139,7 @@ impl Broker {
         if !format.status.success() {
             return Err(format!("Kafka's format failed: {}", String::from_utf8_lossy(&format.stderr)));
         }
-        let mut broker = Self { folder, port, guard: None };
+        let mut broker = Self { folder, port, secured, guard: None };
         broker.launch(jars)?;
         Ok(broker)
     }
@@ -225,6 +257,18 @@ broker.session.timeout.ms=1000
 broker.heartbeat.interval.ms=300
 ",
         data.display()
+    )
+}
+
+/// Settings of the second door: one user, who may do nothing unasked.
+fn guarded(password: &str) -> String {
+    format!(
+        "\
+sasl.enabled.mechanisms=PLAIN
+listener.name.secured.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_job=\"{password}\";
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+super.users=User:ANONYMOUS
+"
     )
 }
 

@@ -115,6 +115,17 @@ pub(crate) fn delete_topic(bootstrap: &str, name: &str) {
     }
 }
 
+/// Deletes all consumer groups whose names begin with `prefix`; how many there were.
+pub(crate) fn delete_groups(bootstrap: &str, prefix: &str) -> usize {
+    let all = reader(bootstrap, "read_committed").fetch_group_list(None, LIMIT).expect("the broker answers");
+    let names: Vec<&str> = all.groups().iter().map(|group| group.name()).filter(|name| name.starts_with(prefix)).collect();
+    let admin: AdminClient<DefaultClientContext> = config(bootstrap).create().expect("client settings");
+    for result in block_on(admin.delete_groups(&names, &AdminOptions::new())).expect("the broker answers") {
+        result.unwrap_or_else(|(group, code)| panic!("group {group} was not deleted: {code}"));
+    }
+    names.len()
+}
+
 /// Writes records outside any transaction and waits until the broker has them all, in order per partition.
 pub(crate) fn produce(bootstrap: &str, topic: &str, records: impl IntoIterator<Item = NewRecord>) {
     let producer: BaseProducer<Failures> = config(bootstrap)

@@ -28,6 +28,7 @@ mod rights;
 mod savepoint;
 mod simulated_job;
 mod simulated_process;
+mod simulation;
 mod support;
 mod tidy;
 mod topic_faults;

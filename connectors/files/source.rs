@@ -84,7 +84,13 @@ impl FilesSource {
     fn files(&self) -> Result<Vec<String>> {
         let place = |e| Error::from(e).at(self.folder.display().to_string());
         if let TopicNames::Named(names) = &self.names {
-            return Ok(names.iter().filter(|n| self.env.files.exists(&self.folder.join(n))).cloned().collect());
+            let mut there = Vec::new();
+            for name in names {
+                if self.env.files.exists(&self.folder.join(name)).map_err(place)? {
+                    there.push(name.clone());
+                }
+            }
+            return Ok(there);
         }
         let names = self.env.files.list(&self.folder).map_err(place)?;
         // A folder inside the folder can be listed; a file cannot.

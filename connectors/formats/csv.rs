@@ -207,4 +207,11 @@ mod tests {
             assert!(error.contains(says), "{error}");
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn noise_is_an_error_or_a_row_and_no_panic(line in "[big,\"\\r\n0-9\u{e4}-]{0,30}", bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..40)) {
+            let _ = (decode(line.as_bytes()), decode(&bytes), Csv::new(&line));
+        }
+    }
 }

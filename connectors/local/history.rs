@@ -127,8 +127,8 @@ impl History {
 
     /// Whether a commit is surely durable: a later one exists, or it is folded.
     pub(super) fn is_settled(&self, seq: u64) -> bool {
-        let files = &self.env.files;
-        files.exists(&self.single(seq + 1)) || files.exists(&self.folded(seq / CHUNK)) || files.exists(&self.folded((seq + 1) / CHUNK))
+        let sure = |path: PathBuf| self.env.files.exists(&path).unwrap_or(false);
+        sure(self.single(seq + 1)) || sure(self.folded(seq / CHUNK)) || sure(self.folded((seq + 1) / CHUNK))
     }
 
     /// Makes every commit that can be seen durable.
@@ -174,7 +174,7 @@ impl History {
     pub(super) fn fold(&self, chunk: u64) -> Result<()> {
         let files = &self.env.files;
         let path = self.folded(chunk);
-        if !files.exists(&path) {
+        if !files.exists(&path).map_err(|e| place(e, &path))? {
             let Some(bytes) = self.folded_bytes(chunk)? else { return Ok(()) };
             let temporary = self.dir.join(format!("t-{:016}-{}", chunk * CHUNK, self.env.fresh_id()));
             let written = files.create(&temporary).and_then(|mut file| {

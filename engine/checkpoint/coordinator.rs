@@ -16,6 +16,7 @@
 use super::entry::{CheckpointRef, Fork, JobHistory, LogEntry, Published};
 use super::event::{Action, Event, Settings, TaskRole};
 use super::manifest::{LaneId, MANIFEST_VERSION, Manifest, PlanSummary, SinkSegment, TaskSnapshot};
+use crate::env::{Bug, planted};
 use crate::error::Error;
 use crate::operators::SegmentRef;
 use crate::record::{Barrier, BarrierKind, Epoch, KEY_CODEC_VERSION, TaskId};
@@ -90,7 +91,7 @@ impl Coordinator {
     /// A coordinator that goes on from `history` as `begin` left it: everything complete is published. `plan` goes into
     /// the manifests.
     pub fn new(settings: Settings, plan: PlanSummary, tasks: Vec<TaskRole>, history: JobHistory, now: Duration) -> Self {
-        let epoch = history.epoch();
+        let epoch = history.epoch().saturating_sub(u64::from(planted(Bug::ReuseEpoch)));
         let task = |t: TaskRole| (t.task, Task { source: t.source, running: false, ended: false, answered: epoch });
         let lane = |id: LaneId| (id, Lane { noted: epoch, published: epoch, segments: BTreeMap::new() });
         Coordinator {
@@ -252,12 +253,12 @@ impl Coordinator {
         match &mut self.phase {
             Phase::Collecting(u) if u.barrier.epoch == epoch => {
                 u.acks.insert(snapshot.task.clone(), snapshot);
-                if u.acks.len() == self.tasks.len() {
+                if u.acks.len() + usize::from(planted(Bug::MissAnAck)) >= self.tasks.len() {
                     self.store(out);
                 }
             }
             // Of an abandoned epoch: the state is of no use, the output is.
-            _ => self.carried.extend(snapshot.segments),
+            _ => self.carried.extend(snapshot.segments.into_iter().filter(|_| !planted(Bug::ForgetLateAck))),
         }
     }
 
@@ -286,7 +287,7 @@ impl Coordinator {
         let Barrier { epoch, kind } = u.barrier;
         self.last_end = now;
         self.failures += 1;
-        self.carried.extend(u.acks.into_values().flat_map(|a| a.segments));
+        self.carried.extend(u.acks.into_values().flat_map(|a| a.segments).filter(|_| !planted(Bug::ForgetAbandoned)));
         if let Some(path) = u.savepoint {
             out.push(Action::SavepointFinished { path, outcome: Err(reason.clone()) });
         }
@@ -302,7 +303,7 @@ impl Coordinator {
     fn store(&mut self, out: &mut Vec<Action>) {
         let Phase::Collecting(u) = std::mem::replace(&mut self.phase, Phase::Idle) else { return };
         let unpublished = self.lanes.iter().flat_map(|(id, lane)| {
-            let waiting = lane.segments.range(lane.published + 1..).flat_map(|(_, s)| s);
+            let waiting = lane.segments.range(lane.published + 1..).flat_map(|(_, s)| s).filter(|_| !planted(Bug::ForgetUnpublished));
             waiting.map(|segment| SinkSegment { sink: id.sink.clone(), segment: segment.clone() })
         });
         let manifest = Manifest {
@@ -352,7 +353,13 @@ impl Coordinator {
             published: published.clone(),
             dropped: dropped.clone(),
         })));
+        if planted(Bug::DeleteBeforeLog) {
+            out.push(Action::DeleteCheckpoints(dropped.clone()));
+        }
         self.phase = Phase::Logging { under_way, checkpoint, published, dropped };
+        if planted(Bug::PublishBeforeLog) {
+            self.on_logged(self.last_begin, out);
+        }
     }
 
     /// Checkpoints that go when one more is complete: the oldest, but none that a savepoint is being copied from.
@@ -478,7 +485,7 @@ impl Coordinator {
 
     fn drain(&mut self, out: &mut Vec<Action>) {
         let Phase::Draining(kind) = self.phase else { return };
-        if !self.savepoints.is_empty() || self.lanes.values().any(|l| l.published < self.complete) {
+        if !planted(Bug::StopUndrained) && (!self.savepoints.is_empty() || self.lanes.values().any(|l| l.published < self.complete)) {
             return;
         }
         let published = self.notes();

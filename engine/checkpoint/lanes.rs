@@ -94,7 +94,7 @@ impl LaneWorker {
     pub fn settle(&mut self, work: &LaneWork, owner: &dyn Fn() -> Result<()>) -> Result<()> {
         let marker = self.marker()?;
         let out = match &marker {
-            Some(m) if m.lineage == work.lineage => {
+            Some(m) if m.lineage == work.lineage || planted(Bug::IgnoreLineage) => {
                 if m.epoch > work.epoch || m.epoch < work.noted {
                     owner()?;
                     return Err(self.impossible(m, work));
@@ -106,7 +106,7 @@ impl LaneWorker {
         let out = match () {
             () if planted(Bug::IgnoreMarker) => work.noted,
             () if planted(Bug::TrustTheLog) => work.epoch,
-            () => out,
+            () => out + u64::from(planted(Bug::MarkerOffByOne)),
         };
         let done = !planted(Bug::IgnoreMarker) && marker.is_some_and(|m| m.lineage == work.lineage && m.epoch == work.epoch);
         (self.lineage, self.parent) = (work.lineage.clone(), work.parent.clone());
@@ -125,6 +125,9 @@ impl LaneWorker {
     fn find_out(&mut self, work: &LaneWork) -> Result<Epoch> {
         let mut out = work.noted;
         let mut first_absent = None;
+        if planted(Bug::AbsentMeansNo) {
+            return Ok(out);
+        }
         for (epoch, segments) in by_epoch(work.segments.iter().filter(|s| s.epoch > work.noted), 0) {
             let found = self.publisher.scan(&segments).map_err(|e| self.place(e))?;
             match (found, first_absent) {
@@ -186,7 +189,7 @@ impl LaneWorker {
         let parent = self.parent.as_ref().map(|p| (p.lineage.clone(), p.epoch));
         let marker = LaneMarker { lineage: self.lineage.clone(), epoch, parent };
         // Until it has worked: unknown.
-        self.broken = true;
+        self.broken = !planted(Bug::KeepClient);
         self.publisher.publish(&marker, segments).map_err(|e| self.place(e).at(format!("epoch {epoch}")))?;
         if !segments.is_empty() {
             reached(Moment::Committed);

@@ -10,7 +10,7 @@ use super::entry::{JobHistory, LogEntry};
 use super::layout::{LOG, MANIFESTS, STATE, log_name};
 use super::seal::{seal, unseal};
 use super::storage::CheckpointStorage;
-use crate::env::Env;
+use crate::env::{Bug, Env, planted};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -153,7 +153,7 @@ impl JobLog {
         JobHistory::apply(&mut history, entry).map_err(|why| Error::fatal(format!("bug: log entry {sequence} is refused: {why}")))?;
         let name = log_name(sequence);
         self.pending = Some((entry.clone(), bytes.clone()));
-        if !self.storage.put_if_absent(&name, &bytes)? && self.storage.get(&name)?.as_ref() != Some(&bytes) {
+        if !self.storage.put_if_absent(&name, &bytes)? && !planted(Bug::TakeAnySlot) && self.storage.get(&name)?.as_ref() != Some(&bytes) {
             self.pending = None;
             return Err(LogError::Lost { sequence });
         }

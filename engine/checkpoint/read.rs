@@ -25,7 +25,7 @@ pub fn read_state(
     visit: &mut dyn FnMut(&OperatorId, &str, ShownEntry) -> Result<()>,
 ) -> Result<()> {
     let read = read_tasks(env, storage, manifest, stores, scratch, wanted, visit);
-    if env.files.exists(scratch) {
+    if env.files.exists(scratch)? {
         // What was read is right all the same; a leftover folder only costs space.
         let _ = env.files.remove_dir_all(scratch);
     }

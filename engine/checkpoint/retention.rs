@@ -9,6 +9,7 @@ use super::layout::{MANIFESTS, STAGING, STATE, load_manifest};
 use super::log::LogWatch;
 use super::manifest::Manifest;
 use super::storage::CheckpointStorage;
+use crate::env::{Bug, planted};
 use crate::error::Result;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -42,7 +43,7 @@ impl Retention {
             for file in files {
                 if let Some(count) = self.references.get_mut(&file) {
                     *count -= 1;
-                    if *count == 0 {
+                    if *count == 0 || planted(Bug::DeleteShared) {
                         self.references.remove(&file);
                         doomed.push(file);
                     }

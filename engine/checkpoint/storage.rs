@@ -2,7 +2,7 @@
 //!
 //! Invariant: a name is never seen half-written, and what a call reported as stored is there after a crash.
 
-use crate::env::{Env, FileWriter};
+use crate::env::{Bug, Env, FileWriter, planted};
 use crate::error::{Error, Result};
 use crate::state::StateFile;
 use std::io::ErrorKind;
@@ -91,7 +91,7 @@ impl LocalStorage {
     /// # Errors
     /// Fatal when it is not there.
     pub fn existing(env: &Env, root: &Path) -> Result<LocalStorage> {
-        if !env.files.exists(root) {
+        if !env.files.exists(root)? {
             return Err(Error::fatal(format!("there is no folder {}", root.display())).help("check the path"));
         }
         Ok(LocalStorage { env: env.clone(), root: root.to_path_buf() })
@@ -133,11 +133,14 @@ impl LocalStorage {
     fn write_temporary(&self, path: &Path, bytes: &[u8]) -> std::io::Result<()> {
         let mut file = self.env.files.create(path)?;
         file.write_all(bytes)?;
-        file.sync()
+        if planted(Bug::SkipFileSync) { Ok(()) } else { file.sync() }
     }
 
     fn sync_parent(&self, path: &Path, name: &str) -> Result<()> {
         let dir = path.parent().unwrap_or(&self.root);
+        if planted(Bug::SkipFolderSync) {
+            return Ok(());
+        }
         self.env.files.sync_dir(dir).map_err(|e| self.failed("cannot be synced", name, e))
     }
 
@@ -170,7 +173,7 @@ impl LocalStorage {
         let children = match self.env.files.list(&path) {
             Ok(children) => children,
             Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-                if self.env.files.exists(&path) {
+                if self.env.files.exists(&path).map_err(|e| self.failed("cannot be listed", folder, e))? {
                     names.push(folder.to_string());
                 }
                 return Ok(());
@@ -266,7 +269,8 @@ impl CheckpointStorage for LocalStorage {
                 .at(format!("checkpoint store {}", self.describe()))
                 .help("restore an older checkpoint or a savepoint: run --from <path>")
         };
-        let measured = if file.immutable && self.env.files.exists(&from) && self.link(&from, to)? {
+        let is_there = self.env.files.exists(&from).map_err(|e| self.failed("cannot be read", name, e))?;
+        let measured = if file.immutable && is_there && self.link(&from, to)? {
             measure(&self.env, to)
         } else {
             self.env.files.create(to).and_then(|mut writer| copy(&self.env, &from, &mut *writer))
@@ -275,7 +279,7 @@ impl CheckpointStorage for LocalStorage {
             Ok(measured) if measured == (file.len, file.crc) => Ok(()),
             Ok((len, _)) if len != file.len => Err(damaged(format!("has {len} bytes, the checkpoint says {}", file.len))),
             Ok(_) => Err(damaged("is damaged: its checksum does not hold".into())),
-            Err(e) if e.kind() == ErrorKind::NotFound && !self.env.files.exists(&from) => Err(damaged("is missing".into())),
+            Err(e) if e.kind() == ErrorKind::NotFound && !is_there => Err(damaged("is missing".into())),
             Err(e) => Err(self.failed("cannot be read", name, e)),
         }
     }

@@ -3,7 +3,7 @@
 //! Invariant: data is durable after `FileWriter::sync`, a name after `sync_dir` of its folder; nothing else promises anything
 //! across a crash.
 
-use std::io::Result;
+use std::io::{ErrorKind, Result};
 use std::path::Path;
 
 /// A file being appended to.
@@ -55,9 +55,13 @@ pub trait Files: Send + Sync {
     /// `note` is written into the file for whoever is refused.
     fn lock(&self, path: &Path, note: &str) -> Result<Option<Box<dyn Send + Sync>>>;
 
-    /// Whether a file or folder of that name is there.
-    fn exists(&self, path: &Path) -> bool {
-        self.len(path).is_ok()
+    /// Whether a file or folder of that name is there. A question that fails is no answer, least of all a no.
+    fn exists(&self, path: &Path) -> Result<bool> {
+        match self.len(path) {
+            Ok(_) => Ok(true),
+            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(false),
+            Err(e) => Err(e),
+        }
     }
 
     /// Writes a whole file durably under a temporary name, then renames: a reader sees the old content or the new one.

@@ -4,6 +4,7 @@
 //! go to every channel, after the rows that precede them.
 
 use super::{EdgeSender, Sender};
+use crate::env::{Bug, planted};
 use crate::record::{BatchBox, Element, key_group, task_of};
 use serde::{Deserialize, Serialize};
 
@@ -40,7 +41,9 @@ impl Edge {
         let parallelism = self.senders.len() as u32;
         let Some(keys) = batch.keys() else { panic!("plan bug: a batch of {} without keys on a keyed edge", batch.type_name()) };
         self.targets.clear();
-        self.targets.extend(keys.hashes().iter().map(|&h| task_of(key_group(h, self.max_parallelism), parallelism, self.max_parallelism)));
+        let by_hash = planted(Bug::RouteByHash);
+        let group = |h: u64| if by_hash { h as u16 % self.max_parallelism } else { key_group(h, self.max_parallelism) };
+        self.targets.extend(keys.hashes().iter().map(|&h| task_of(group(h), parallelism, self.max_parallelism)));
         for (sender, part) in self.senders.iter().zip(batch.scatter(&self.targets, parallelism as usize)) {
             if !part.is_empty() {
                 sender.send(Element::Batch(part));
@@ -67,6 +70,7 @@ impl EdgeSender for Edge {
                     self.senders[self.next].send(Element::Batch(batch));
                 }
             },
+            Element::Watermark(t) if planted(Bug::WatermarkToOne) => self.senders[0].send(Element::Watermark(t)),
             Element::Watermark(t) => self.senders.iter().for_each(|s| s.send(Element::Watermark(t))),
             Element::Idle => self.senders.iter().for_each(|s| s.send(Element::Idle)),
             Element::Barrier(b) => self.senders.iter().for_each(|s| s.send(Element::Barrier(b))),

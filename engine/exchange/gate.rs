@@ -108,7 +108,7 @@ impl Gate {
         for offset in 0..n {
             let at = (self.next + offset) % n;
             let channel = &self.channels[at];
-            if channel.barrier.is_some() || only.is_some_and(|input| channel.input != input) {
+            if (channel.barrier.is_some() && !planted(Bug::ReadPastBarrier)) || only.is_some_and(|input| channel.input != input) {
                 continue;
             }
             if let Some(element) = channel.receiver.pop() {
@@ -192,7 +192,8 @@ impl Gate {
 
 /// The lowest watermark of those that are not idle.
 fn lowest<'a>(channels: impl Iterator<Item = &'a Channel>) -> Option<EventTime> {
-    channels.filter(|c| !c.idle || c.ended).map(|c| c.watermark).min()
+    let watermarks = channels.filter(|c| !c.idle || c.ended).map(|c| c.watermark);
+    if planted(Bug::FastestWatermark) { watermarks.max() } else { watermarks.min() }
 }
 
 #[cfg(test)]

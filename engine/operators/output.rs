@@ -4,6 +4,7 @@
 //! blocks: the task looks for room downstream **before** it steps, and one step's results may overshoot the bound.
 
 use super::{ErrorPolicy, OpenContext, Operator, Signal};
+use crate::env::{Bug, planted};
 use crate::error::{Error, Result};
 use crate::exchange::EdgeSender;
 use crate::observe::{Counter, DEAD_LETTERED, DROPPED};
@@ -95,7 +96,10 @@ impl Targets {
         if self.rejected.is_empty() {
             return Ok(());
         }
-        let rejected = std::mem::take(&mut self.rejected);
+        let mut rejected = std::mem::take(&mut self.rejected);
+        if planted(Bug::LoseDeadLetters) {
+            rejected.truncate(1);
+        }
         let times = rejected.iter().map(|r| EventTime(r.time)).collect();
         let Some((last, others)) = self.errors.split_last_mut() else { return Ok(()) };
         let batch = Rows::new(rejected, times);

@@ -147,7 +147,7 @@ impl SourceTask {
         let mine: Vec<SplitState> = sorted
             .into_iter()
             .enumerate()
-            .filter(|(i, s)| i % parallelism == self.context.index as usize && !self.reads(&s.split.id))
+            .filter(|(i, s)| (i % parallelism == self.context.index as usize || planted(Bug::ShareASplit)) && !self.reads(&s.split.id))
             .map(|(_, s)| s.clone())
             .collect();
         self.take(mine, now_ms)
@@ -175,6 +175,9 @@ impl SourceTask {
     fn take(&mut self, mut mine: Vec<SplitState>, now_ms: i64) -> Result<()> {
         if planted(Bug::RereadOneRecord) {
             mine.iter_mut().filter(|s| s.position > s.split.start).for_each(|s| s.position -= 1);
+        }
+        if planted(Bug::SkipOneRecord) {
+            mine.iter_mut().filter(|s| s.position > s.split.start).for_each(|s| s.position += 1);
         }
         if mine.is_empty() {
             return Ok(());
@@ -262,7 +265,8 @@ impl SourceTask {
         let reading = &mut self.splits[at];
         if let Some(generator) = &mut reading.generator {
             generator.observe_rows(rows.as_any(), rows.times());
-            reading.state.watermark = reading.state.watermark.max(generator.watermark());
+            let seen = generator.watermark().plus_ms(i64::from(planted(Bug::WatermarkAhead)));
+            reading.state.watermark = reading.state.watermark.max(seen);
         }
         if read > 0 {
             reading.active_ms = now_ms;

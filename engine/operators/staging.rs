@@ -6,10 +6,11 @@
 //! Invariant: a segment is read back only with the length and checksum that its [`SegmentRef`] in the manifest names; what it
 //! holds is exactly what was staged, in order, with partition and timestamp fixed, so that publishing again gives equal bytes.
 
-use crate::env::{Env, FileWriter, Files};
+use crate::env::{Bug, Env, FileWriter, Files, planted};
 use crate::error::{Error, Result};
 use crate::record::{Batch, Epoch, RawBatch, RawRecord};
 use serde::{Deserialize, Serialize};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -113,8 +114,12 @@ impl SegmentWriter {
     /// # Errors
     /// Of the file system; the content is then unknown and the segment must not be used.
     pub fn seal(mut self, lane: u32, epoch: Epoch, task: u32, sequence: u32, noted_ends: Vec<(String, i32, i64)>) -> Result<SegmentRef> {
-        self.cut()?;
-        self.file.sync().map_err(|e| Error::from(e).at(format!("segment {}", self.name)))?;
+        if !planted(Bug::ForgetLastFrame) {
+            self.cut()?;
+        }
+        if !planted(Bug::AckBeforeSync) {
+            self.file.sync().map_err(|e| Error::from(e).at(format!("segment {}", self.name)))?;
+        }
         Ok(SegmentRef {
             name: self.name,
             lane,
@@ -156,7 +161,10 @@ impl SegmentReader {
                 .at(format!("epoch {}, lane {}", segment.epoch, segment.lane))
                 .help("restore from an older checkpoint or a savepoint: run --from <path>")
         };
-        let len = env.files.len(&path).map_err(|e| damaged("cannot be opened".into()).because(e))?;
+        let len = match env.files.len(&path) {
+            Err(e) if e.kind() == ErrorKind::NotFound => return Err(damaged("is missing".into())),
+            len => len.map_err(|e| Error::from(e).at(format!("segment {}", path.display())))?,
+        };
         if len != segment.len {
             return Err(damaged(format!("has {len} bytes, the checkpoint says {}", segment.len)));
         }
@@ -248,11 +256,16 @@ fn decode_frame(frame: &[u8]) -> Option<RawBatch> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Kind;
+    use crate::testing::{DiskFault, SimMachine};
 
     fn staged(dir: &Path, n: i64) -> SegmentRef {
-        let env = Env::real();
+        staged_in(&Env::real(), dir, n)
+    }
+
+    fn staged_in(env: &Env, dir: &Path, n: i64) -> SegmentRef {
         let topic: Arc<str> = "out".into();
-        let mut w = SegmentWriter::create(&env, dir, "s-1".into()).unwrap();
+        let mut w = SegmentWriter::create(env, dir, "s-1".into()).unwrap();
         for i in 0..n {
             let mut b = RawBatch::default();
             b.push_parts(&topic, 1, -1, i, None, Some(format!("v{i}").as_bytes()), &[]);
@@ -288,5 +301,17 @@ mod tests {
         }
         env.files.replace(&path, &whole[..whole.len() - 1]).unwrap();
         assert!(SegmentReader::open(&env, dir.path(), &segment).is_err());
+    }
+
+    /// It was taken for damage, and the job stopped for good.
+    #[test]
+    fn a_disk_that_fails_for_a_moment_is_no_damage() {
+        let machine = SimMachine::new(1);
+        let (env, dir) = (machine.env(), Path::new("staging"));
+        env.files.create_dir_all(dir).unwrap();
+        let segment = staged_in(&env, dir, 3);
+        machine.arm(0, DiskFault::Error);
+        assert_ne!(SegmentReader::open(&env, dir, &segment).err().unwrap().kind(), Kind::Fatal);
+        assert!(SegmentReader::open(&env, dir, &segment).is_ok());
     }
 }

@@ -56,7 +56,7 @@ pub(crate) fn recover(job: &JobRunner, wakers: &[Waker], wake: &Waker, pause: &m
     let mut lanes = open_lanes(job, &plan, &folder, pause)?;
     let options = begin_options(job, &plan);
     let open = |path: &str| -> Result<Arc<dyn CheckpointStorage>> {
-        if !env.files.exists(Path::new(path)) {
+        if !env.files.exists(Path::new(path))? {
             return Err(Error::fatal(format!("there is no savepoint folder {path}")).help("name the folder that savepoint create made"));
         }
         Ok(Arc::new(LocalStorage::open(env, Path::new(path), &savepoint::FOLDERS)?))
@@ -64,7 +64,7 @@ pub(crate) fn recover(job: &JobRunner, wakers: &[Waker], wake: &Waker, pause: &m
     // Each attempt has a folder of its own: one that was taken over may still write into its own, and removes that only. What
     // dead attempts left is removed under the job's lock, which a process that takes over does not have.
     let leftovers = folder.join("work");
-    if !job.settings.take_over && env.files.exists(&leftovers) {
+    if !job.settings.take_over && env.files.exists(&leftovers)? {
         env.files.remove_dir_all(&leftovers)?;
     }
     let work = leftovers.join(&attempt);

@@ -128,12 +128,12 @@ impl Snapshot {
             self.drain(context, nodes, entries)?;
             return Ok(Progress::Working);
         }
-        if let Some(reply) = &self.reply {
+        if let Some(reply) = self.reply.as_ref().filter(|_| !planted(Bug::AckBeforeUpload)) {
             let Some(result) = lock(reply).take() else { return Ok(Progress::Waiting) };
             self.reply = None;
             self.uploaded(result, nodes)?;
         }
-        if self.files.is_none() || !self.unprepared.is_empty() {
+        if (self.files.is_none() && !planted(Bug::AckBeforeUpload)) || (!self.unprepared.is_empty() && !planted(Bug::AckBeforeStaged)) {
             return Ok(Progress::Waiting);
         }
         if let Some(reason) = self.declined.take() {
@@ -269,7 +269,7 @@ struct Upload {
 
 impl Upload {
     fn run(&self, store: &dyn StateStore) -> Result<Vec<SnapshotFile>> {
-        if self.env.files.exists(&self.dir) {
+        if self.env.files.exists(&self.dir)? {
             self.env.files.remove_dir_all(&self.dir)?;
         }
         let files = store.checkpoint(&self.dir)?;

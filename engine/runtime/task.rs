@@ -7,6 +7,7 @@
 use super::snapshot::{OnNode, Progress, Snapshot, SnapshotContext};
 use super::{Control, Events, Mailbox, TaskEvent};
 use crate::checkpoint::{SinkSegment, TableSchema};
+use crate::env::{Bug, planted};
 use crate::error::{Error, Result};
 use crate::exchange::{Gate, Gated};
 use crate::observe::{BLOCKED_NS, BUSY_NS, Counter, Gauge, STATE_BYTES, WATERMARK_MS};
@@ -480,7 +481,7 @@ impl Task {
             }
             Progress::Declined(reason, segments) => {
                 let epoch = snapshot.barrier().epoch;
-                self.carried.extend(segments);
+                self.carried.extend(segments.into_iter().filter(|_| !planted(Bug::ForgetDeclined)));
                 self.events.send(TaskEvent::Declined(self.id.clone(), epoch, reason));
                 Ok(true)
             }

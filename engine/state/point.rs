@@ -15,6 +15,7 @@ use super::evolve::rewrite;
 use super::keyspace::{Mark, Place, push_key, split_time, time_bytes};
 use super::value::{Heap, StateValue, check_codec, decode, encode_into, key_text, schema_of};
 use super::{KeyIndex, Schema, Table, TableContext, WriteBatch};
+use crate::env::{Bug, planted};
 use crate::error::Result;
 use crate::record::{Epoch, Keys};
 use crate::time::EventTime;
@@ -408,7 +409,7 @@ impl<V: StateValue> PointTable<V> {
     /// The first change of an entry in this generation.
     #[cold]
     fn mark(&mut self, slot: u32) {
-        if self.cells[slot as usize].stamp != 0 {
+        if self.cells[slot as usize].stamp != 0 && !planted(Bug::OverwriteFrozen) {
             let mut copied = std::mem::take(&mut self.copied);
             self.write(slot, &mut copied);
             self.copied = copied;
@@ -447,7 +448,9 @@ impl<V: StateValue> PointTable<V> {
                 self.cells[slot as usize].stored = true;
             }
             None if cell.stored => {
-                out.delete_with(|out| self.push_full_key(slot, out));
+                if !planted(Bug::KeepRemoved) {
+                    out.delete_with(|out| self.push_full_key(slot, out));
+                }
                 let cell = &mut self.cells[slot as usize];
                 (cell.stored, cell.awaiting) = (false, true);
                 self.awaiting.push((self.epoch, slot));
@@ -583,7 +586,7 @@ impl<V: StateValue> Table for PointTable<V> {
             if !self.index.is_live(slot) || self.cells[self.hand].awaiting {
                 continue;
             }
-            if self.cells[self.hand].stamp != 0 {
+            if self.cells[self.hand].stamp != 0 && !planted(Bug::EvictDirty) {
                 self.write(slot, &mut batch);
             }
             if self.cells[self.hand].awaiting {

@@ -137,7 +137,7 @@ impl RocksStores {
 
     fn empty_dir(&self, dir: &Path) -> Result<()> {
         let files = &self.env.files;
-        if files.exists(dir) {
+        if files.exists(dir)? {
             files.remove_dir_all(dir)?;
         }
         Ok(files.create_dir_all(dir)?)

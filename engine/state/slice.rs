@@ -10,6 +10,7 @@ use super::evolve::rewrite;
 use super::keyspace::{Place, split_time, state_key, table_range, time_bytes};
 use super::value::{Heap, StateValue, check_codec, decode, encode, schema_of};
 use super::{KeyIndex, Schema, Table, TableContext, WriteBatch};
+use crate::env::{Bug, planted};
 use crate::error::Result;
 use crate::record::{Epoch, Keys};
 use std::collections::BTreeMap;
@@ -459,7 +460,7 @@ impl<A: StateValue> SliceCursor<'_, A> {
         if cell.value.is_none() {
             shared.hold(slot);
             slice.cells += 1;
-        } else if cell.stamp != 0 {
+        } else if cell.stamp != 0 && !planted(Bug::OverwriteFrozenSlice) {
             shared.copy(self.end, slot, cell);
             slice.stored = true;
         }

@@ -244,6 +244,14 @@ impl Harness {
         self.broadcast(|| Element::Watermark(time));
     }
 
+    /// The watermark of one instance grows: with idle channels in front, others may come as far only later.
+    ///
+    /// # Panics
+    /// When the operator fails, or there is no such instance.
+    pub fn watermark_of(&mut self, instance: usize, time: EventTime) {
+        self.instances[instance].node.push(0, Element::Watermark(time)).unwrap_or_else(|e| panic!("{}", e.report()));
+    }
+
     /// The watermark of one input grows.
     pub fn input_watermark(&mut self, input: usize, time: EventTime) {
         for instance in &mut self.instances {

@@ -1,54 +1,67 @@
-//! The simulated machine: virtual time, files that forget what was not synced, background work that runs when the seed says.
+//! The simulated machine: virtual time, one disk, processes whose background work runs when the seed says.
 //!
-//! Fault model: a crash drops memory and every byte and name that was not synced; of a file's unsynced tail a prefix of random
-//! length may survive (a torn write). Folders are durable when made. Not modelled: misdirected and corrupted reads.
+//! Fault model. A process may die at any call into the outside, or be paused there while another one runs. A power cut
+//! drops memory and every byte and name that was not synced (see [`sim_disk`](super::sim_disk) for the disk). Wall time may
+//! jump. Lanes of background work may stall.
 //!
 //! Invariant: same seed, same calls, same answers.
 
 use super::sim_calls::SimCalls;
-use crate::env::{Background, Clock, Env, FileWriter, Files, Job, Rng};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::io::{Error, ErrorKind, Result};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use super::sim_disk::{Disk, DiskFault, SimFiles};
+use crate::env::{Background, Clock, Env, Job, Rng};
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{Error, Result};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// 2026-01-01T00:00:00Z: the wall time at which every simulation starts.
 const WALL_START_MS: i64 = 1_767_225_600_000;
 
-/// The machine behind a simulated [`Env`]; survives crashes of the processes on it.
+/// One process on a simulated machine; survives the process. Clones are the same process, see
+/// [`another_process`](SimMachine::another_process).
 #[derive(Clone)]
 pub struct SimMachine {
     clock: Arc<SimClock>,
-    files: Arc<SimFiles>,
+    disk: Arc<Mutex<Disk>>,
     rng: Arc<SimRng>,
-    background: Arc<SimBackground>,
+    process: Arc<Process>,
     calls: Arc<SimCalls>,
+    /// Faults that were met, by name.
+    met: Arc<Mutex<BTreeMap<&'static str, u64>>>,
 }
 
 impl SimMachine {
     /// A fresh machine whose every choice follows from `seed`.
     pub fn new(seed: u64) -> Self {
         let clock = Arc::<SimClock>::default();
-        let calls = Arc::new(SimCalls::new(clock.clone()));
-        SimMachine { clock, files: Arc::default(), rng: Arc::new(SimRng(Mutex::new(seed))), background: Arc::default(), calls }
-    }
-
-    /// The environment of a process on this machine.
-    pub fn env(&self) -> Env {
-        Env {
-            clock: self.clock.clone(),
-            files: self.files.clone(),
-            rng: self.rng.clone(),
-            background: self.background.clone(),
-            calls: self.calls.clone(),
+        SimMachine {
+            calls: Arc::new(SimCalls::new(clock.clone())),
+            clock,
+            disk: Arc::default(),
+            rng: Arc::new(SimRng(Mutex::new(seed))),
+            process: Arc::default(),
+            met: Arc::default(),
         }
     }
 
-    /// An environment for the test itself, which looks at the machine from outside: background work is done at once.
+    /// Another process on the same machine.
+    #[must_use]
+    pub fn another_process(&self) -> SimMachine {
+        SimMachine { process: Arc::default(), calls: Arc::new(SimCalls::new(self.clock.clone())), ..self.clone() }
+    }
+
+    /// The environment of the process.
+    pub fn env(&self) -> Env {
+        let clock = Arc::new(Counted(self.clock.clone(), self.process.clone()));
+        let rng = Arc::new(Counted(self.rng.clone(), self.process.clone()));
+        let (files, background) = (Arc::new(SimFiles::new(self.clone())), Arc::new(Queue(self.process.clone())));
+        Env { clock, files, rng, background, calls: self.calls.clone() }
+    }
+
+    /// An environment for the test itself, which looks at the machine from outside: no faults, background work is done at once.
     pub fn outside(&self) -> Env {
-        Env { background: Arc::new(AtOnce), ..self.env() }
+        Env { background: Arc::new(AtOnce), ..self.another_process().env() }
     }
 
     /// A number below `n`, from the seed.
@@ -56,9 +69,19 @@ impl SimMachine {
         (self.rng.next_u64() % n.max(1) as u64) as usize
     }
 
+    /// Monotonic time.
+    pub fn now(&self) -> Duration {
+        self.clock.monotonic()
+    }
+
     /// Lets time pass.
     pub fn advance(&self, by: Duration) {
-        *lock(&self.clock.0) += by;
+        *lock(&self.clock.monotonic) += by;
+    }
+
+    /// The wall clock jumps, forwards or backwards.
+    pub fn jump_wall(&self, by_ms: i64) {
+        self.clock.wall_offset_ms.fetch_add(by_ms, Ordering::Relaxed);
     }
 
     /// Runs one waiting background job, of a lane that the seed picks, or lets a call go on that the seed picks. `false` when
@@ -68,14 +91,16 @@ impl SimMachine {
         if calls > 0 && (!self.has_background() || self.choose(2) == 0) {
             return self.calls.poll(self.choose(calls));
         }
+        let now = self.now();
         let job = {
-            let mut lanes = lock(&self.background.0);
-            let waiting: Vec<String> = lanes.iter().filter(|(_, q)| !q.is_empty()).map(|(l, _)| l.clone()).collect();
-            if waiting.is_empty() {
+            let mut lanes = lock(&self.process.lanes);
+            let ready = |lane: &Lane| !lane.jobs.is_empty() && lane.stalled_until <= now;
+            let waiting = lanes.values().filter(|lane| ready(lane)).count();
+            if waiting == 0 {
                 return false;
             }
-            let lane = &waiting[self.choose(waiting.len())];
-            lanes.get_mut(lane).and_then(VecDeque::pop_front)
+            let pick = self.choose(waiting);
+            lanes.values_mut().filter(|lane| ready(lane)).nth(pick).and_then(|lane| lane.jobs.pop_front())
         };
         if let Some(job) = job {
             job();
@@ -85,46 +110,188 @@ impl SimMachine {
 
     /// Whether background jobs wait.
     pub fn has_background(&self) -> bool {
-        lock(&self.background.0).values().any(|q| !q.is_empty())
+        lock(&self.process.lanes).values().any(|lane| !lane.jobs.is_empty())
     }
 
-    /// The process dies: background jobs vanish, locks are free, unsynced bytes and names are gone.
-    pub fn crash(&self) {
-        lock(&self.background.0).clear();
-        self.calls.clear();
-        let mut disk = lock(&self.files.0);
-        disk.names = disk.durable_names.clone();
-        disk.locks.clear();
-        for content in disk.contents.values() {
-            let mut content = lock(content);
-            let torn = content.live.len().saturating_sub(content.durable.len());
-            let kept = self.choose(torn + 1);
-            let appended = content.live.starts_with(&content.durable);
-            let end = if appended { content.durable.len() + kept } else { content.durable.len() };
-            content.live = if appended { content.live[..end].to_vec() } else { content.durable.clone() };
-            content.durable = content.live.clone();
+    /// One lane, chosen by the seed, does nothing for a while.
+    pub fn stall_a_lane(&self, for_: Duration) {
+        let until = self.now() + for_;
+        let mut lanes = lock(&self.process.lanes);
+        let pick = self.choose(lanes.len());
+        if let Some(lane) = lanes.values_mut().nth(pick) {
+            lane.stalled_until = until;
         }
+    }
+
+    /// The process dies and a new one may begin in its place; files stay as they are.
+    pub fn kill(&self) {
+        self.process.end();
+        self.calls.clear();
+    }
+
+    /// The process dies and the power is cut: unsynced bytes and names are gone, as far as the seed says.
+    pub fn crash(&self) {
+        self.kill();
+        lock(&self.disk).power_cut(&|n| self.choose(n));
+    }
+
+    /// The process dies at its `calls`-th call into the outside from now.
+    pub fn die_in(&self, calls: u64) {
+        self.process.die_at.store(self.process.calls.load(Ordering::Relaxed) + calls.max(1), Ordering::Relaxed);
+    }
+
+    /// Whether it has died since it was last [killed](SimMachine::kill) or began.
+    pub fn has_died(&self) -> bool {
+        self.process.dead.load(Ordering::Relaxed)
+    }
+
+    /// Before its `calls`-th call into the outside from now the process is paused, and `what` runs meanwhile.
+    pub fn pause_in(&self, calls: u64, what: impl FnOnce() + Send + 'static) {
+        let at = self.process.calls.load(Ordering::Relaxed) + calls.max(1);
+        *lock(&self.process.pause) = Some((at, Box::new(what)));
     }
 
     /// From now on every file operation fails as if the disk were full (`true`), or works again (`false`).
     pub fn disk_full(&self, full: bool) {
-        self.files.1.store(full, Ordering::Relaxed);
+        lock(&self.disk).full_until = if full { Duration::MAX } else { Duration::ZERO };
+    }
+
+    /// The disk is full for so long.
+    pub fn disk_full_for(&self, for_: Duration) {
+        lock(&self.disk).full_until = self.now() + for_;
+    }
+
+    /// A call of the process that can meet this fault, the `calls`-th into the outside from now or a later one, meets it.
+    pub fn arm(&self, calls: u64, fault: DiskFault) {
+        lock(&self.process.armed).push((self.process.calls.load(Ordering::Relaxed) + calls, fault));
+    }
+
+    /// No fault is to come any more.
+    pub fn disarm(&self) {
+        lock(&self.process.armed).clear();
+        *lock(&self.process.pause) = None;
+        self.process.die_at.store(u64::MAX, Ordering::Relaxed);
+        lock(&self.process.lanes).values_mut().for_each(|lane| lane.stalled_until = Duration::ZERO);
+        self.disk_full(false);
+    }
+
+    /// Calls into the outside that the process has made: files and broker.
+    pub fn calls(&self) -> u64 {
+        self.process.calls.load(Ordering::Relaxed)
+    }
+
+    /// The same, and those for clocks, chance and background work.
+    pub fn env_calls(&self) -> u64 {
+        self.calls() + self.process.asked.load(Ordering::Relaxed)
+    }
+
+    /// One call into the outside: the place where a process dies or is paused.
+    ///
+    /// # Errors
+    /// When the process is dead.
+    pub fn call(&self) -> Result<()> {
+        let process = &self.process;
+        let now = process.calls.fetch_add(1, Ordering::Relaxed) + 1;
+        let pause = lock(&process.pause).take_if(|(at, _)| *at <= now);
+        if let Some((_, meanwhile)) = pause {
+            self.note("paused");
+            meanwhile();
+        }
+        if now >= process.die_at.load(Ordering::Relaxed) && !process.dead.swap(true, Ordering::Relaxed) {
+            self.note("died in a call");
+        }
+        if self.has_died() { Err(Error::other("the process is dead")) } else { Ok(()) }
+    }
+
+    /// The fault that this call meets, if it is one of `possible`.
+    pub(super) fn meets(&self, possible: &[DiskFault]) -> Option<DiskFault> {
+        let mut armed = lock(&self.process.armed);
+        let now = self.calls();
+        let at = armed.iter().position(|(at, fault)| *at <= now && possible.contains(fault))?;
+        let fault = armed.swap_remove(at).1;
+        drop(armed);
+        self.note(fault.name());
+        Some(fault)
+    }
+
+    pub(super) fn disk(&self) -> MutexGuard<'_, Disk> {
+        lock(&self.disk)
+    }
+
+    /// Counts a fault that was met.
+    pub fn note(&self, fault: &'static str) {
+        *lock(&self.met).entry(fault).or_default() += 1;
+    }
+
+    /// Faults that were met so far, by name.
+    pub fn faults_met(&self) -> BTreeMap<&'static str, u64> {
+        lock(&self.met).clone()
+    }
+
+    /// Where chance stands: equal after equal runs.
+    pub fn fingerprint(&self) -> u64 {
+        *lock(&self.rng.0)
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// What runs while a process is paused.
+type Meanwhile = Box<dyn FnOnce() + Send>;
+
+/// What dies with a process.
+struct Process {
+    calls: AtomicU64,
+    /// Calls that cannot fail.
+    asked: AtomicU64,
+    die_at: AtomicU64,
+    dead: AtomicBool,
+    lanes: Mutex<BTreeMap<String, Lane>>,
+    armed: Mutex<Vec<(u64, DiskFault)>>,
+    pause: Mutex<Option<(u64, Meanwhile)>>,
+}
+
+impl Default for Process {
+    fn default() -> Self {
+        Process {
+            calls: AtomicU64::new(0),
+            asked: AtomicU64::new(0),
+            die_at: AtomicU64::new(u64::MAX),
+            dead: AtomicBool::new(false),
+            lanes: Mutex::default(),
+            armed: Mutex::default(),
+            pause: Mutex::default(),
+        }
+    }
+}
+
+impl Process {
+    fn end(&self) {
+        // Dropped outside of the lock: a job may hold what queues another one when it goes.
+        let lanes = std::mem::take(&mut *lock(&self.lanes));
+        drop(lanes);
+        lock(&self.lanes).clear();
+        lock(&self.armed).clear();
+        *lock(&self.pause) = None;
+        self.die_at.store(u64::MAX, Ordering::Relaxed);
+        self.dead.store(false, Ordering::Relaxed);
+    }
+}
+
 #[derive(Default)]
-struct SimClock(Mutex<Duration>);
+struct SimClock {
+    monotonic: Mutex<Duration>,
+    wall_offset_ms: AtomicI64,
+}
 
 impl Clock for SimClock {
     fn monotonic(&self) -> Duration {
-        *lock(&self.0)
+        *lock(&self.monotonic)
     }
     fn wall_ms(&self) -> i64 {
-        WALL_START_MS + lock(&self.0).as_millis() as i64
+        WALL_START_MS + self.wall_offset_ms.load(Ordering::Relaxed) + lock(&self.monotonic).as_millis() as i64
     }
 }
 
@@ -142,6 +309,31 @@ impl Rng for SimRng {
     }
 }
 
+/// A part of an environment whose calls are counted.
+struct Counted<T>(Arc<T>, Arc<Process>);
+
+impl<T> Counted<T> {
+    fn part(&self) -> &T {
+        self.1.asked.fetch_add(1, Ordering::Relaxed);
+        &self.0
+    }
+}
+
+impl<T: Clock> Clock for Counted<T> {
+    fn monotonic(&self) -> Duration {
+        self.part().monotonic()
+    }
+    fn wall_ms(&self) -> i64 {
+        self.part().wall_ms()
+    }
+}
+
+impl<T: Rng> Rng for Counted<T> {
+    fn next_u64(&self) -> u64 {
+        self.part().next_u64()
+    }
+}
+
 struct AtOnce;
 
 impl Background for AtOnce {
@@ -151,206 +343,20 @@ impl Background for AtOnce {
 }
 
 #[derive(Default)]
-struct SimBackground(Mutex<BTreeMap<String, VecDeque<Job>>>);
+struct Lane {
+    jobs: VecDeque<Job>,
+    stalled_until: Duration,
+}
 
-impl Background for SimBackground {
+struct Queue(Arc<Process>);
+
+impl Background for Queue {
     fn run(&self, lane: &str, job: Job) {
-        lock(&self.0).entry(lane.to_string()).or_default().push_back(job);
-    }
-}
-
-#[derive(Default)]
-struct SimFiles(Mutex<Disk>, Arc<AtomicBool>);
-
-#[derive(Default)]
-struct Disk {
-    names: BTreeMap<PathBuf, u64>,
-    durable_names: BTreeMap<PathBuf, u64>,
-    contents: BTreeMap<u64, Arc<Mutex<Content>>>,
-    folders: BTreeSet<PathBuf>,
-    locks: BTreeMap<PathBuf, Arc<()>>,
-    next: u64,
-}
-
-#[derive(Default)]
-struct Content {
-    live: Vec<u8>,
-    durable: Vec<u8>,
-}
-
-impl Disk {
-    fn content(&self, path: &Path) -> Result<Arc<Mutex<Content>>> {
-        let id = self.names.get(path).ok_or_else(|| Error::new(ErrorKind::NotFound, path.display().to_string()))?;
-        Ok(self.contents[id].clone())
-    }
-
-    fn parent_exists(&self, path: &Path) -> Result<()> {
-        match path.parent() {
-            Some(p) if !p.as_os_str().is_empty() && !self.folders.contains(p) => {
-                Err(Error::new(ErrorKind::NotFound, format!("folder {}", p.display())))
-            }
-            _ => Ok(()),
+        self.0.asked.fetch_add(1, Ordering::Relaxed);
+        if self.0.dead.load(Ordering::Relaxed) {
+            return;
         }
-    }
-}
-
-struct SimWriter(Arc<Mutex<Content>>, Arc<AtomicBool>);
-
-impl FileWriter for SimWriter {
-    fn write_all(&mut self, bytes: &[u8]) -> Result<()> {
-        if self.1.load(Ordering::Relaxed) {
-            return Err(Error::new(ErrorKind::StorageFull, "simulated disk is full"));
-        }
-        lock(&self.0).live.extend_from_slice(bytes);
-        Ok(())
-    }
-    fn sync(&mut self) -> Result<()> {
-        let mut content = lock(&self.0);
-        content.durable = content.live.clone();
-        Ok(())
-    }
-}
-
-impl SimFiles {
-    fn writer(&self, content: Arc<Mutex<Content>>) -> Box<dyn FileWriter> {
-        Box::new(SimWriter(content, self.1.clone()))
-    }
-
-    fn room(&self) -> Result<()> {
-        if self.1.load(Ordering::Relaxed) {
-            return Err(Error::new(ErrorKind::StorageFull, "simulated disk is full"));
-        }
-        Ok(())
-    }
-}
-
-impl Files for SimFiles {
-    fn read(&self, path: &Path) -> Result<Vec<u8>> {
-        let content = lock(&self.0).content(path)?;
-        let bytes = lock(&content).live.clone();
-        Ok(bytes)
-    }
-
-    fn read_at(&self, path: &Path, offset: u64, len: usize) -> Result<Vec<u8>> {
-        let content = lock(&self.0).content(path)?;
-        let content = lock(&content);
-        let start = (offset as usize).min(content.live.len());
-        let end = start.saturating_add(len).min(content.live.len());
-        Ok(content.live[start..end].to_vec())
-    }
-
-    fn create(&self, path: &Path) -> Result<Box<dyn FileWriter>> {
-        self.room()?;
-        let mut disk = lock(&self.0);
-        disk.parent_exists(path)?;
-        disk.next += 1;
-        let id = disk.next;
-        let content: Arc<Mutex<Content>> = Arc::default();
-        disk.contents.insert(id, content.clone());
-        disk.names.insert(path.to_path_buf(), id);
-        Ok(self.writer(content))
-    }
-
-    fn append(&self, path: &Path, keep: u64) -> Result<Box<dyn FileWriter>> {
-        self.room()?;
-        if lock(&self.0).content(path).is_err() {
-            drop(self.create(path)?);
-        }
-        let content = lock(&self.0).content(path)?;
-        lock(&content).live.resize(keep as usize, 0);
-        Ok(self.writer(content))
-    }
-
-    fn len(&self, path: &Path) -> Result<u64> {
-        let disk = lock(&self.0);
-        if disk.folders.contains(path) {
-            return Ok(0);
-        }
-        let content = disk.content(path)?;
-        let len = lock(&content).live.len();
-        Ok(len as u64)
-    }
-
-    fn list(&self, dir: &Path) -> Result<Vec<String>> {
-        let disk = lock(&self.0);
-        if !disk.folders.contains(dir) {
-            return Err(Error::new(ErrorKind::NotFound, dir.display().to_string()));
-        }
-        let names = disk.names.keys().chain(disk.folders.iter()).filter(|p| p.parent() == Some(dir));
-        let mut names: Vec<String> = names.filter_map(|p| p.file_name()).map(|n| n.to_string_lossy().into_owned()).collect();
-        names.sort();
-        Ok(names)
-    }
-
-    fn create_dir_all(&self, dir: &Path) -> Result<()> {
-        let mut disk = lock(&self.0);
-        for folder in dir.ancestors().filter(|a| !a.as_os_str().is_empty()) {
-            disk.folders.insert(folder.to_path_buf());
-        }
-        Ok(())
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> Result<()> {
-        self.room()?;
-        let mut disk = lock(&self.0);
-        disk.content(from)?;
-        disk.parent_exists(to)?;
-        if let Some(id) = disk.names.remove(from) {
-            disk.names.insert(to.to_path_buf(), id);
-        }
-        Ok(())
-    }
-
-    fn link_exclusive(&self, from: &Path, to: &Path) -> Result<()> {
-        self.room()?;
-        let mut disk = lock(&self.0);
-        disk.content(from)?;
-        disk.parent_exists(to)?;
-        if disk.names.contains_key(to) {
-            return Err(Error::new(ErrorKind::AlreadyExists, to.display().to_string()));
-        }
-        let id = disk.names[from];
-        disk.names.insert(to.to_path_buf(), id);
-        Ok(())
-    }
-
-    fn remove(&self, path: &Path) -> Result<()> {
-        let mut disk = lock(&self.0);
-        disk.content(path)?;
-        disk.names.remove(path);
-        Ok(())
-    }
-
-    fn remove_dir_all(&self, dir: &Path) -> Result<()> {
-        let mut disk = lock(&self.0);
-        if !disk.folders.contains(dir) {
-            return Err(Error::new(ErrorKind::NotFound, dir.display().to_string()));
-        }
-        disk.names.retain(|p, _| !p.starts_with(dir));
-        disk.durable_names.retain(|p, _| !p.starts_with(dir));
-        disk.folders.retain(|p| !p.starts_with(dir));
-        Ok(())
-    }
-
-    fn sync_dir(&self, dir: &Path) -> Result<()> {
-        let mut disk = lock(&self.0);
-        let now: Vec<(PathBuf, u64)> = disk.names.iter().filter(|(p, _)| p.parent() == Some(dir)).map(|(p, id)| (p.clone(), *id)).collect();
-        disk.durable_names.retain(|p, _| p.parent() != Some(dir));
-        disk.durable_names.extend(now);
-        Ok(())
-    }
-
-    fn lock(&self, path: &Path, note: &str) -> Result<Option<Box<dyn Send + Sync>>> {
-        if lock(&self.0).content(path).is_err() {
-            self.create(path)?.write_all(note.as_bytes())?;
-        }
-        let mut disk = lock(&self.0);
-        if disk.locks.get(path).is_some_and(|held| Arc::strong_count(held) > 1) {
-            return Ok(None);
-        }
-        let guard = Arc::new(());
-        disk.locks.insert(path.to_path_buf(), guard.clone());
-        Ok(Some(Box::new(guard)))
+        lock(&self.0.lanes).entry(lane.to_string()).or_default().jobs.push_back(job);
     }
 }
 
@@ -359,35 +365,38 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_crash_forgets_what_was_not_synced() {
+    fn a_process_dies_in_a_call_and_its_work_with_it() {
         let machine = SimMachine::new(1);
-        let files = machine.env().files;
-        let dir = Path::new("d");
-        files.create_dir_all(dir).unwrap();
-        let mut named = files.create(&dir.join("synced")).unwrap();
-        named.write_all(b"kept").unwrap();
-        named.sync().unwrap();
-        files.sync_dir(dir).unwrap();
-        files.create(&dir.join("unsynced name")).unwrap().sync().unwrap();
-        machine.crash();
-        assert_eq!(files.read(&dir.join("synced")).unwrap(), b"kept");
-        assert!(!files.exists(&dir.join("unsynced name")));
+        let env = machine.env();
+        env.files.create_dir_all("d".as_ref()).unwrap();
+        machine.die_in(2);
+        env.files.create("d/first".as_ref()).unwrap();
+        assert!(env.files.create("d/second".as_ref()).is_err());
+        assert!(machine.has_died());
+        env.background.run("lane", Box::new(|| ()));
+        assert!(!machine.has_background(), "a dead process starts nothing");
+        machine.kill();
+        assert!(env.files.create("d/third".as_ref()).is_ok());
+        assert!(!env.files.exists("d/second".as_ref()).unwrap());
     }
 
     #[test]
-    fn of_an_unsynced_tail_only_a_prefix_survives() {
-        for seed in 0..20 {
-            let machine = SimMachine::new(seed);
-            let files = machine.env().files;
-            files.create_dir_all(Path::new("d")).unwrap();
-            let mut w = files.create(Path::new("d/f")).unwrap();
-            w.write_all(b"ab").unwrap();
-            w.sync().unwrap();
-            files.sync_dir(Path::new("d")).unwrap();
-            w.write_all(b"cdef").unwrap();
-            machine.crash();
-            let left = files.read(Path::new("d/f")).unwrap();
-            assert!(left.len() >= 2 && b"abcdef".starts_with(&left));
-        }
+    fn a_paused_process_goes_on_where_it_was() {
+        let machine = SimMachine::new(1);
+        let (env, other) = (machine.env(), machine.another_process());
+        machine.pause_in(1, move || other.env().files.create_dir_all("made".as_ref()).unwrap());
+        assert!(env.files.exists("made".as_ref()).unwrap(), "the other one ran first");
+    }
+
+    #[test]
+    fn a_stalled_lane_waits_and_others_do_not() {
+        let machine = SimMachine::new(1);
+        machine.env().background.run("a", Box::new(|| ()));
+        machine.stall_a_lane(Duration::from_secs(1));
+        assert!(!machine.run_background() && machine.has_background());
+        machine.env().background.run("b", Box::new(|| ()));
+        assert!(machine.run_background());
+        machine.advance(Duration::from_secs(1));
+        assert!(machine.run_background() && !machine.has_background());
     }
 }

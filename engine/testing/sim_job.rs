@@ -1,17 +1,19 @@
 //! A whole job in one thread under one seed: tasks, driver and background work, a step at a time.
 //!
-//! The seed picks who moves next. Virtual time moves a little with every step, and more when nobody can move. A crash drops everything in memory, and of the
-//! machine's files what was not synced; the next start recovers as a real process would.
+//! The seed picks who moves next. Virtual time moves a little with every step, and more when nobody can move. A crash drops
+//! everything in memory, and of the machine's files what was not synced; the next start recovers as a real process would.
+//! What a failed attempt has left in the background still runs beside the next one, as it does on threads.
 //!
 //! Invariant: same seed, same plan, same calls: same trace.
 
 use super::SimMachine;
+use super::sim_store::SimStores;
 use crate::checkpoint::JobLock;
 use crate::error::{Error, Result};
 use crate::graph::PhysicalPlan;
 use crate::record::BarrierKind;
-use crate::runtime::{JobControl, JobRunner, Outcome, Settings, SimExecution, SimStep, StatusCell};
-use crate::state::{MemoryStores, TieredStores};
+use crate::runtime::{JobControl, JobRunner, Outcome, PlanFactory, Settings, SimExecution, SimStep};
+use crate::state::{MemoryStores, StateStores, TieredStores};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,125 +25,204 @@ const TICK: Duration = Duration::from_millis(1);
 /// One job on a simulated machine.
 pub struct SimJob {
     machine: SimMachine,
-    make: Box<dyn Fn() -> JobRunner>,
-    running: Option<Running>,
+    plan: PlanFactory,
+    settings: Settings,
+    process: Option<Process>,
     trace: Trace,
+    quiet: usize,
+    complete: u64,
+    shares_files: bool,
 }
 
-struct Running {
-    execution: SimExecution,
-    control: JobControl,
-    status: StatusCell,
+/// A process that runs the job, or has failed to.
+struct Process {
+    execution: Option<SimExecution>,
+    /// The runner outlives its executions.
+    runner: JobRunner,
     _lock: JobLock,
-    /// The runner outlives its execution.
-    _runner: JobRunner,
 }
 
 /// A running hash of every step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Trace(u64);
+pub struct Trace(pub u64);
 
 impl Trace {
-    fn add(&mut self, value: u64) {
+    /// Adds what happened next.
+    pub fn add(&mut self, value: u64) {
         self.0 = (self.0 ^ value).wrapping_mul(0x0000_0100_0000_01B3).rotate_left(17);
+    }
+}
+
+impl Drop for SimJob {
+    /// What waits in the background holds the machine that it waits on.
+    fn drop(&mut self) {
+        self.process = None;
+        self.machine.kill();
     }
 }
 
 impl SimJob {
     /// A job that has not started.
     pub fn new(machine: SimMachine, settings: Settings, plan: impl Fn() -> Result<PhysicalPlan> + Send + Sync + 'static) -> Self {
-        let (env, plan) = (machine.env(), Arc::new(plan));
-        let make = move || {
-            let stores = Arc::new(TieredStores::new(&env, Arc::new(MemoryStores::new(env.clone()))));
-            JobRunner::new(env.clone(), stores, plan.clone(), settings.clone())
-        };
-        SimJob { machine, make: Box::new(make), running: None, trace: Trace(0xCBF2_9CE4_8422_2325) }
+        let trace = Trace(0xCBF2_9CE4_8422_2325);
+        SimJob { machine, plan: Arc::new(plan), settings, process: None, trace, quiet: 0, complete: 0, shares_files: false }
     }
 
-    /// Starts the process: lock, recovery, tasks.
+    /// State is kept in a store whose snapshots share files, in place of the ordered map.
+    #[must_use]
+    pub fn with_shared_files(mut self, yes: bool) -> Self {
+        self.shares_files = yes;
+        self
+    }
+
+    /// What the next process is started with.
+    pub fn settings(&mut self) -> &mut Settings {
+        &mut self.settings
+    }
+
+    /// Starts a process: lock, recovery, tasks. One that was there is gone first.
     ///
     /// # Errors
-    /// As [`JobRunner::run`].
+    /// As [`JobRunner::run`]; also when the process dies on the way ([`SimMachine::has_died`]).
     pub fn start(&mut self) -> Result<()> {
-        let runner = (self.make)();
+        self.process = None;
+        let env = self.machine.env();
+        let stores: Arc<dyn StateStores> =
+            if self.shares_files { Arc::new(SimStores(env.clone())) } else { Arc::new(MemoryStores::new(env.clone())) };
+        let stores = Arc::new(TieredStores::new(&env, stores));
+        let runner = JobRunner::new(env, stores, self.plan.clone(), self.settings.clone());
         let lock = runner.lock()?;
+        self.process = Some(Process { execution: None, runner, _lock: lock });
+        self.restart()
+    }
+
+    /// The process begins another attempt, as it does when one has failed.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn restart(&mut self) -> Result<()> {
         let machine = self.machine.clone();
         let mut pause = |d: Duration| {
             machine.advance(d);
             while machine.run_background() {}
-            Ok(())
+            if machine.has_died() { Err(Error::restart("the process died")) } else { Ok(()) }
         };
-        let execution = SimExecution::recover(&runner, &mut pause)?;
-        let (control, status) = (runner.control(), runner.status());
-        self.running = Some(Running { execution, control, status, _lock: lock, _runner: runner });
+        let Some(process) = &mut self.process else { return Err(not_running()) };
+        process.execution = None;
+        self.quiet = 0;
+        process.execution = Some(SimExecution::recover(&process.runner, &mut pause)?);
         Ok(())
     }
 
     /// Asks for a graceful stop.
     pub fn stop(&self) {
-        if let Some(running) = &self.running {
-            running.control.stop();
+        if let Some(control) = self.control() {
+            control.stop();
         }
     }
 
-    /// Takes up to `steps` steps; `Some` when the job has ended.
+    /// To ask things of the process.
+    pub fn control(&self) -> Option<JobControl> {
+        self.process.as_ref().map(|p| p.runner.control())
+    }
+
+    /// Takes up to `steps` steps; `Some` when the job has ended. Ends early when the process dies.
     ///
     /// # Errors
-    /// What failed the attempt; `start` it again for a restart.
+    /// What failed the attempt; `start` it again for a new process, or [`restart`](Self::restart) for a new attempt.
     pub fn run(&mut self, steps: usize) -> Result<Option<Outcome>> {
-        let mut quiet = 0;
         for _ in 0..steps {
-            let Some(running) = &mut self.running else { return Err(Error::fatal("the simulated job is not running: call start")) };
-            let tasks = running.execution.tasks();
-            let pick = self.machine.choose(tasks + 2);
-            self.trace.add(pick as u64);
-            self.machine.advance(STEP);
-            let moved = if pick < tasks {
-                running.execution.step_task(pick)
-            } else if pick == tasks {
-                self.machine.run_background()
-            } else {
-                match running.execution.step_driver() {
-                    SimStep::Running => false,
-                    SimStep::Finished(kind) => {
-                        self.running = None;
-                        return Ok(Some(if kind == BarrierKind::Final { Outcome::Finished } else { Outcome::Stopped }));
-                    }
-                    SimStep::Failed(e) => {
-                        self.running = None;
-                        return Err(e);
-                    }
-                }
-            };
-            self.trace.add(u64::from(moved));
-            quiet = if moved { 0 } else { quiet + 1 };
-            if quiet > 2 * (tasks + 2) {
-                self.machine.advance(TICK);
+            let ended = self.step();
+            if self.machine.has_died() {
+                self.process = None;
+                return Ok(None);
+            }
+            if let Some(outcome) = ended? {
+                return Ok(Some(outcome));
             }
         }
         Ok(None)
     }
 
+    fn step(&mut self) -> Result<Option<Outcome>> {
+        let Some(Process { execution: Some(execution), runner, .. }) = &mut self.process else { return Err(not_running()) };
+        let tasks = execution.tasks();
+        let pick = self.machine.choose(tasks + 2);
+        self.trace.add(pick as u64);
+        self.machine.advance(STEP);
+        let moved = if pick < tasks {
+            execution.step_task(pick)
+        } else if pick == tasks {
+            self.machine.run_background()
+        } else {
+            match execution.step_driver() {
+                SimStep::Running => {
+                    self.complete = self.complete.max(runner.status().get().checkpoint.unwrap_or(0));
+                    false
+                }
+                SimStep::Finished(kind) => {
+                    self.kill();
+                    return Ok(Some(if kind == BarrierKind::Final { Outcome::Finished } else { Outcome::Stopped }));
+                }
+                SimStep::Failed(e) => {
+                    if let Some(process) = &mut self.process {
+                        process.execution = None;
+                    }
+                    return Err(e);
+                }
+            }
+        };
+        self.trace.add(u64::from(moved));
+        self.quiet = if moved { 0 } else { self.quiet + 1 };
+        if self.quiet > 2 * (tasks + 2) {
+            self.machine.advance(TICK);
+        }
+        Ok(None)
+    }
+
+    /// The process dies where it stands; the machine goes on.
+    pub fn kill(&mut self) {
+        self.process = None;
+        self.machine.kill();
+        self.trace.add(u64::MAX - 1);
+    }
+
     /// The process dies where it stands, and the machine with it.
     pub fn crash(&mut self) {
-        self.running = None;
+        self.process = None;
         self.machine.crash();
         self.trace.add(u64::MAX);
     }
 
-    /// Whether a process is running.
+    /// Whether an attempt is running.
     pub fn is_running(&self) -> bool {
-        self.running.is_some()
+        self.process.as_ref().is_some_and(|p| p.execution.is_some())
+    }
+
+    /// Whether there is a process, although its attempt may have failed.
+    pub fn has_process(&self) -> bool {
+        self.process.is_some()
+    }
+
+    /// Newest epoch that any process saw complete.
+    pub fn complete_epoch(&self) -> u64 {
+        self.complete
     }
 
     /// Where the job stands, for the message of a test that waits in vain.
     pub fn describe(&self) -> String {
-        let Some(running) = &self.running else { return "not running".into() };
-        format!("{:?}; {}", running.status.get(), running.execution.describe())
+        match &self.process {
+            Some(Process { execution: Some(execution), runner, .. }) => format!("{:?}; {}", runner.status().get(), execution.describe()),
+            _ => "not running".into(),
+        }
     }
 
     /// The hash of every step so far.
     pub fn trace(&self) -> Trace {
         self.trace
     }
+}
+
+fn not_running() -> Error {
+    Error::fatal("the simulated job is not running: call start")
 }

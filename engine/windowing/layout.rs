@@ -5,6 +5,7 @@
 //! (last, first), and windows of later slices never end before those of earlier ones.
 
 use super::calendar::Calendar;
+use crate::env::{Bug, planted};
 use crate::error::{Error, Result};
 use crate::time::EventTime;
 
@@ -138,7 +139,8 @@ impl SliceLayout {
     pub fn slice_of(&self, t: EventTime) -> Slice {
         match &self.0 {
             Kind::Sliding(even) | Kind::Cumulative(even) => {
-                let into = t.0.rem_euclid(even.width) - even.offset % even.width;
+                let into = if planted(Bug::TruncateTimes) { (t.0 % even.width).abs() } else { t.0.rem_euclid(even.width) };
+                let into = into - even.offset % even.width;
                 let into = if into < 0 { into + even.width } else { into };
                 Slice { first: t.minus_ms(into), last: t.plus_ms(even.width - 1 - into) }
             }

@@ -8,23 +8,25 @@
 //! slices when it fires. Both give the same results.
 //!
 //! Invariant: whether a row is late and whether a window has fired depend on the watermark alone, and the watermark is state:
-//! after a restore nothing fires twice and nothing is late that was not late before.
+//! after a restore nothing fires twice and nothing is late that was not late before. At a barrier instances may have come
+//! differently far (an idle channel wakes up before or after another one's watermark), so each keeps its own; one that takes
+//! over from several brings their keys level first.
 
 use super::assigner::{Slice, SliceLayout, Window, WindowAssigner, saturate};
 use super::kernel::Accumulate;
-use super::progress;
 use super::running::Running;
-use crate::error::Result;
+use crate::env::{Bug, planted};
+use crate::error::{Error, Result};
 use crate::observe::{Counter, LATE};
 use crate::operators::{LATE_PORT, OpenContext, Operator, OperatorFactory, Output, guarded, run_rows};
-use crate::record::{BatchBox, Key, Rows, downcast};
+use crate::record::{BatchBox, Epoch, Key, KeyGroup, Rows, downcast};
 use crate::state::{SliceTable, SliceView, StateValue, Table};
 use crate::time::{EventTime, millis};
 use serde::{Deserialize, Serialize};
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
-use std::ops::{Bound, Deref};
+use std::ops::{Bound, Deref, Range};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -102,6 +104,10 @@ struct WindowOperator<K, G: Accumulate> {
     few: bool,
     /// `None` until the first one: no row is late, not even at the first instant of time.
     watermark: Option<EventTime>,
+    /// Key groups taken over from instances that had not come as far as `watermark`, and how far they had.
+    behind: Vec<(Range<KeyGroup>, Option<EventTime>)>,
+    groups: Range<KeyGroup>,
+    max_parallelism: u16,
     late: Counter,
     slots: Vec<u32>,
     key: PhantomData<fn() -> K>,
@@ -117,6 +123,9 @@ impl<K: Key, G: Accumulate> WindowOperator<K, G> {
             few: false,
             aggregate,
             watermark: None,
+            behind: Vec::new(),
+            groups: 0..0,
+            max_parallelism: 1,
             late: Counter::default(),
             slots: Vec::new(),
             key: PhantomData,
@@ -130,10 +139,28 @@ impl<K: Key, G: Accumulate> WindowOperator<K, G> {
 
     /// Windows with a last instant up to this have fired.
     fn fired_to(&self) -> i128 {
-        match self.watermark {
-            None => i128::from(i64::MIN) - 1,
-            Some(wm) => bound(wm),
+        fired_at(self.watermark)
+    }
+
+    /// Fires for key groups that were behind what the others had fired already.
+    fn level(&mut self, out: &mut Output<'_>) -> Result<()> {
+        let to = self.fired_to();
+        for (groups, from) in std::mem::take(&mut self.behind) {
+            let mut fired = fired_at(from);
+            while let Some(window) = self.next_window(fired).filter(|w| w.last <= to) {
+                let mut slots = Vec::new();
+                self.table.slots_in(window.start().0..=window.fires_at().0, &mut slots);
+                slots.retain(|&slot| groups.contains(&self.table.index().group(slot, self.max_parallelism)));
+                if let Some(running) = &mut self.running {
+                    // Running aggregates are not at this window: it is merged from its slices.
+                    slots.iter().for_each(|&slot| running.touch(slot));
+                }
+                self.fire(window, &slots, out)?;
+                fired = window.last;
+            }
         }
+        self.purge();
+        Ok(())
     }
 
     /// No row may come any more for a window that ends so.
@@ -330,22 +357,30 @@ impl<K: Key, G: Accumulate> WindowOperator<K, G> {
     fn purge(&mut self) {
         loop {
             let first = self.table.slices(..).next();
-            match first {
-                Some(first) if self.is_over(self.layout.last_window(EventTime(first))) => self.table.drop_slice(first),
-                _ => return,
+            let Some(first) = first else { return };
+            let last = self.layout.last_window(EventTime(first));
+            if !self.is_over(last) && !(planted(Bug::PurgeEarly) && last.last <= self.fired_to()) {
+                return;
             }
+            self.table.drop_slice(first);
         }
     }
 }
 
+/// Windows with a last instant up to this have fired at that watermark.
+fn fired_at(watermark: Option<EventTime>) -> i128 {
+    watermark.map_or(i128::from(i64::MIN) - 1, bound)
+}
+
 /// Windows with a last instant up to this fire at watermark `wm`; at the end of time, all.
 fn bound(wm: EventTime) -> i128 {
-    if wm == EventTime::MAX { i128::from(i64::MAX) * 4 } else { i128::from(wm.0) }
+    if wm == EventTime::MAX { i128::from(i64::MAX) * 4 } else { i128::from(wm.0) + i128::from(planted(Bug::FireAhead)) }
 }
 
 impl<K: Key, G: Accumulate> Operator for WindowOperator<K, G> {
     fn open(&mut self, context: &OpenContext) -> Result<()> {
         self.late = context.metrics.counter(LATE, context.operator.as_str(), context.index);
+        (self.groups, self.max_parallelism) = (context.groups.clone(), context.max_parallelism);
         Ok(())
     }
 
@@ -355,18 +390,28 @@ impl<K: Key, G: Accumulate> Operator for WindowOperator<K, G> {
 
     fn on_batch(&mut self, _input: usize, batch: BatchBox, out: &mut Output<'_>) -> Result<()> {
         let batch = downcast::<Rows<G::Row>>(batch);
+        if !self.behind.is_empty() {
+            self.level(out)?;
+        }
         self.resolve(&batch);
         let (late, again) = self.accumulate(&batch, out)?;
         if !late.is_empty() {
             self.late.add(late.len() as u64);
-            if out.is_connected(LATE_PORT) {
+            if out.is_connected(LATE_PORT) && !planted(Bug::LoseLateRows) {
                 out.emit_to(LATE_PORT, batch.gather(&late).boxed())?;
             }
         }
         self.fire_again(again, out)
     }
 
+    fn before_barrier(&mut self, _epoch: Epoch, out: &mut Output<'_>) -> Result<()> {
+        if self.behind.is_empty() { Ok(()) } else { self.level(out) }
+    }
+
     fn on_watermark(&mut self, time: EventTime, out: &mut Output<'_>) -> Result<()> {
+        if !self.behind.is_empty() {
+            self.level(out)?;
+        }
         if self.watermark.is_some_and(|wm| time <= wm) {
             return Ok(());
         }
@@ -380,12 +425,19 @@ impl<K: Key, G: Accumulate> Operator for WindowOperator<K, G> {
         Ok(())
     }
 
+    /// Own key groups and how far they have come.
     fn save(&mut self) -> Vec<u8> {
-        progress::save(self.watermark)
+        postcard::to_allocvec(&(&self.groups, self.watermark)).unwrap_or_default()
     }
 
     fn restore(&mut self, blobs: &[Vec<u8>]) -> Result<()> {
-        self.watermark = progress::restore(blobs)?;
+        let mut taken_over: Vec<(Range<KeyGroup>, Option<EventTime>)> = Vec::new();
+        for blob in blobs {
+            taken_over.push(postcard::from_bytes(blob).map_err(|_| Error::fatal("the saved watermark of a window is damaged"))?);
+        }
+        taken_over.retain(|(groups, _)| groups.start < self.groups.end && self.groups.start < groups.end);
+        self.watermark = taken_over.iter().filter_map(|(_, wm)| *wm).max().filter(|_| !planted(Bug::ForgetWatermark));
+        self.behind = taken_over.into_iter().filter(|(_, wm)| *wm < self.watermark).collect();
         Ok(())
     }
 }

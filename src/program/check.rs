@@ -74,7 +74,7 @@ fn operators(plan: &PhysicalPlan) -> impl Iterator<Item = &waterwheel_engine::gr
 }
 
 fn state(name: &str, settings: &JobSettings, plan: &PhysicalPlan, env: &Env) -> Result<String> {
-    if !env.files.exists(&settings.run.checkpoints.join(name).join("log")) {
+    if !env.files.exists(&settings.run.checkpoints.join(name).join("log"))? {
         return Ok(": none, the job is new here".into());
     }
     let Some(manifest) = newest_checkpoint(env, name, settings)? else {

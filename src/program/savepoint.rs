@@ -99,7 +99,7 @@ fn stored(env: &Env, name: &str, settings: &JobSettings) -> Result<Stored> {
             .at(format!("folder {}", folder.display()))
             .help("name the folder of its checkpoints: --checkpoints <folder>")
     };
-    if !env.files.exists(&folder.join("log")) {
+    if !env.files.exists(&folder.join("log"))? {
         return Err(nothing());
     }
     let storage: Arc<dyn CheckpointStorage> = Arc::new(LocalStorage::open(env, &folder, &[])?);

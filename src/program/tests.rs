@@ -147,7 +147,7 @@ fn check_names_what_is_missing_and_changes_nothing() {
     assert!(check::check("count", &place.settings(), &draw, &place.env, true).is_err());
     place.topics.create("in", &TopicConfig::partitions(1)).unwrap();
     check::check("count", &place.settings(), &draw, &place.env, true).unwrap();
-    assert!(!place.env.files.exists(&place.settings().run.checkpoints));
+    assert!(!place.env.files.exists(&place.settings().run.checkpoints).unwrap());
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod disk;
 mod exactly_once;
 mod job;
 mod log;
+mod noise;
 mod parts;
 mod storage;
 mod topic;

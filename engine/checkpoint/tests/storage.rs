@@ -4,6 +4,7 @@ use super::super::*;
 use super::disk::Disk;
 use crate::env::Env;
 use crate::state::StateFile;
+use crate::testing::{DiskFault, SimMachine};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -145,5 +146,22 @@ fn what_is_there_after_a_power_cut_is_whole_and_what_was_reported_is_there() {
             assert!(there.is_some() || !reported, "{name} is gone, crash at {crash_at}");
             assert!(there.is_none_or(|b| b == bytes), "{name} is torn, crash at {crash_at}");
         }
+    }
+}
+
+/// A file whose look-up failed was left out of the list: a log entry was missing for good, or the newest one unknown.
+#[test]
+fn a_list_is_whole_or_an_error() {
+    let machine = SimMachine::new(1);
+    let storage = LocalStorage::open(&machine.env(), Path::new("s"), &["log"]).unwrap();
+    for n in 0..3 {
+        assert!(storage.put_if_absent(&format!("log/{n}"), b"x").unwrap());
+    }
+    for call in 0..12 {
+        machine.arm(call, DiskFault::Error);
+        if let Ok(names) = storage.list("log") {
+            assert_eq!(names.len(), 3, "error at call {call}");
+        }
+        machine.disarm();
     }
 }

@@ -156,7 +156,7 @@ fn conclusion(verdict: &Verdict, time: Duration) -> String {
 
 /// Removes what an earlier demo left; refuses a folder that is something else.
 fn empty(env: &Env, folder: &Path) -> Result<()> {
-    if !env.files.exists(folder) {
+    if !env.files.exists(folder)? {
         return Ok(());
     }
     let foreign = env.files.list(folder)?.into_iter().find(|name| name != "topics" && name != "checkpoints");

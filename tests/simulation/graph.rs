@@ -1,0 +1,218 @@
+//! What a workload draws with: the source, the table, the outputs, all on the simulated broker.
+//!
+//! Invariant: every drawing of one workload with one input gives the same graph.
+
+use super::input::{Input, ROWS, Row, TABLE, decode_entry};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use waterwheel::connectors::staging::{Partitioner, StagingWriter, TopicFacts};
+use waterwheel::engine::dsl::{Decoding, Job, OutOfOrder, SourceStream, Stream};
+use waterwheel::engine::error::{Error, Result};
+use waterwheel::engine::graph::{PhysicalPlan, ReadAs, TopicRequest, TopicSinks};
+use waterwheel::engine::operators::{
+    Guarantee, LanePublisher, Operator, OperatorFactory, Output, PublisherContext, Sink, SinkWriter, Source, WriterContext,
+};
+use waterwheel::engine::record::{BatchBox, Data, RawBatch, RawRecord};
+use waterwheel::engine::testing::{SimBroker, SimLane, SimMachine, SimSource};
+use waterwheel::engine::time::{EventTime, WatermarkStrategy};
+
+/// Topic with the results.
+pub(crate) const OUT: &str = "out";
+/// Topic with late rows and other side results.
+pub(crate) const SIDE: &str = "side";
+/// Topic with dead letters.
+pub(crate) const DEAD: &str = "rows.dead-letter";
+
+/// A result: key and value of a record.
+pub(crate) type Text = (String, String);
+
+/// What was seen that must not be, whoever saw it.
+#[derive(Clone, Default)]
+pub(crate) struct Violations(Arc<Mutex<Vec<String>>>);
+
+impl Violations {
+    /// Notes one.
+    pub(crate) fn add(&self, what: String) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(what);
+    }
+
+    /// The first one.
+    pub(crate) fn first(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).first().cloned()
+    }
+}
+
+/// What the plan of one process rests on.
+#[derive(Clone)]
+pub(crate) struct Ground {
+    /// The process.
+    pub(crate) machine: SimMachine,
+    /// The broker.
+    pub(crate) broker: SimBroker,
+    /// The input.
+    pub(crate) input: Arc<Input>,
+    /// Where violations go.
+    pub(crate) violations: Violations,
+    /// Lanes and partitions of the outputs.
+    pub(crate) lanes: u32,
+    /// Whether retention of the input follows the checkpoints.
+    pub(crate) trims: bool,
+    /// How far splits may run ahead of each other.
+    pub(crate) max_ahead: Option<Duration>,
+    /// Whether snapshots of state share files.
+    pub(crate) shares_files: bool,
+}
+
+/// A job being drawn.
+pub(crate) struct Draw {
+    /// The job.
+    pub(crate) job: Job,
+    /// What it rests on.
+    pub(crate) ground: Ground,
+}
+
+impl Draw {
+    /// An empty job of so many tasks.
+    pub(crate) fn new(ground: Ground, parallelism: u32) -> Self {
+        let job = Job::new("job");
+        job.parallelism(parallelism);
+        job.max_parallelism(16);
+        Draw { job, ground }
+    }
+
+    /// The plan.
+    pub(crate) fn plan(&self) -> Result<PhysicalPlan> {
+        self.job.plan_with(&self.ground)
+    }
+
+    /// The input.
+    pub(crate) fn input(&self) -> &Input {
+        &self.ground.input
+    }
+
+    /// The rows, in event time; none is late.
+    pub(crate) fn rows(&self) -> SourceStream<Row> {
+        self.rows_by(OutOfOrder::by(Duration::from_millis(self.input().disorder_ms as u64)))
+    }
+
+    /// The rows, in event time as somebody else sees it.
+    pub(crate) fn rows_by(&self, watermarks: WatermarkStrategy) -> SourceStream<Row> {
+        let decode = |record: RawRecord<'_>| record.value.map(Row::decode).transpose();
+        let rows: SourceStream<Row> = self.job.source_with(ROWS, self.connect(ROWS), Decoding::Values(Arc::new(decode)));
+        let rows = rows.event_time(|row| EventTime(row.at), watermarks).id("rows");
+        match self.ground.max_ahead {
+            Some(limit) => rows.max_ahead(limit),
+            None => rows,
+        }
+    }
+
+    /// The table's changes.
+    pub(crate) fn entries(&self) -> SourceStream<(u32, u32)> {
+        let decode = |record: RawRecord<'_>| record.value.map(decode_entry).transpose();
+        self.job.source_with(TABLE, self.connect(TABLE), Decoding::Values(Arc::new(decode))).id("table")
+    }
+
+    fn connect(&self, topic: &'static str) -> impl Fn(ReadAs) -> Result<Arc<dyn Source>> + 'static {
+        let ground = self.ground.clone();
+        move |read_as| Ok(Arc::new(SimSource::new(&ground.broker, &ground.machine, topic, read_as, ground.trims)))
+    }
+
+    /// Notes a watermark of this stream that goes back.
+    pub(crate) fn watched<T: Data>(&self, stream: &Stream<T>, id: &str) -> Stream<T> {
+        let (violations, name) = (self.ground.violations.clone(), id.to_string());
+        let factory: OperatorFactory =
+            Arc::new(move || Box::new(Watch { violations: violations.clone(), name: name.clone(), last: EventTime::MIN }));
+        stream.operator("watch", factory).id(id)
+    }
+
+    /// Writes the results.
+    pub(crate) fn out(&self, results: &Stream<Text>) {
+        self.ground.write(results, OUT);
+    }
+}
+
+/// Passes everything on, and knows the watermark.
+struct Watch {
+    violations: Violations,
+    name: String,
+    last: EventTime,
+}
+
+impl Operator for Watch {
+    fn on_batch(&mut self, _input: usize, batch: BatchBox, out: &mut Output<'_>) -> Result<()> {
+        out.emit(batch)
+    }
+
+    fn on_watermark(&mut self, time: EventTime, _out: &mut Output<'_>) -> Result<()> {
+        if time < self.last {
+            self.violations.add(format!("the watermark at {} goes back from {} to {}", self.name, self.last.0, time.0));
+        }
+        self.last = time;
+        Ok(())
+    }
+}
+
+/// A sink on the broker: the staging of every topic connector, lanes on the model.
+struct SimSink {
+    ground: Ground,
+    topic: String,
+}
+
+impl Ground {
+    fn topic(&self, topic: &str) -> SimSink {
+        SimSink { ground: self.clone(), topic: topic.into() }
+    }
+
+    /// Writes results to a topic, exactly once.
+    pub(crate) fn write(&self, results: &Stream<Text>, topic: &'static str) {
+        let name: Arc<str> = topic.into();
+        let encode = move |(key, value): &Text, time: EventTime, out: &mut RawBatch| {
+            out.push_parts(&name, -1, -1, time.0, Some(key.as_bytes()), Some(value.as_bytes()), &[]);
+            Ok(())
+        };
+        results.to_record_sink(topic, self.topic(topic), encode).id(topic);
+    }
+}
+
+impl TopicSinks for Ground {
+    fn sink(&self, request: &TopicRequest) -> Result<Arc<dyn Sink>> {
+        Ok(Arc::new(self.topic(&request.topic)))
+    }
+}
+
+impl Sink for SimSink {
+    fn describe(&self) -> String {
+        format!("simulated topic {}", self.topic)
+    }
+    fn guarantee(&self) -> Guarantee {
+        Guarantee::ExactlyOnce
+    }
+    fn lanes(&self) -> u32 {
+        self.ground.lanes
+    }
+    fn check(&self) -> Result<()> {
+        self.ground.broker.create(&self.topic, self.ground.lanes + 1);
+        Ok(())
+    }
+    fn writer(&self, context: WriterContext) -> Result<Box<dyn SinkWriter>> {
+        Ok(Box::new(StagingWriter::new(context, self.ground.lanes, Box::new(Known(self.ground.broker.clone())))?))
+    }
+    fn lane(&self, context: PublisherContext) -> Result<Box<dyn LanePublisher>> {
+        Ok(Box::new(SimLane::new(&self.ground.broker, &self.ground.machine, context)))
+    }
+}
+
+/// What the broker knows of its topics.
+struct Known(SimBroker);
+
+impl Partitioner for Known {
+    fn topic(&mut self, topic: &str) -> Result<TopicFacts> {
+        match self.0.partitions(topic) {
+            0 => Err(Error::fatal(format!("topic {topic} is not there"))),
+            partitions => Ok(TopicFacts { partitions, max_record_bytes: 1 << 20 }),
+        }
+    }
+    fn end_offset(&mut self, topic: &str, partition: i32) -> Result<i64> {
+        Ok(self.0.bounds(topic, partition as usize).1)
+    }
+}

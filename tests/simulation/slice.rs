@@ -1,0 +1,60 @@
+//! What every test run simulates: some hundred seeds that must be right, and ten rules left out that must be noticed.
+//!
+//! Invariant: the seeds are fixed, so that a failure here is one of the last change.
+
+use super::world::{Options, Report, run};
+use std::collections::BTreeMap;
+use waterwheel::engine::env::Bug;
+
+/// Clean seeds, in two tests so that two cores share them.
+const SEEDS: std::ops::RangeInclusive<u64> = 1..=300;
+/// A rule left out must be noticed within so many seeds here; the program looks at 2,000.
+const BUG_SEEDS: u64 = 400;
+
+fn clean(seeds: impl Iterator<Item = u64>) {
+    let mut met: BTreeMap<&str, u64> = BTreeMap::new();
+    for seed in seeds {
+        let report = run(&Options::new(seed));
+        let Report { workload, violation, faults, .. } = &report;
+        assert_eq!(violation.as_deref(), None, "cargo run --example simulate -- --seed {seed} (workload {workload}, {faults:?})");
+        if seed.is_multiple_of(10) {
+            assert_eq!(run(&Options::new(seed)).trace, report.trace, "seed {seed} takes other steps the second time");
+        }
+        for (fault, n) in report.faults {
+            *met.entry(fault).or_default() += n;
+        }
+    }
+    // Rare states are reached.
+    for fault in ["power cut", "died in a call", "paused", "failed sync", "late commit", "lost answer of the broker", "markers expired"] {
+        assert!(met.contains_key(fault), "no seed meets: {fault}; met: {met:?}");
+    }
+}
+
+#[test]
+fn clean_seeds_are_right_odd() {
+    clean(SEEDS.filter(|seed| seed % 2 == 1));
+}
+
+#[test]
+fn clean_seeds_are_right_even() {
+    clean(SEEDS.filter(|seed| seed % 2 == 0));
+}
+
+#[test]
+fn rules_left_out_are_noticed() {
+    for bug in [
+        Bug::SkipAlignment,
+        Bug::ReadPastBarrier,
+        Bug::PublishBeforeLog,
+        Bug::ForgetUnpublished,
+        Bug::AbsentMeansNo,
+        Bug::KeepClient,
+        Bug::TakeAnySlot,
+        Bug::AckBeforeSync,
+        Bug::RestoreOneTask,
+        Bug::FastestWatermark,
+    ] {
+        let found = (1..=BUG_SEEDS).find(|&seed| run(&Options { bug: Some(bug), ..Options::new(seed) }).violation.is_some());
+        assert!(found.is_some(), "{bug:?} goes unnoticed in {BUG_SEEDS} seeds");
+    }
+}

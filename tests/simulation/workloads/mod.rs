@@ -1,0 +1,136 @@
+//! The workloads: what is drawn, and what must come out of it.
+//!
+//! A new operator brings one function that draws it, one that works out its output from the input alone, and a line in
+//! [`ALL`].
+//!
+//! Invariant: what is expected follows from the input, never from a run.
+
+mod basic;
+mod keyed;
+mod windows;
+
+use super::graph::{DEAD, Draw, OUT, SIDE, Text};
+use super::input::Input;
+use std::collections::BTreeMap;
+use waterwheel::engine::testing::SimBroker;
+
+/// Results by key, in order.
+pub(crate) type ByKey = BTreeMap<String, Vec<String>>;
+
+/// How far the order of results is fixed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// Per key.
+    PerKey,
+    /// Not at all.
+    None,
+    /// Only the last result of a key is.
+    Last,
+    /// Neither order nor results: they depend on timing, and `also` says what must hold.
+    Open,
+}
+
+/// One workload.
+pub(crate) struct Workload {
+    /// Its name.
+    pub(crate) name: &'static str,
+    /// Draws the job.
+    pub(crate) draw: fn(&Draw),
+    /// What is in [`OUT`] at the end.
+    pub(crate) expect: fn(&Input) -> Vec<Text>,
+    /// In which order.
+    pub(crate) order: Order,
+    /// What else must hold.
+    pub(crate) also: fn(&Input, &Output) -> Result<(), String>,
+}
+
+/// All of them.
+pub(crate) const ALL: &[Workload] = &[
+    basic::STATELESS,
+    basic::BRANCHES,
+    basic::CALLS,
+    basic::DEAD_LETTERS,
+    basic::RANDOM,
+    keyed::COUNT,
+    keyed::TOTALS,
+    keyed::DEDUP,
+    keyed::SORT,
+    keyed::TIMERS,
+    keyed::TABLE,
+    windows::TUMBLING,
+    windows::SLIDING,
+    windows::LATE,
+];
+
+/// Nothing more to check.
+fn nothing(_: &Input, _: &Output) -> Result<(), String> {
+    Ok(())
+}
+
+/// What was committed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Output {
+    /// By topic: results by key, in order.
+    pub(crate) topics: BTreeMap<&'static str, ByKey>,
+}
+
+impl Output {
+    /// Reads all of it.
+    pub(crate) fn read(broker: &SimBroker) -> Output {
+        let utf8 = |bytes: &Option<Vec<u8>>| String::from_utf8_lossy(bytes.as_deref().unwrap_or_default()).into_owned();
+        let read = |topic: &'static str| {
+            let mut by_key = ByKey::new();
+            for record in broker.committed(topic).iter().flatten() {
+                by_key.entry(utf8(&record.key)).or_default().push(utf8(&record.value));
+            }
+            (topic, by_key)
+        };
+        Output { topics: [OUT, SIDE, DEAD].map(read).into() }
+    }
+
+    /// The results of a topic, in any order.
+    pub(crate) fn all(&self, topic: &str) -> impl Iterator<Item = (&String, &String)> {
+        self.topics[topic].iter().flat_map(|(key, values)| values.iter().map(move |value| (key, value)))
+    }
+}
+
+impl Workload {
+    /// The workload of that name.
+    pub(crate) fn named(name: &str) -> Option<&'static Workload> {
+        ALL.iter().find(|w| w.name == name)
+    }
+
+    /// Whether the output is right.
+    pub(crate) fn check(&self, input: &Input, output: &Output) -> Result<(), String> {
+        let mut expected = ByKey::new();
+        for (key, value) in (self.expect)(input) {
+            expected.entry(key).or_default().push(value);
+        }
+        let mut got = output.topics[OUT].clone();
+        match self.order {
+            Order::PerKey => {}
+            Order::None => expected.values_mut().chain(got.values_mut()).for_each(|values| values.sort()),
+            Order::Open => return (self.also)(input, output),
+            Order::Last => expected.values_mut().chain(got.values_mut()).for_each(|values| drop(values.drain(..values.len() - 1))),
+        }
+        for key in expected.keys().chain(got.keys()) {
+            let (want, have) = (expected.get(key), got.get(key));
+            if want != have {
+                return Err(difference(key, want.map_or(&[], |v| v), have.map_or(&[], |v| v)));
+            }
+        }
+        (self.also)(input, output)
+    }
+}
+
+fn difference(key: &str, want: &[String], have: &[String]) -> String {
+    let at = want.iter().zip(have).position(|(a, b)| a != b).unwrap_or(want.len().min(have.len()));
+    let show = |v: &[String]| v.get(at).map_or("nothing".into(), |s| s.chars().take(80).collect::<String>());
+    format!(
+        "key {key}: {} results expected, {} committed; number {at} is {:?}, expected {:?}",
+        want.len(),
+        have.len(),
+        show(have),
+        show(want)
+    )
+}

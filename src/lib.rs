@@ -53,7 +53,7 @@ mod topic;
 pub use job::Job;
 pub use outputs::ToOutputs;
 pub use program::main;
-pub use topic::{ToTopic, Topic, TopicSink};
+pub use topic::{TableToTopic, ToTopic, Topic, TopicSink};
 pub use waterwheel_connectors as connectors;
 pub use waterwheel_connectors::topics;
 pub use waterwheel_engine as engine;
@@ -61,20 +61,21 @@ pub use waterwheel_engine::error::{Error, Kind, Result};
 
 /// What a job needs, in one line: `use waterwheel::prelude::*;`.
 pub mod prelude {
-    pub use crate::{Job, ToOutputs, ToTopic};
+    pub use crate::{Job, TableToTopic, ToOutputs, ToTopic};
     pub use chrono::{DateTime, Utc};
     pub use serde::{Deserialize, Serialize};
     pub use waterwheel_connectors::topics::{End, OnLostOffsets, Start};
     pub use waterwheel_engine::dsl::{
-        Broadcast, KeyedStream, Merge, OutOfOrder, Punctuated, SortedStream, SourceStream, Stream, Table, WindowedStream, days, hours,
-        millis, mins, secs,
+        Broadcast, KeyedStream, Merge, OutOfOrder, Punctuated, SortedStream, SourceStream, Stream, Table, WindowedStream, after, before,
+        days, hours, millis, mins, secs,
     };
     pub use waterwheel_engine::operators::ErrorPolicy::{self, DeadLetter};
+    pub use waterwheel_engine::operators::tables::Suppress;
     pub use waterwheel_engine::operators::{
         AfterMatch, AggregatingState, AsyncOptions, BroadcastState, Either, ListState, MapState, Match, Pattern, ProcessContext,
         ProcessFunction, ProcessOpen, ReducingState, SideOutput, Timer, ValueState,
     };
-    pub use waterwheel_engine::record::{Key, Str};
+    pub use waterwheel_engine::record::{Change, Key, RowKind, Str};
     pub use waterwheel_engine::time::EventTime;
     pub use waterwheel_engine::windowing::{Calendar, Count, Cumulative, Global, Session, Sliding, Tumbling, Windowed};
 }
@@ -98,3 +99,13 @@ pub struct SavepointExamples;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/windows.md")]
 pub struct WindowsExamples;
+
+/// Compiles the code of the page on joins.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/joins.md")]
+pub struct JoinsExamples;
+
+/// Compiles the code of the page on tables.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/tables.md")]
+pub struct TablesExamples;

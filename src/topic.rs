@@ -8,7 +8,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use waterwheel_connectors::formats::{Decode, Json, Raw, Text, push};
 use waterwheel_connectors::topics::{End, OnLostOffsets, SourceOptions, Start, Topics};
-use waterwheel_engine::dsl::{self, Decoding, SinkHandle, SourceStream, Stream, records};
+use waterwheel_engine::dsl::{self, Decoding, RecordKey, SinkHandle, SourceStream, Stream, Table, records};
 use waterwheel_engine::graph::{ReadAs, TopicRequest};
 use waterwheel_engine::operators::{Guarantee, to_raw};
 use waterwheel_engine::record::{Data, RawBatch, RawRecord};
@@ -131,6 +131,38 @@ pub trait ToTopic<T> {
         topic: &str,
         encode: impl Fn(&T, EventTime, &mut RawBatch) -> Result<(), String> + Send + Sync + 'static,
     ) -> TopicSink<T>;
+}
+
+/// The end of a table in a topic.
+pub trait TableToTopic<K, V> {
+    /// Writes a table's changes to a topic, exactly once: the newest value of each key as JSON under the key as text, a
+    /// tombstone (no value) where a key has none any more. A topic that is made is compacted. What is written is read back by
+    /// [`SourceStream::table`].
+    ///
+    /// ```
+    /// # use waterwheel::prelude::*;
+    /// # fn example(amounts: KeyedStream<String, i64>) {
+    /// amounts.aggregate(|| 0, |sum, amount| *sum += amount).to_table().to_topic("totals");
+    /// # }
+    /// ```
+    fn to_topic(&self, topic: &str) -> TopicSink<(K, Option<V>)>;
+}
+
+impl<K: RecordKey, V: Data + Serialize> TableToTopic<K, V> for Table<K, V> {
+    fn to_topic(&self, topic: &str) -> TopicSink<(K, Option<V>)> {
+        let name: Arc<str> = topic.into();
+        let encode = move |(key, value): &(K, Option<V>), time: EventTime, out: &mut RawBatch| {
+            let (key, time) = (key.to_record(), time.0.max(-1));
+            match value {
+                Some(value) => push(&Json::default(), value, &name, Some(&key), time, out),
+                None => {
+                    out.push_parts(&name, -1, -1, time, Some(&key), None, &[]);
+                    Ok(())
+                }
+            }
+        };
+        self.changes().to_topic_as(topic, encode).compacted()
+    }
 }
 
 pub(crate) type Key<T> = Arc<dyn Fn(&T) -> Vec<u8> + Send + Sync>;

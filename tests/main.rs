@@ -27,6 +27,7 @@ mod refusals;
 mod rights;
 mod savepoint;
 mod simulated_job;
+mod simulated_joins;
 mod simulated_process;
 mod simulation;
 mod support;

@@ -3,6 +3,7 @@
 use super::*;
 use crate::error::{Error, Result};
 use crate::graph::{NodeKind, PhysicalPlan, TopicRequest, TopicSinks};
+use crate::operators::tables::Suppress;
 use crate::operators::{
     ErrorPolicy, Guarantee, Ingest, LanePublisher, OpenContext, PublisherContext, ReaderContext, Sink, SinkWriter, Source, SourceReader,
     Split, WriterContext,
@@ -408,4 +409,64 @@ fn a_source_without_event_time_keeps_step_with_none() {
     let _ = to_topic(&payments(&job).in_step("cards", mins(10)).stream(), "out");
     let error = job.plan_with(&Anywhere).unwrap_err().report();
     assert!(error.contains("without event time"), "{error}");
+}
+
+#[test]
+fn joins_say_what_they_keep() {
+    let job = Job::new("joins");
+    let stream = || payments(&job).event_time(|p| p.at, OutOfOrder::by(secs(5)));
+    let (left, right) = (stream().id("left").key_by(|p| p.card.clone()), stream().id("right").key_by(|p| p.card.clone()));
+    let near = left
+        .interval_join(&right)
+        .between(before(secs(10)), after(mins(1)))
+        .late_left_to(|late| to_topic(&late, "late"))
+        .left(|l, r| (l.at, r.map(|r| r.at)));
+    let _ = to_topic(&near.id("near"), "near");
+    let together = left.window_join(&right, crate::windowing::Tumbling::of(hours(1))).on(|l, r| l.at < r.at).semi();
+    let _ = to_topic(&together.id("together"), "together");
+    let priced = left.temporal_join(&right).ends_when(|r| r.at == 0).inner(|l, r| l.at - r.at);
+    let _ = to_topic(&priced.id("priced"), "priced");
+    let text = job.explain_with(&Anywhere, secs(1)).unwrap().to_string();
+    for line in [
+        "interval_join left",
+        "state: left rows for 1m of event time, bounded by the watermark; right rows for 10s, bounded by the watermark",
+        "window_join semi, tumbling 1h",
+        "state: the rows of both sides, bounded by the watermark",
+        "temporal_join inner",
+        "1 version a key, UNBOUNDED by time",
+        "equality class: time-dependent (late rows)",
+    ] {
+        assert!(text.contains(line), "{line:?} is not in\n{text}");
+    }
+    let job = Job::new("nonsense");
+    let keyed = payments(&job).key_by(|p| p.card.clone());
+    let none = keyed.interval_join(&keyed).between(after(secs(1)), before(secs(1))).inner(|_, _| 0);
+    let _ = to_topic(&none, "none");
+    assert!(job.plan_with(&Anywhere).unwrap_err().to_string().contains("joins nothing"));
+}
+
+#[test]
+fn tables_converge_and_say_what_they_keep() {
+    let job = Job::new("tables");
+    job.parallelism(2);
+    let limits = customers(&job).table(|limit| limit.to_string());
+    let counts = payments(&job).key_by(|p| p.card.clone()).aggregate(|| 0u64, |n, _| *n += 1).id("counts").to_table();
+    let over = counts.join(&limits, |_, count, limit| (*count, *limit)).id("over").filter(|_, (count, limit)| count > limit);
+    let _ = to_topic(&over.group_by(|_, (count, _)| *count).count().suppress(Suppress::Every(secs(1))).changes(), "by-count");
+    let _ = to_topic(&counts.foreign_join(&limits, |n| n.to_string(), |_, n, limit| n + limit).changes(), "foreign");
+    let _ = to_topic(&over.to_stream(), "changes");
+    let text = job.explain_with(&Anywhere, secs(1)).unwrap().to_string();
+    for line in [
+        "join_tables inner",
+        "1 row a key of both tables, UNBOUNDED by time",
+        "suppress to one change in 1s",
+        "1 value a group, UNBOUNDED by time",
+        "equality class: converging",
+    ] {
+        assert!(text.contains(line), "{line:?} is not in\n{text}");
+    }
+    let plan = job.plan_with(&Anywhere).unwrap();
+    let nodes =
+        plan.chains.iter().map(|chain| chain.nodes.iter().map(|n| n.id.to_string()).collect::<Vec<_>>().join(" ")).collect::<Vec<_>>();
+    assert!(nodes.iter().any(|chain| chain.starts_with("over filter")), "a filter needs no exchange: {nodes:?}");
 }

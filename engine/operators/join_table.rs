@@ -5,10 +5,11 @@
 //!
 //! Invariant: a row meets the table as it is when the row comes; later changes do not touch rows that went by.
 
+use super::bootstrap::Bootstrap;
 use super::guarded::{Columns, guarded};
 use super::{Operator, OperatorFactory, Output, Port};
 use crate::env::{Bug, planted};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::record::{BatchBox, Data, Key, Rows, downcast};
 use crate::state::{PointTable, StateValue, Table};
 use crate::time::EventTime;
@@ -41,7 +42,7 @@ fn lookup<K: Key, T: Data, V: Data + StateValue, R: Data>(
             f: f.clone(),
             table: PointTable::<V>::new("table").with_key(K::kind()),
             slots: Vec::new(),
-            bootstrapped: false,
+            bootstrap: Bootstrap::default(),
             types: PhantomData::<fn(K, T) -> R>,
         })
     })
@@ -51,7 +52,7 @@ struct JoinTable<F, K, T, V, R> {
     f: Arc<F>,
     table: PointTable<V>,
     slots: Vec<u32>,
-    bootstrapped: bool,
+    bootstrap: Bootstrap,
     types: PhantomData<fn(K, T) -> R>,
 }
 
@@ -117,22 +118,19 @@ where
     }
 
     fn on_input_watermark(&mut self, input: usize, time: EventTime) {
-        self.bootstrapped |= input == TABLE_INPUT && time > EventTime::MIN;
+        self.bootstrap.on_input_watermark(input, time);
     }
 
     fn only_input(&self) -> Option<usize> {
-        (!self.bootstrapped && !planted(Bug::SkipBootstrap)).then_some(TABLE_INPUT)
+        if planted(Bug::SkipBootstrap) { None } else { self.bootstrap.only_input() }
     }
 
     fn save(&mut self) -> Vec<u8> {
-        vec![u8::from(self.bootstrapped)]
+        self.bootstrap.save()
     }
 
     fn restore(&mut self, blobs: &[Vec<u8>]) -> Result<()> {
-        if blobs.iter().any(|blob| !matches!(blob[..], [0 | 1])) {
-            return Err(Error::fatal("the saved progress of a table join is damaged"));
-        }
-        self.bootstrapped = !blobs.is_empty() && blobs.iter().all(|blob| blob[..] == [1]);
+        self.bootstrap = Bootstrap::restore(blobs)?;
         Ok(())
     }
 }

@@ -22,6 +22,7 @@
 
 mod aggregate;
 mod async_options;
+mod bootstrap;
 mod broadcast;
 mod call;
 mod dead_letter;
@@ -33,6 +34,7 @@ mod guarded;
 mod ingest;
 mod inspect;
 mod join_table;
+pub mod joins;
 mod key_by;
 mod map;
 mod map_async;
@@ -41,6 +43,7 @@ mod pattern;
 mod process;
 mod process_folding;
 mod process_state;
+mod progress;
 mod reject;
 mod sink;
 mod sink_operator;
@@ -49,6 +52,7 @@ mod source;
 mod source_task;
 mod split;
 mod staging;
+pub mod tables;
 mod to_raw;
 mod union;
 
@@ -73,6 +77,7 @@ pub use pattern::{AfterMatch, Contiguity, Match, Pattern, TIMED_OUT_PORT, detect
 pub use process::{ProcessContext, ProcessFunction, ProcessOpen, SideOutput, process};
 pub use process_folding::{AggregatingState, ReducingState};
 pub use process_state::{ListState, MapState, Timer, ValueState};
+pub(crate) use progress::Progress;
 pub use reject::ErrorPolicy;
 pub use sink::{Guarantee, LaneMarker, LanePublisher, PublisherContext, ScanOutcome, Sink, SinkWriter, WriterContext};
 pub use sink_operator::SinkOperator;

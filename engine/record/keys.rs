@@ -84,6 +84,24 @@ impl Keys {
         Ok(())
     }
 
+    /// Keys of 8 bytes, as numbers, with their hashes.
+    pub(crate) fn of_numbers(numbers: Vec<u64>, hashes: Vec<u64>) -> Self {
+        debug_assert_eq!(numbers.len(), hashes.len());
+        Keys { layout: Layout::U64(numbers), hashes }
+    }
+
+    /// Keys as canonical bytes, with their hashes.
+    pub(crate) fn of_column<'a>(keys: impl Iterator<Item = &'a [u8]>, hashes: Vec<u64>) -> Self {
+        let (mut data, mut ends) = (Vec::with_capacity(hashes.len() * 16), Vec::with_capacity(hashes.len()));
+        for key in keys {
+            data.extend_from_slice(key);
+            assert!(data.len() <= u32::MAX as usize, "keys of one batch exceed 4 GiB");
+            ends.push(data.len() as u32);
+        }
+        debug_assert_eq!(ends.len(), hashes.len());
+        Keys { layout: Layout::Bytes { data, ends }, hashes }
+    }
+
     /// Rows.
     pub fn len(&self) -> usize {
         self.hashes.len()

@@ -6,6 +6,7 @@
 //! Invariant: rows of one batch are in arrival order, and `times`, `keys` and `origins`, where present, have one entry a row.
 
 mod batch;
+mod change;
 mod element;
 mod ids;
 mod key;
@@ -15,6 +16,7 @@ mod raw;
 mod rows;
 
 pub use batch::{Batch, BatchBox, downcast};
+pub use change::{Change, RowKind};
 pub use element::{Barrier, BarrierKind, Element, Epoch};
 pub use ids::{OperatorId, TaskId};
 pub use key::{KEY_CODEC_VERSION, Key, KeyGroup, key_group, key_groups_of, task_of};

@@ -1,173 +1,371 @@
-//! Rows by key in arrival order: the sides of joins.
+//! Rows by time and by key: rows that wait for the watermark, and the sides of joins.
 //!
-//! Rows go into chunks as they come and never change; a chain through the chunks links the rows of a key. They leave by
-//! time: a chunk whose rows are all over gives its memory back. Lives in memory whole; a restore loads it all.
+//! A row comes in once and never changes. First it **waits**: by time, in the order of arrival. [`AppendTable::take_due`]
+//! takes the earliest rows out, by (time, key bytes, side, arrival); whoever takes them says of each whether it is
+//! [kept](AppendTable::keep) for later rows of its key to find, or [released](AppendTable::release). Kept rows of a side and
+//! key form a chain in the order in which they were kept, so in order of time; they are the first to be over, and leave from
+//! the front ([`AppendTable::take_over`]).
 //!
-//! Invariant: a position names a row for good; positions below `drained_to` are in the store (or on their way there), those
-//! below `frozen_to` belong to the frozen epoch. A row older than the floor is never seen again.
+//! Lives in memory whole; a restore loads it all. A row is written to the store once, if it lives across a barrier; rows that
+//! are over go by range. A row's mark (one byte, "has found a partner") may change and is then written again.
+//!
+//! Invariant: a key has a slot exactly as long as it has a row (or since the last `resolve`). Rows below a side's floor are
+//! gone, and none comes below it: so puts and range deletes of one drain never touch the same row.
 
-use super::keyspace::{Mark, Place, damaged, push_key, split_time, state_key, time_bytes};
+use super::arena::{RowArena, Span};
+use super::keyspace::{Place, damaged, split_time, state_key, time_bytes};
 use super::{KeyIndex, Table, TableContext, WriteBatch};
 use crate::error::Result;
-use crate::record::{Epoch, KeyGroup, Keys};
+use crate::record::{Epoch, Keys};
 use crate::time::EventTime;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use twox_hash::XxHash3_64;
 
-/// Rows per chunk.
-const CHUNK: usize = if cfg!(test) { 4 } else { 1024 };
+/// Names a row as long as it is in the table.
+pub type RowId = u32;
+
+/// Which of several inputs a row came from, from 0.
+pub type Side = usize;
 
 /// End of a chain.
-const NONE: u64 = u64::MAX;
+const NONE: RowId = RowId::MAX;
 
-struct Chunk {
-    slots: Vec<u32>,
-    /// Position of the key's next row.
-    next: Vec<u64>,
-    /// Name in the store: grows with arrival, also across restores.
-    ids: Vec<u64>,
-    times: Vec<i64>,
-    ends: Vec<u32>,
-    data: Vec<u8>,
-    max_time: i64,
-    /// Only the chain is left.
-    spent: bool,
+struct Row {
+    time: i64,
+    /// Arrival; part of its name in the store, and grows across restores.
+    sequence: u64,
+    span: Span,
+    slot: u32,
+    /// The key's next kept row of that side.
+    next: RowId,
+    /// Generation of the last change not yet drained; 0 = clean, or gone.
+    stamp: u32,
+    side: u8,
+    mark: u8,
 }
 
-impl Chunk {
-    fn new() -> Self {
-        let (slots, next, ids) = (Vec::with_capacity(CHUNK), Vec::with_capacity(CHUNK), Vec::with_capacity(CHUNK));
-        Chunk { slots, next, ids, times: Vec::new(), ends: Vec::new(), data: Vec::new(), max_time: i64::MIN, spent: false }
-    }
-
-    fn row(&self, at: usize) -> &[u8] {
-        let start = if at == 0 { 0 } else { self.ends[at - 1] as usize };
-        &self.data[start..self.ends[at] as usize]
-    }
-}
-
-/// The rows of one key.
+/// First and last kept row of a key.
 #[derive(Clone, Copy)]
 struct Chain {
-    head: u64,
-    tail: u64,
-    /// In chunks that are not spent.
-    rows: u32,
+    head: RowId,
+    tail: RowId,
 }
 
 impl Chain {
-    const EMPTY: Chain = Chain { head: NONE, tail: NONE, rows: 0 };
+    const EMPTY: Chain = Chain { head: NONE, tail: NONE };
+}
+
+/// What belongs to one side.
+struct SideState {
+    /// In order of time.
+    kept: VecDeque<RowId>,
+    /// By slot.
+    chains: Vec<Chain>,
+    /// Rows before this are gone: now, at the last freeze.
+    floor: i64,
+    frozen_floor: i64,
+    /// No row that the store may hold is before this; MAX = it holds none.
+    stored_from: i64,
+}
+
+/// A row that waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Waiting {
+    /// The slot of its key.
+    pub slot: u32,
+    /// The row.
+    pub row: RowId,
 }
 
 /// See the module's header. Rows are bytes; whoever appends them encodes them.
 ///
-/// Slots are valid until the next `resolve` or `drop_before`.
+/// Slots are valid until the next `resolve`, or until the last row of the key is released.
 pub struct AppendTable {
     name: String,
     row_schema: String,
     place: Option<Place>,
     index: KeyIndex,
-    chains: Vec<Chain>,
+    /// By slot: rows of the key.
+    holders: Vec<u32>,
     fresh: Vec<u32>,
-    chunks: VecDeque<Chunk>,
-    /// Position of the first row of the first chunk.
-    base: u64,
-    end: u64,
-    next_id: u64,
-    drained_to: u64,
-    frozen_to: u64,
-    floor: Mark,
-    /// Deletes of this epoch and of the frozen one.
-    deletes: WriteBatch,
-    frozen_deletes: WriteBatch,
+    rows: Vec<Row>,
+    free: Vec<RowId>,
+    arena: RowArena,
+    waiting: BTreeMap<i64, Vec<Waiting>>,
+    /// Emptied lists, to be used again.
+    spare: Vec<Vec<Waiting>>,
+    sides: Vec<SideState>,
+    next_sequence: u64,
+    generation: u32,
+    changed: Vec<RowId>,
+    frozen: Vec<RowId>,
     copied: WriteBatch,
-    /// Left over from an epoch that was never drained.
-    backlog: WriteBatch,
-    bytes: usize,
 }
 
 impl AppendTable {
-    /// A table of that name, unique within its operator, of rows whose encoding `row_schema` describes.
-    pub fn new(name: &str, row_schema: &str) -> Self {
+    /// A table of that name, unique within its operator, of rows of `sides` kinds whose encodings `row_schema` describes.
+    pub fn new(name: &str, sides: usize, row_schema: &str) -> Self {
+        let side =
+            || SideState { kept: VecDeque::new(), chains: Vec::new(), floor: i64::MIN, frozen_floor: i64::MIN, stored_from: i64::MAX };
         AppendTable {
             name: name.to_string(),
             row_schema: row_schema.to_string(),
             place: None,
             index: KeyIndex::new(),
-            chains: Vec::new(),
+            holders: Vec::new(),
             fresh: Vec::new(),
-            chunks: VecDeque::new(),
-            base: 0,
-            end: 0,
-            next_id: 0,
-            drained_to: 0,
-            frozen_to: 0,
-            floor: Mark::new(name),
-            deletes: WriteBatch::default(),
-            frozen_deletes: WriteBatch::default(),
+            rows: Vec::new(),
+            free: Vec::new(),
+            arena: RowArena::default(),
+            waiting: BTreeMap::new(),
+            spare: Vec::new(),
+            sides: (0..sides).map(|_| side()).collect(),
+            next_sequence: 0,
+            generation: 1,
+            changed: Vec::new(),
+            frozen: Vec::new(),
             copied: WriteBatch::default(),
-            backlog: WriteBatch::default(),
-            bytes: 0,
         }
     }
 
     /// Gives every key of a batch a slot, in row order, replacing the content of `slots`.
     pub fn resolve(&mut self, keys: &Keys, slots: &mut Vec<u32>) {
         for slot in std::mem::take(&mut self.fresh) {
-            if self.index.is_live(slot) && self.chains[slot as usize].rows == 0 {
+            if self.index.is_live(slot) && self.holders[slot as usize] == 0 {
                 self.index.release(slot);
             }
         }
         self.index.resolve(keys, slots, &mut self.fresh);
-        self.chains.resize(self.index.slots(), Chain::EMPTY);
+        self.grow();
     }
 
-    /// Adds a row behind the others of its key. One older than the floor is not kept.
-    pub fn append(&mut self, slot: u32, time: EventTime, row: &[u8]) {
-        if time.0 >= self.floor.get() {
-            let id = self.next_id;
-            self.push(slot, time.0, row, id);
+    fn grow(&mut self) {
+        let slots = self.index.slots();
+        self.holders.resize(slots, 0);
+        self.sides.iter_mut().for_each(|side| side.chains.resize(slots, Chain::EMPTY));
+    }
+
+    /// Adds a row, which waits. One before its side's floor would never be seen: it is the caller's to refuse late rows, and
+    /// such a row is not added.
+    pub fn append(&mut self, side: Side, slot: u32, time: EventTime, row: &[u8]) {
+        self.append_marked(side, slot, time, row, 0);
+    }
+
+    /// As [`append`](Self::append), with a mark.
+    pub fn append_marked(&mut self, side: Side, slot: u32, time: EventTime, row: &[u8], mark: u8) {
+        if time.0 >= self.sides[side].floor {
+            let sequence = self.next_sequence;
+            self.insert(side, slot, time.0, sequence, mark, row);
         }
     }
 
-    /// The rows of a key in arrival order.
-    pub fn rows(&self, slot: u32) -> impl Iterator<Item = (EventTime, &[u8])> + '_ {
-        let chain = self.chains[slot as usize];
-        let mut next = if chain.rows == 0 { NONE } else { chain.head };
-        std::iter::from_fn(move || {
-            while next != NONE {
-                let (chunk, at) = self.locate(next);
-                next = chunk.next[at];
-                if !chunk.spent && chunk.times[at] >= self.floor.get() {
-                    return Some((EventTime(chunk.times[at]), chunk.row(at)));
-                }
-            }
-            None
-        })
+    fn insert(&mut self, side: Side, slot: u32, time: i64, sequence: u64, mark: u8, bytes: &[u8]) -> RowId {
+        let id = self.free.pop().unwrap_or(self.rows.len() as RowId);
+        assert!(id < NONE, "a table of rows is full: 2^32 - 1 rows");
+        let span = self.arena.push(id, bytes);
+        let row = Row { time, sequence, span, slot, next: NONE, stamp: self.generation, side: side as u8, mark };
+        match self.rows.get_mut(id as usize) {
+            Some(old) => *old = row,
+            None => self.rows.push(row),
+        }
+        self.note_changed(id);
+        self.next_sequence = self.next_sequence.max(sequence + 1);
+        self.holders[slot as usize] += 1;
+        let spare = &mut self.spare;
+        self.waiting.entry(time).or_insert_with(|| spare.pop().unwrap_or_default()).push(Waiting { slot, row: id });
+        id
     }
 
-    /// Rows with a time before `floor` are over.
-    pub fn drop_before(&mut self, floor: EventTime) {
-        if floor.0 <= self.floor.get() {
+    /// The earliest time of a row that waits.
+    pub fn next_time(&self) -> Option<EventTime> {
+        self.waiting.first_key_value().map(|(time, _)| EventTime(*time))
+    }
+
+    /// Takes out the waiting rows of the earliest time, if that is at or before `until`, by (key bytes, side, arrival),
+    /// replacing the content of `due`. Each is to be kept or released.
+    pub fn take_due(&mut self, until: EventTime, due: &mut Vec<Waiting>) -> Option<EventTime> {
+        due.clear();
+        let first = self.waiting.first_entry()?;
+        if *first.key() > until.0 {
+            return None;
+        }
+        let (time, mut rows) = first.remove_entry();
+        std::mem::swap(due, &mut rows);
+        if rows.capacity() > 0 && self.spare.len() < 64 {
+            self.spare.push(rows);
+        }
+        self.sort(due);
+        Some(EventTime(time))
+    }
+
+    /// Waiting rows from `first` to `last`, both inside, by (key bytes, side, time, arrival), replacing the content of `rows`.
+    /// They go on waiting.
+    pub fn waiting_within(&self, first: EventTime, last: EventTime, rows: &mut Vec<Waiting>) {
+        rows.clear();
+        self.waiting.range(first.0..=last.0).for_each(|(_, list)| rows.extend_from_slice(list));
+        self.sort(rows);
+    }
+
+    /// The earliest time of a waiting row at or after `from`.
+    pub fn next_time_from(&self, from: EventTime) -> Option<EventTime> {
+        self.waiting.range(from.0..).next().map(|(time, _)| EventTime(*time))
+    }
+
+    /// By (key bytes, side), else as they are.
+    fn sort(&self, rows: &mut [Waiting]) {
+        if rows.len() > 1 {
+            let side = |w: &Waiting| self.rows[w.row as usize].side;
+            rows.sort_by(|a, b| {
+                let keys = if a.slot == b.slot { std::cmp::Ordering::Equal } else { self.index.compare(a.slot, b.slot) };
+                keys.then_with(|| side(a).cmp(&side(b)))
+            });
+        }
+    }
+
+    /// Puts a row that was taken out behind the others of its key and side. Rows are kept in order of time.
+    pub fn keep(&mut self, id: RowId) {
+        let (slot, side, time) = {
+            let row = &self.rows[id as usize];
+            (row.slot, usize::from(row.side), row.time)
+        };
+        let state = &mut self.sides[side];
+        debug_assert!(state.kept.back().is_none_or(|&last| self.rows[last as usize].time <= time));
+        state.kept.push_back(id);
+        let chain = &mut state.chains[slot as usize];
+        match chain.tail {
+            NONE => chain.head = id,
+            tail => self.rows[tail as usize].next = id,
+        }
+        chain.tail = id;
+    }
+
+    /// Keeps every waiting row up to `until` without anybody looking: after a restore, as of the watermark it was taken at.
+    pub fn keep_until(&mut self, until: EventTime) {
+        let mut due = Vec::new();
+        while self.take_due(until, &mut due).is_some() {
+            due.iter().for_each(|w| self.keep(w.row));
+        }
+    }
+
+    /// The first kept row of a key and side, the oldest.
+    #[inline]
+    pub fn first(&self, side: Side, slot: u32) -> Option<RowId> {
+        Some(self.sides[side].chains[slot as usize].head).filter(|&id| id != NONE)
+    }
+
+    /// The kept row behind this one, of the same key and side.
+    #[inline]
+    pub fn after(&self, id: RowId) -> Option<RowId> {
+        Some(self.rows[id as usize].next).filter(|&id| id != NONE)
+    }
+
+    /// A row's time.
+    #[inline]
+    pub fn time(&self, id: RowId) -> EventTime {
+        EventTime(self.rows[id as usize].time)
+    }
+
+    /// A row's side.
+    #[inline]
+    pub fn side(&self, id: RowId) -> Side {
+        usize::from(self.rows[id as usize].side)
+    }
+
+    /// A row's bytes.
+    #[inline]
+    pub fn bytes_of(&self, id: RowId) -> &[u8] {
+        self.arena.get(self.rows[id as usize].span)
+    }
+
+    /// A row's mark; 0 at first.
+    #[inline]
+    pub fn mark(&self, id: RowId) -> u8 {
+        self.rows[id as usize].mark
+    }
+
+    /// Sets a row's mark.
+    pub fn set_mark(&mut self, id: RowId, mark: u8) {
+        let stamp = self.rows[id as usize].stamp;
+        if self.rows[id as usize].mark == mark {
             return;
         }
-        self.floor.raise(floor.0);
-        for nth in 0..self.chunks.len() {
-            let chunk = &self.chunks[nth];
-            if !chunk.spent && chunk.slots.len() == CHUNK && chunk.max_time < floor.0 {
-                self.spend(nth);
-            }
+        if stamp != self.generation {
+            self.copy_frozen(id);
+            self.rows[id as usize].stamp = self.generation;
+            self.note_changed(id);
         }
-        while self.chunks.front().is_some_and(|chunk| chunk.spent) {
-            let Some(chunk) = self.chunks.pop_front() else { break };
-            for (at, (&slot, &next)) in chunk.slots.iter().zip(&chunk.next).enumerate() {
-                let head = &mut self.chains[slot as usize].head;
-                if *head == self.base + at as u64 {
-                    *head = next;
+        self.rows[id as usize].mark = mark;
+    }
+
+    /// The earliest time of a kept row of a side.
+    #[inline]
+    pub fn first_kept(&self, side: Side) -> Option<EventTime> {
+        self.sides[side].kept.front().map(|&id| self.time(id))
+    }
+
+    /// Takes the earliest kept row of a side out of its chain, if its time is at or before `until`; it is to be released.
+    #[inline]
+    pub fn take_over(&mut self, side: Side, until: EventTime) -> Option<RowId> {
+        let state = &mut self.sides[side];
+        let &id = state.kept.front()?;
+        let row = &self.rows[id as usize];
+        if row.time > until.0 {
+            return None;
+        }
+        state.kept.pop_front();
+        let chain = &mut state.chains[row.slot as usize];
+        chain.head = row.next;
+        if chain.head == NONE {
+            chain.tail = NONE;
+        }
+        Some(id)
+    }
+
+    /// Gives up a row that was taken out. Before the next freeze its side's [floor](Self::set_floor) must be above it: that is what
+    /// takes it out of the store.
+    pub fn release(&mut self, id: RowId) {
+        self.copy_frozen(id);
+        let row = &mut self.rows[id as usize];
+        (row.stamp, row.next) = (0, NONE);
+        let (slot, span) = (row.slot, row.span);
+        self.free.push(id);
+        if let Some(thin) = self.arena.free(span) {
+            for &other in &thin.rows {
+                let row = &self.rows[other as usize];
+                if self.holds(other, id) && RowArena::is_in(row.span, &thin) {
+                    let bytes = self.arena.get(row.span).to_vec();
+                    self.rows[other as usize].span = self.arena.push(other, &bytes);
                 }
             }
-            self.base += CHUNK as u64;
+            self.arena.thinned(&thin);
         }
+        self.rows[id as usize].span = Span::default();
+        self.rows[id as usize].slot = NONE;
+        let holders = &mut self.holders[slot as usize];
+        *holders -= 1;
+        if *holders == 0 {
+            self.index.release(slot);
+        }
+    }
+
+    /// Whether an id that was in use once names a row now; `gone` is being released.
+    fn holds(&self, id: RowId, gone: RowId) -> bool {
+        id != gone && self.rows[id as usize].slot != NONE
+    }
+
+    /// Rows of a side before `floor` have all been released, and none of them will come any more.
+    pub fn set_floor(&mut self, side: Side, floor: EventTime) {
+        let state = &mut self.sides[side];
+        state.floor = state.floor.max(floor.0);
+    }
+
+    /// Releases all waiting rows up to `until`; none of them will come any more.
+    pub fn release_waiting(&mut self, until: EventTime) {
+        let mut due = Vec::new();
+        while self.take_due(until, &mut due).is_some() {
+            due.iter().for_each(|w| self.release(w.row));
+        }
+        (0..self.sides.len()).for_each(|side| self.set_floor(side, until.plus_ms(1)));
     }
 
     /// The key index: bytes, hash and group of a slot.
@@ -175,118 +373,85 @@ impl AppendTable {
         &self.index
     }
 
+    /// Rows in the table.
+    pub fn len(&self) -> usize {
+        self.rows.len() - self.free.len()
+    }
+
+    /// No row.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn note_changed(&mut self, id: RowId) {
+        // Rows that come and go within an epoch would otherwise be listed again and again.
+        if self.changed.len() > 2 * self.len() + 1024 {
+            let (rows, generation) = (&self.rows, self.generation);
+            self.changed.sort_unstable();
+            self.changed.dedup();
+            self.changed.retain(|&id| rows[id as usize].stamp == generation);
+        }
+        self.changed.push(id);
+    }
+
+    /// A frozen row that is about to change or to go is encoded first.
+    fn copy_frozen(&mut self, id: RowId) {
+        let row = &self.rows[id as usize];
+        if row.stamp != 0 && row.stamp != self.generation {
+            let (key, value) = self.encode(id);
+            let state = &mut self.sides[usize::from(self.rows[id as usize].side)];
+            state.stored_from = state.stored_from.min(self.rows[id as usize].time);
+            self.copied.put(key, value);
+        }
+    }
+
     fn place(&self) -> &Place {
         self.place.as_ref().unwrap_or_else(|| unreachable!("table {} is used before it was opened", self.name))
     }
 
-    fn locate(&self, position: u64) -> (&Chunk, usize) {
-        let offset = (position - self.base) as usize;
-        (&self.chunks[offset / CHUNK], offset % CHUNK)
+    /// side | time | arrival -> mark | length of the key | key | row.
+    fn encode(&self, id: RowId) -> (Vec<u8>, Vec<u8>) {
+        let (place, row, mut scratch) = (self.place(), &self.rows[id as usize], [0; 8]);
+        let key = self.index.key_bytes(row.slot, &mut scratch);
+        let bytes = self.arena.get(row.span);
+        let mut value = Vec::with_capacity(5 + key.len() + bytes.len());
+        value.push(row.mark);
+        value.extend_from_slice(&(key.len() as u32).to_be_bytes());
+        value.extend_from_slice(key);
+        value.extend_from_slice(bytes);
+        let mut name = [0; 17];
+        name[0] = row.side;
+        name[1..9].copy_from_slice(&time_bytes(row.time));
+        name[9..].copy_from_slice(&row.sequence.to_be_bytes());
+        (state_key(self.index.group(row.slot, place.max_parallelism), place.table, &name), value)
     }
 
-    fn push(&mut self, slot: u32, time: i64, row: &[u8], id: u64) {
-        let (position, chain) = (self.end, &mut self.chains[slot as usize]);
-        if chain.rows == 0 {
-            chain.head = position;
-        } else {
-            let offset = (chain.tail - self.base) as usize;
-            self.chunks[offset / CHUNK].next[offset % CHUNK] = position;
-        }
-        (chain.tail, chain.rows) = (position, chain.rows + 1);
-        if (position - self.base) as usize / CHUNK == self.chunks.len() {
-            self.chunks.push_back(Chunk::new());
-            self.bytes += CHUNK * (4 + 8 + 8);
-        }
-        if let Some(chunk) = self.chunks.back_mut() {
-            chunk.slots.push(slot);
-            chunk.next.push(NONE);
-            chunk.ids.push(id);
-            chunk.times.push(time);
-            chunk.data.extend_from_slice(row);
-            assert!(chunk.data.len() <= u32::MAX as usize, "the rows of one chunk exceed 4 GiB");
-            chunk.ends.push(chunk.data.len() as u32);
-            chunk.max_time = chunk.max_time.max(time);
-        }
-        self.bytes += row.len() + 12;
-        self.next_id = self.next_id.max(id + 1);
-        self.end += 1;
-    }
-
-    /// Gives up the rows of a chunk: into the frozen epoch what it still lacks, out of the store what it has.
-    fn spend(&mut self, nth: usize) {
-        let first = self.base + (nth * CHUNK) as u64;
-        for at in 0..CHUNK {
-            let position = first + at as u64;
-            if position < self.frozen_to {
-                if position >= self.drained_to {
-                    let mut copied = std::mem::take(&mut self.copied);
-                    self.encode(nth, at, &mut copied);
-                    self.copied = copied;
-                }
-                let (place, chunk) = (self.place(), &self.chunks[nth]);
-                let group = self.index.group(chunk.slots[at], place.max_parallelism);
-                let key = state_key(group, place.table, &chunk.ids[at].to_be_bytes());
-                self.deletes.delete(key);
-            }
-        }
-        let chunk = &mut self.chunks[nth];
-        self.bytes -= chunk.data.len() + 12 * CHUNK;
-        chunk.spent = true;
-        (chunk.data, chunk.ends, chunk.times, chunk.ids) = Default::default();
-        for slot in &chunk.slots {
-            let chain = &mut self.chains[*slot as usize];
-            chain.rows -= 1;
-            if chain.rows == 0 {
-                *chain = Chain::EMPTY;
-                self.index.release(*slot);
-            }
-        }
-    }
-
-    /// id -> time | length of the key | key | row.
-    fn encode(&self, nth: usize, at: usize, out: &mut WriteBatch) {
-        let (place, chunk, mut scratch) = (self.place(), &self.chunks[nth], [0; 8]);
-        let key = self.index.key_bytes(chunk.slots[at], &mut scratch);
-        let group = self.index.group(chunk.slots[at], place.max_parallelism);
-        out.put_with(
-            |out| push_key(out, group, place.table, &chunk.ids[at].to_be_bytes()),
-            |out| {
-                out.extend_from_slice(&time_bytes(chunk.times[at]));
-                out.extend_from_slice(&(key.len() as u32).to_be_bytes());
-                out.extend_from_slice(key);
-                out.extend_from_slice(chunk.row(at));
-            },
-        );
-    }
-
-    fn write_pending(&mut self, out: &mut WriteBatch) {
-        out.append(std::mem::take(&mut self.frozen_deletes));
-        out.append(std::mem::take(&mut self.copied));
-    }
-
+    /// Rows in the order of the store: group, side, time, arrival.
     fn load(&mut self, place: &Place) -> Result<()> {
-        self.floor.restore(place)?;
-        let mut rows: Vec<(u64, KeyGroup, Vec<u8>)> = Vec::new();
-        place.scan(|group, id, value| {
-            let id = id.try_into().map_err(|_| damaged("the id of a row has another length"))?;
-            rows.push((u64::from_be_bytes(id), group, value.to_vec()));
+        let mut rows: Vec<(u64, u8, i64, Vec<u8>)> = Vec::new();
+        place.scan(|_, name, value| {
+            let (side, rest) = name.split_first().ok_or_else(|| damaged("the name of a row is cut short"))?;
+            let (time, sequence) = split_time(rest)?;
+            let sequence = sequence.try_into().map_err(|_| damaged("the name of a row has another length"))?;
+            rows.push((u64::from_be_bytes(sequence), *side, time, value.to_vec()));
             Ok(())
         })?;
-        // Old tasks counted each for itself; rows of one key come from one of them.
+        // By arrival. Old tasks counted each for itself; rows of one key come from one of them.
         rows.sort_unstable();
-        for (id, group, value) in rows {
-            let (time, rest) = split_time(&value)?;
-            let (len, rest) = rest.split_first_chunk::<4>().ok_or_else(|| damaged("a row is cut short"))?;
-            let (key, row) = rest.split_at_checked(u32::from_be_bytes(*len) as usize).ok_or_else(|| damaged("a row's key is cut short"))?;
-            if time < self.floor.get() {
-                self.deletes.delete(state_key(group, place.table, &id.to_be_bytes()));
-                continue;
-            }
+        for (sequence, side, time, value) in rows {
+            let cut = || damaged("a row is cut short");
+            let (mark, rest) = value.split_first().ok_or_else(cut)?;
+            let (len, rest) = rest.split_first_chunk::<4>().ok_or_else(cut)?;
+            let (key, row) = rest.split_at_checked(u32::from_be_bytes(*len) as usize).ok_or_else(cut)?;
             let slot = self.index.resolve_one(key, XxHash3_64::oneshot(key), &mut self.fresh);
-            self.chains.resize(self.index.slots(), Chain::EMPTY);
-            self.push(slot, time, row, id);
+            self.grow();
+            let state = self.sides.get_mut(usize::from(side)).ok_or_else(|| damaged("a row is of a side that there is not"))?;
+            state.stored_from = state.stored_from.min(time);
+            let id = self.insert(usize::from(side), slot, time, sequence, *mark, row);
+            self.rows[id as usize].stamp = 0;
         }
-        (self.drained_to, self.frozen_to) = (self.end, self.end);
+        self.changed.clear();
+        self.fresh.clear();
         Ok(())
     }
 }
@@ -310,38 +475,51 @@ impl Table for AppendTable {
     }
 
     fn freeze(&mut self, _epoch: Epoch) {
-        let mut backlog = std::mem::take(&mut self.backlog);
-        // Holds something only if the epoch before was given up; it stays in front of this one.
-        self.write_pending(&mut backlog);
-        self.backlog = backlog;
-        std::mem::swap(&mut self.deletes, &mut self.frozen_deletes);
-        self.frozen_to = self.end;
-        self.floor.freeze();
+        self.generation += 1;
+        if self.frozen.is_empty() {
+            std::mem::swap(&mut self.frozen, &mut self.changed);
+        } else {
+            self.frozen.append(&mut self.changed);
+        }
+        self.sides.iter_mut().for_each(|side| side.frozen_floor = side.floor);
     }
 
     fn drain(&mut self, out: &mut WriteBatch, entries: usize) -> bool {
-        out.append(std::mem::take(&mut self.backlog));
-        self.write_pending(out);
+        // First, because an epoch that was given up may have left rows here that are over by now.
+        out.append(std::mem::take(&mut self.copied));
         if let Some(place) = &self.place {
-            self.floor.drain(place, out);
-        }
-        self.drained_to = self.drained_to.max(self.base);
-        let mut written = 0;
-        while self.drained_to < self.frozen_to && written < entries {
-            let offset = (self.drained_to - self.base) as usize;
-            if !self.chunks[offset / CHUNK].spent {
-                self.encode(offset / CHUNK, offset % CHUNK, out);
-                written += 1;
+            for (side, state) in self.sides.iter_mut().enumerate().filter(|(_, state)| state.stored_from < state.frozen_floor) {
+                for group in place.groups.clone() {
+                    let bound = |time| state_key(group, place.table, &[&[side as u8][..], &time_bytes(time)].concat());
+                    out.delete_range(bound(state.stored_from), bound(state.frozen_floor));
+                }
+                state.stored_from = state.frozen_floor;
             }
-            self.drained_to += 1;
         }
-        self.drained_to >= self.frozen_to
+        let mut written = 0;
+        while written < entries {
+            let Some(id) = self.frozen.pop() else { return true };
+            let stamp = self.rows[id as usize].stamp;
+            if stamp == 0 || stamp >= self.generation {
+                continue; // copied when it changed, or gone
+            }
+            let (key, value) = self.encode(id);
+            out.put(key, value);
+            let row = &mut self.rows[id as usize];
+            row.stamp = 0;
+            let state = &mut self.sides[usize::from(row.side)];
+            state.stored_from = state.stored_from.min(row.time);
+            written += 1;
+        }
+        self.frozen.is_empty()
     }
 
     fn drained(&mut self, _epoch: Epoch) {}
 
     fn bytes(&self) -> usize {
-        self.bytes + self.index.bytes() + self.chains.len() * size_of::<Chain>()
+        let per_row = size_of::<Row>() + size_of::<Waiting>() + 2 * size_of::<RowId>();
+        let per_key = size_of::<u32>() + self.sides.len() * size_of::<Chain>();
+        self.len() * per_row + self.arena.bytes() + self.index.bytes() + self.index.len() * per_key
     }
 
     fn stays_in_memory(&self) -> bool {

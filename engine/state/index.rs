@@ -146,6 +146,15 @@ impl KeyIndex {
         }
     }
 
+    /// The keys of live slots as a column.
+    pub fn keys(&self, slots: impl Iterator<Item = u32> + Clone) -> Keys {
+        let hashes = slots.clone().map(|slot| self.hashes[slot as usize]).collect();
+        match &self.keys {
+            Stored::Numbers(numbers) => Keys::of_numbers(slots.map(|slot| numbers[slot as usize]).collect(), hashes),
+            Stored::Bytes(arena) => Keys::of_column(slots.map(|slot| arena.get(slot)), hashes),
+        }
+    }
+
     /// The frozen hash of a live slot's key.
     pub fn hash(&self, slot: u32) -> u64 {
         self.hashes[slot as usize]

@@ -45,6 +45,9 @@ pub fn read_table(
     let kind = schema.split(' ').next().unwrap_or_default();
     let has_ttl = schema.starts_with("point ttl");
     let parsed = Schema::parse(schema).ok();
+    // Rows of several sides: a schema each.
+    let rows = schema.strip_prefix("append ").unwrap_or_default();
+    let sides: Vec<Option<Schema>> = rows.split(" | ").map(|side| Schema::parse(&format!("append {side}")).ok()).collect();
     let value = |bytes: &[u8]| match &parsed {
         Some(schema) => show(schema, bytes),
         None => Ok(Value::from(hex(bytes))),
@@ -81,11 +84,22 @@ pub fn read_table(
                     ShownEntry { key: key(name), time_ms: Some(time), name: tag, value: value(bytes)? }
                 }
                 "append" => {
-                    let (time, rest) = split_time(bytes)?;
-                    let (len, rest) = rest.split_first_chunk::<4>().ok_or_else(|| damaged("a row is cut short"))?;
-                    let split = rest.split_at_checked(u32::from_be_bytes(*len) as usize);
-                    let (name, row) = split.ok_or_else(|| damaged("a row's key is cut short"))?;
-                    ShownEntry { key: key(name), time_ms: Some(time), name: None, value: value(row)? }
+                    let (side, rest) = stored.split_first().ok_or_else(|| damaged("the name of a row is cut short"))?;
+                    let (time, _) = split_time(rest)?;
+                    let cut = || damaged("a row is cut short");
+                    let (len, rest) = bytes.get(1..).and_then(<[u8]>::split_first_chunk::<4>).ok_or_else(cut)?;
+                    let (name, row) = rest.split_at_checked(u32::from_be_bytes(*len) as usize).ok_or_else(cut)?;
+                    let value = match sides.get(usize::from(*side)) {
+                        Some(Some(schema)) => show(schema, row)?,
+                        _ => hex(row).into(),
+                    };
+                    ShownEntry { key: key(name), time_ms: Some(time), name: None, value }
+                }
+                "map" => {
+                    let cut = || damaged("the name of a map's entry is cut short");
+                    let (len, rest) = stored.split_first_chunk::<4>().ok_or_else(cut)?;
+                    let (owner, name) = rest.split_at_checked(u32::from_be_bytes(*len) as usize).ok_or_else(cut)?;
+                    ShownEntry { key: key(owner), time_ms: None, name: Some(hex(name)), value: value(bytes)? }
                 }
                 _ if has_ttl => {
                     let (used, bytes) = split_time(bytes)?;

@@ -19,6 +19,7 @@
 //! name`, so a table is found again whatever the order of operators; rescale copies key-group ranges.
 
 mod append;
+mod arena;
 mod batch;
 mod broadcast;
 mod described;
@@ -27,6 +28,7 @@ mod index;
 mod inspect;
 mod journal;
 mod keyspace;
+mod map;
 mod memory;
 mod ordered;
 mod point;
@@ -43,7 +45,7 @@ mod tests;
 mod tiered;
 mod value;
 
-pub use append::AppendTable;
+pub use append::{AppendTable, RowId, Side, Waiting};
 pub use batch::{Write, WriteBatch};
 pub use broadcast::BroadcastTable;
 pub use described::show as show_value;
@@ -51,6 +53,7 @@ pub use evolve::{check_schema, evolve, forget_table};
 pub use index::KeyIndex;
 pub use inspect::{ShownEntry, read_table};
 pub use keyspace::{state_key, table_id};
+pub use map::MapTable;
 pub use memory::{MemoryStore, MemoryStores};
 pub use ordered::{Due, OrderedTable};
 pub use point::PointTable;
@@ -60,6 +63,7 @@ pub use shape::Schema;
 pub use slice::{SliceCursor, SliceTable, SliceView};
 pub use tiered::TieredStores;
 pub use value::{StateValue, schema_of};
+pub(crate) use value::{check_codec, decode, encode_into};
 
 use crate::error::{Error, Result};
 use crate::record::{Epoch, KeyGroup};

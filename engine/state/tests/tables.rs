@@ -2,7 +2,7 @@
 
 use super::{GROUPS, Step, Subject, run};
 use crate::record::Keys;
-use crate::state::{AppendTable, OrderedTable, PointTable, SeenTable, SliceTable};
+use crate::state::{AppendTable, MapTable, OrderedTable, PointTable, SeenTable, SliceTable};
 use crate::time::EventTime;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -441,29 +441,114 @@ impl Subject for Ids {
     }
 }
 
+// --- map
+
+struct Maps;
+
+#[derive(Debug, Clone)]
+enum MapOp {
+    Insert(u8, u8, u16),
+    Remove(u8, u8),
+    Look(Vec<u8>),
+}
+
+fn map_op() -> impl Strategy<Value = MapOp> {
+    prop_oneof![
+        4 => (0u8..4, 0u8..4, any::<u16>()).prop_map(|(k, e, v)| MapOp::Insert(k, e, v)),
+        2 => (0u8..4, 0u8..4).prop_map(|(k, e)| MapOp::Remove(k, e)),
+        1 => proptest::collection::vec(0u8..8, 0..3).prop_map(MapOp::Look),
+    ]
+}
+
+impl Subject for Maps {
+    type Op = MapOp;
+    type Model = BTreeMap<(u8, Vec<u8>), String>;
+    type Table = MapTable<String>;
+
+    fn make() -> Self::Table {
+        MapTable::new("m")
+    }
+
+    fn apply(table: &mut Self::Table, model: &mut Self::Model, op: &MapOp) {
+        let mut slots = Vec::new();
+        let name = |e: u8| vec![e; usize::from(e)];
+        match op {
+            MapOp::Insert(k, e, v) => {
+                table.resolve(&keys([*k].into_iter()), &mut slots);
+                let old = model.insert((*k, name(*e)), v.to_string());
+                assert_eq!(table.get(slots[0], &name(*e)), old.as_ref());
+                assert_eq!(table.insert(slots[0], &name(*e), v.to_string()), old);
+            }
+            MapOp::Remove(k, e) => {
+                table.resolve(&keys([*k].into_iter()), &mut slots);
+                assert_eq!(table.remove(slots[0], &name(*e)), model.remove(&(*k, name(*e))));
+            }
+            MapOp::Look(names) => table.resolve(&keys(names.iter().copied()), &mut slots),
+        }
+    }
+
+    fn read(table: &mut Self::Table) -> Self::Model {
+        let mut out = BTreeMap::new();
+        for name in 0..8 {
+            let key = bytes(name);
+            if let Some(slot) = table.index().find(&key, XxHash3_64::oneshot(&key)) {
+                let entries: Vec<_> = table.entries(slot).map(|(entry, value)| (entry.to_vec(), value.clone())).collect();
+                assert!(entries.is_sorted());
+                out.extend(entries.into_iter().map(|(entry, value)| ((name, entry), value)));
+            }
+        }
+        assert_eq!(table.len(), out.len());
+        out
+    }
+
+    fn merge(mut a: Self::Model, b: Self::Model) -> Self::Model {
+        a.extend(b);
+        a
+    }
+}
+
 // --- append
 
 struct Rows;
 
 #[derive(Debug, Clone)]
 enum RowOp {
-    Append(u8, i64, Vec<u8>),
-    DropBefore(i64),
+    /// Side, key, time, row; not before the floor.
+    Append(usize, u8, i64, Vec<u8>),
+    /// Rows up to a time have their turn: those of side 0 are kept, those of side 1 released.
+    Turn(i64),
+    /// Kept rows of a side up to a time are over.
+    Over(usize, i64),
+    /// The first kept row of a side and key is marked.
+    Mark(usize, u8, u8),
     Look(Vec<u8>),
 }
 
 fn row_op() -> impl Strategy<Value = RowOp> {
+    let row = proptest::collection::vec(any::<u8>(), 0..40);
     prop_oneof![
-        6 => (0u8..4, 0i64..20, proptest::collection::vec(any::<u8>(), 0..4)).prop_map(|(k, t, row)| RowOp::Append(k, t, row)),
-        1 => (0i64..20).prop_map(RowOp::DropBefore),
+        8 => (0usize..2, 0u8..4, 0i64..30, row).prop_map(|(s, k, t, row)| RowOp::Append(s, k, t, row)),
+        3 => (0i64..30).prop_map(RowOp::Turn),
+        2 => (0usize..2, 0i64..30).prop_map(|(s, t)| RowOp::Over(s, t)),
+        2 => (0usize..2, 0u8..4, 0u8..3).prop_map(|(s, k, m)| RowOp::Mark(s, k, m)),
         1 => proptest::collection::vec(0u8..6, 0..3).prop_map(RowOp::Look),
     ]
 }
 
-#[derive(Debug, Clone, Default)]
+/// Time, row and mark.
+type ModelRow = (i64, Vec<u8>, u8);
+
+/// By side and key, by time and arrival. Rows up to `turn` are kept, the others wait.
+#[derive(Debug, Clone)]
 struct RowModel {
-    rows: BTreeMap<u8, Vec<(i64, Vec<u8>)>>,
-    floor: i64,
+    rows: BTreeMap<(usize, u8), Vec<ModelRow>>,
+    turn: i64,
+}
+
+impl Default for RowModel {
+    fn default() -> Self {
+        RowModel { rows: BTreeMap::new(), turn: i64::MIN }
+    }
 }
 
 impl PartialEq for RowModel {
@@ -472,44 +557,97 @@ impl PartialEq for RowModel {
     }
 }
 
+fn key_of(table: &AppendTable, slot: u32) -> u8 {
+    let name = table.index().key_bytes(slot, &mut [0; 8]).to_vec();
+    (0..8).find(|k| bytes(*k) == name).unwrap()
+}
+
 impl Subject for Rows {
     type Op = RowOp;
     type Model = RowModel;
     type Table = AppendTable;
 
     fn make() -> AppendTable {
-        AppendTable::new("a", "bytes")
+        AppendTable::new("a", 2, "bytes")
     }
 
     fn apply(table: &mut AppendTable, model: &mut RowModel, op: &RowOp) {
+        // As an operator does after a restore; else there is nothing to keep.
+        table.keep_until(EventTime(model.turn));
         let mut slots = Vec::new();
         match op {
-            RowOp::Append(k, time, row) => {
+            RowOp::Append(side, k, time, row) => {
                 table.resolve(&keys([*k].into_iter()), &mut slots);
-                table.append(slots[0], EventTime(*time), row);
-                if *time >= model.floor {
-                    model.rows.entry(*k).or_default().push((*time, row.clone()));
+                if *time > model.turn {
+                    table.append(*side, slots[0], EventTime(*time), row);
+                    let rows = model.rows.entry((*side, *k)).or_default();
+                    rows.push((*time, row.clone(), 0));
+                    rows.sort_by_key(|row| row.0);
                 }
             }
-            RowOp::DropBefore(time) => {
-                table.drop_before(EventTime(*time));
-                model.floor = model.floor.max(*time);
-                let floor = model.floor;
-                model.rows.values_mut().for_each(|rows| rows.retain(|(time, _)| *time >= floor));
+            RowOp::Turn(until) => {
+                let (mut due, mut got, mut expect) = (Vec::new(), Vec::new(), Vec::new());
+                while let Some(time) = table.take_due(EventTime(*until), &mut due) {
+                    for w in due.clone() {
+                        let row = table.bytes_of(w.row).to_vec();
+                        got.push((time.0, key_of(table, w.slot), table.side(w.row), row.clone()));
+                        if table.side(w.row) == 0 { table.keep(w.row) } else { table.release(w.row) }
+                    }
+                }
+                let turn = model.turn;
+                for ((side, k), rows) in &mut model.rows {
+                    let due = rows.iter().filter(|row| row.0 > turn && row.0 <= *until);
+                    expect.extend(due.map(|row| (row.0, *k, *side, row.1.clone())));
+                    rows.retain(|row| row.0 <= turn || row.0 > *until || *side == 0);
+                }
+                expect.sort_by_key(|e| (e.0, e.1, e.2));
+                assert_eq!(got, expect);
+                model.turn = turn.max(*until);
+                table.set_floor(1, EventTime(model.turn).plus_ms(1));
+            }
+            RowOp::Over(side, until) => {
+                let mut last = i64::MIN;
+                while let Some(row) = table.take_over(*side, EventTime(*until)) {
+                    assert!(table.time(row).0 >= last && table.time(row).0 <= *until);
+                    last = table.time(row).0;
+                    table.release(row);
+                }
+                let until = model.turn.min(*until);
+                model.rows.iter_mut().filter(|((s, _), _)| s == side).for_each(|(_, rows)| rows.retain(|row| row.0 > until));
+                table.set_floor(*side, EventTime(until).plus_ms(1));
+            }
+            RowOp::Mark(side, k, mark) => {
+                table.resolve(&keys([*k].into_iter()), &mut slots);
+                let kept = model.rows.get_mut(&(*side, *k)).and_then(|rows| rows.iter_mut().find(|row| row.0 <= model.turn));
+                assert_eq!(table.first(*side, slots[0]).is_some(), kept.is_some());
+                if let (Some(row), Some(kept)) = (table.first(*side, slots[0]), kept) {
+                    table.set_mark(row, *mark);
+                    kept.2 = *mark;
+                }
             }
             RowOp::Look(names) => table.resolve(&keys(names.iter().copied()), &mut slots),
         }
     }
 
+    /// Kept rows first: they are the older ones.
     fn read(table: &mut AppendTable) -> RowModel {
-        let mut rows = BTreeMap::new();
+        let mut rows: BTreeMap<(usize, u8), Vec<_>> = BTreeMap::new();
+        let listed = |row| (table.time(row).0, table.bytes_of(row).to_vec(), table.mark(row));
         for name in 0..8 {
             let key = bytes(name);
-            if let Some(slot) = table.index().find(&key, XxHash3_64::oneshot(&key)) {
-                rows.insert(name, table.rows(slot).map(|(time, row)| (time.0, row.to_vec())).collect());
+            let Some(slot) = table.index().find(&key, XxHash3_64::oneshot(&key)) else { continue };
+            for side in 0..2 {
+                let kept = std::iter::successors(table.first(side, slot), |&row| table.after(row));
+                rows.entry((side, name)).or_default().extend(kept.map(listed));
             }
         }
-        RowModel { rows, floor: 0 }
+        let mut waiting = Vec::new();
+        table.waiting_within(EventTime::MIN, EventTime::MAX, &mut waiting);
+        for w in waiting {
+            rows.entry((table.side(w.row), key_of(table, w.slot))).or_default().push(listed(w.row));
+        }
+        assert_eq!(table.len(), rows.values().map(Vec::len).sum::<usize>());
+        RowModel { rows, turn: i64::MIN }
     }
 
     fn merge(mut a: RowModel, b: RowModel) -> RowModel {
@@ -549,7 +687,12 @@ proptest! {
     }
 
     #[test]
-    fn append_table_keeps_rows_in_arrival_order(script in steps(row_op())) {
+    fn map_table_is_a_map_of_maps(script in steps(map_op())) {
+        run::<Maps>(&script);
+    }
+
+    #[test]
+    fn append_table_is_a_list_by_time_of_each_side_and_key(script in steps(row_op())) {
         run::<Rows>(&script);
     }
 }

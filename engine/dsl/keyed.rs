@@ -33,16 +33,11 @@ impl<K: Key, T: Data> KeyedStream<K, T> {
         KeyedStream { stream: keyed.routed(Routing::KeyGroup), keys: PhantomData }
     }
 
-    /// From a stream whose batches carry keys and whose rows are in the task of their key.
-    pub(super) fn in_place(keyed: Stream<T>) -> Self {
-        KeyedStream { stream: keyed, keys: PhantomData }
-    }
-
     pub(super) fn stream(&self) -> &Stream<T> {
         &self.stream
     }
 
-    /// Rows that kept their keys and stay in their task: what follows is chained.
+    /// From a stream whose batches carry keys and whose rows are in the task of their key: what follows is chained.
     pub(super) fn in_place(keyed: Stream<T>) -> Self {
         KeyedStream { stream: keyed, keys: PhantomData }
     }

@@ -273,6 +273,10 @@ impl<V: StateValue> Table for MapTable<V> {
         self.name_bytes + self.entries * (each + self.heap.mean()) + self.index.bytes() + self.index.len() * per_key
     }
 
+    fn stays_in_memory(&self) -> bool {
+        true
+    }
+
     fn evict(&mut self, _target: usize) -> Result<()> {
         Ok(())
     }

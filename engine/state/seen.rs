@@ -124,11 +124,13 @@ impl SeenTable {
                 wanted.push(state_key(key_group(hash, place.max_parallelism), cold_table, key));
             }
         }
-        let found = place.store.multi_get(&wanted).map_err(|e| e.at(place.label.clone()))?;
+        let wanted: Vec<&[u8]> = wanted.iter().map(Vec::as_slice).collect();
         let mut cold = vec![None; keys.len()];
-        for (row, bytes) in rows.into_iter().zip(found) {
-            cold[row] = bytes.map(|bytes| split_time(&bytes).map(|(time, _)| time)).transpose()?;
-        }
+        let read = place.store.multi_get(&wanted, &mut |at, bytes| {
+            cold[rows[at]] = Some(split_time(bytes)?.0);
+            Ok(())
+        });
+        read.map_err(|e| e.at(place.label.clone()))?;
         self.cold = cold;
         Ok(())
     }
@@ -508,10 +510,11 @@ impl Table for SeenTable {
             if stored {
                 self.delete_pieces(bucket, bucket, &mut batch);
             }
-            if batch.bytes >= EVICT_WRITE {
-                place.store.write(std::mem::take(&mut batch))?;
+            if batch.bytes() >= EVICT_WRITE {
+                place.store.write(&batch)?;
+                batch.clear();
             }
         }
-        if batch.is_empty() { Ok(()) } else { place.store.write(batch) }
+        if batch.is_empty() { Ok(()) } else { place.store.write(&batch) }
     }
 }

@@ -40,7 +40,7 @@ impl TieredStores {
     }
 
     fn store(&self, dir: &Path) -> Result<TieredStore> {
-        if self.files.exists(dir) {
+        if self.files.exists(dir)? {
             self.files.remove_dir_all(dir)?;
         }
         let (journal_dir, database_dir) = (dir.join("journal"), dir.join("database"));

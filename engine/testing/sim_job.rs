@@ -87,9 +87,11 @@ impl SimJob {
     pub fn start(&mut self) -> Result<()> {
         self.process = None;
         let env = self.machine.env();
-        let stores: Arc<dyn StateStores> =
-            if self.shares_files { Arc::new(SimStores(env.clone())) } else { Arc::new(MemoryStores::new(env.clone())) };
-        let stores = Arc::new(TieredStores::new(&env, stores));
+        let stores: Arc<dyn StateStores> = if self.shares_files {
+            Arc::new(SimStores(env.clone()))
+        } else {
+            Arc::new(TieredStores::new(&env, Arc::new(MemoryStores::new(env.clone()))))
+        };
         let runner = JobRunner::new(env, stores, self.plan.clone(), self.settings.clone());
         let lock = runner.lock()?;
         self.process = Some(Process { execution: None, runner, _lock: lock });

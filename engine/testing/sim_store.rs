@@ -9,7 +9,7 @@ use super::sim_env::lock;
 use crate::env::{Env, Files};
 use crate::error::{Error, Result};
 use crate::record::KeyGroup;
-use crate::state::{RestoredSnapshot, StateFile, StateStore, StateStores, Visit, Write, WriteBatch};
+use crate::state::{RestoredSnapshot, StateFile, StateStore, StateStores, Visit, VisitFound, Write, WriteBatch};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::ops::{Bound, Range};
@@ -102,9 +102,9 @@ impl StateStore for SimStore {
         Ok(lock(&self.content).map.get(key).cloned())
     }
 
-    fn multi_get(&self, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>> {
+    fn multi_get(&self, keys: &[&[u8]], visit: VisitFound<'_>) -> Result<()> {
         let content = lock(&self.content);
-        Ok(keys.iter().map(|key| content.map.get(key).cloned()).collect())
+        keys.iter().enumerate().filter_map(|(at, key)| Some((at, content.map.get(*key)?))).try_for_each(|(at, value)| visit(at, value))
     }
 
     fn scan(&self, from: &[u8], to: &[u8], visit: Visit<'_>) -> Result<()> {
@@ -115,20 +115,21 @@ impl StateStore for SimStore {
         content.map.range::<[u8], _>((Bound::Included(from), Bound::Excluded(to))).try_for_each(|(key, value)| visit(key, value))
     }
 
-    fn write(&self, batch: WriteBatch) -> Result<()> {
+    fn write(&self, batch: &WriteBatch) -> Result<()> {
         let content = &mut *lock(&self.content);
-        for write in batch.writes {
+        for write in batch.iter() {
             match write {
                 Write::Put { key, value } => {
-                    content.changed.insert(key.clone());
-                    content.map.insert(key, value);
+                    content.changed.insert(key.to_vec());
+                    content.map.insert(key.to_vec(), value.to_vec());
                 }
                 Write::Delete { key } => {
-                    content.map.remove(&key);
-                    content.changed.insert(key);
+                    content.map.remove(key);
+                    content.changed.insert(key.to_vec());
                 }
                 Write::DeleteRange { from, to } if from < to => {
-                    let inside: Vec<Vec<u8>> = content.map.range(from..to).map(|(key, _)| key.clone()).collect();
+                    let inside: Vec<Vec<u8>> =
+                        content.map.range::<[u8], _>((Bound::Included(from), Bound::Excluded(to))).map(|(key, _)| key.clone()).collect();
                     for key in inside {
                         content.map.remove(&key);
                         content.changed.insert(key);
@@ -217,7 +218,7 @@ mod tests {
             let mut batch = WriteBatch::default();
             batch.put(vec![0, n, 0, 0, 0, 0, n], vec![n]);
             batch.delete(vec![0, n / 2, 0, 0, 0, 0, n / 2]);
-            store.write(batch).unwrap();
+            store.write(&batch).unwrap();
             let dir = PathBuf::from(format!("snapshot-{n}"));
             names.push(store.checkpoint(&dir).unwrap());
         }

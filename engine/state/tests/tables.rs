@@ -706,7 +706,7 @@ fn a_changed_time_to_live_keeps_what_was_seen() {
     let times = |id: usize| EventTime(100 + 7 * id as i64);
     for (round, ttl) in [64, 640, 64].into_iter().enumerate() {
         let mut table = SeenTable::new("ids", ttl);
-        super::open(&mut table, &store, 0..GROUPS, round > 0);
+        super::open(&mut table, &store, 0..GROUPS, round > 0, false);
         table.resolve(&ids).unwrap();
         for row in 0..12 {
             assert_eq!(table.get(&ids, row), (round > 0).then(|| times(row)));
@@ -717,7 +717,7 @@ fn a_changed_time_to_live_keeps_what_was_seen() {
         table.freeze(1);
         let mut batch = crate::state::WriteBatch::default();
         while !table.drain(&mut batch, 3) {}
-        crate::state::StateStore::write(&*store, batch).unwrap();
+        crate::state::StateStore::write(&*store, &batch).unwrap();
         table.drained(1);
     }
 }

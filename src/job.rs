@@ -17,6 +17,7 @@ pub struct Job {
     job: dsl::Job,
     topics: Arc<dyn Topics>,
     on_lost_offsets: OnLostOffsets,
+    until_end: bool,
 }
 
 impl Deref for Job {
@@ -29,7 +30,7 @@ impl Deref for Job {
 impl Job {
     /// An empty job. State, markers and metrics are filed under the name: choose one that stays.
     pub fn new(name: impl Into<String>, topics: Arc<dyn Topics>) -> Self {
-        Job { job: dsl::Job::new(name), topics, on_lost_offsets: OnLostOffsets::Fail }
+        Job { job: dsl::Job::new(name), topics, on_lost_offsets: OnLostOffsets::Fail, until_end: false }
     }
 
     /// What sources do that do not say it themselves, when the position to read from is gone.
@@ -37,6 +38,19 @@ impl Job {
     pub fn on_lost_offsets(mut self, what: OnLostOffsets) -> Self {
         self.on_lost_offsets = what;
         self
+    }
+
+    /// Sources without an end of their own end at what is there when the job is first started.
+    #[must_use]
+    pub(crate) fn until_end(mut self, until_end: bool) -> Self {
+        self.until_end = until_end;
+        self
+    }
+
+    /// Whether [`until_end`](Self::until_end) was asked for; for sources that do not come through [`topics`](Self::topics).
+    #[cfg(feature = "sql")]
+    pub(crate) fn is_until_end(&self) -> bool {
+        self.until_end
     }
 
     /// Reads a topic, several (`"a,b"`) or all that fit a pattern (`"payments-*"`): say how with the methods of [`Topic`].

@@ -48,6 +48,8 @@
 mod job;
 mod outputs;
 pub mod program;
+#[cfg(feature = "sql")]
+pub mod sql;
 mod topic;
 
 pub use job::Job;

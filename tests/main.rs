@@ -30,6 +30,7 @@ mod simulated_job;
 mod simulated_joins;
 mod simulated_process;
 mod simulation;
+mod sql;
 mod support;
 mod tidy;
 mod topic_faults;

@@ -1,4 +1,4 @@
-//! The command `waterwheel`: topics from the shell, on the embedded log and on Kafka alike; the stored state of jobs.
+//! The command `waterwheel`: topics and SQL from the shell, on the embedded log and on Kafka alike; the stored state of jobs.
 //!
 //! Invariant: exit code 0 = done, 1 = failed, 2 = the command line is wrong; errors say cause, place and remedy.
 
@@ -7,7 +7,7 @@ mod commands;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
-/// Topics and savepoints from the shell. Jobs are programs of their own: see `run --help` of yours.
+/// Topics, SQL and savepoints from the shell. Typed jobs are programs of their own: see `run --help` of yours.
 #[derive(Debug, Parser)]
 #[command(
     name = "waterwheel",
@@ -26,6 +26,8 @@ enum Verb {
     Topic(commands::topic::TopicArgs),
     /// Savepoints of a job, and what is in them
     Savepoint(Box<commands::savepoint::SavepointArgs>),
+    /// Query topics, or run a script of inserts as a job
+    Sql(commands::sql::SqlArgs),
 }
 
 fn main() -> ExitCode {
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
     let done = match cli.verb {
         Verb::Topic(args) => commands::topic::run(args),
         Verb::Savepoint(args) => commands::savepoint::run(&args),
+        Verb::Sql(args) => return commands::sql::run(args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -174,6 +174,11 @@ impl Job {
         SourceStream::new(&self.draw, name, Box::new(connect), decoding)
     }
 
+    /// Draws straight into the job's graph: for front ends other than this one (SQL).
+    pub fn draw<R>(&self, draw: impl FnOnce(&mut LogicalGraph) -> R) -> R {
+        draw(&mut self.draw.0.borrow_mut())
+    }
+
     /// Remembers an error met while describing the job; [`Job::plan`] reports it.
     pub fn problem(&self, error: Error) {
         self.draw.problem(error);

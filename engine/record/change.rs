@@ -26,16 +26,31 @@ impl RowKind {
     pub fn is_addition(self) -> bool {
         matches!(self, RowKind::Insert | RowKind::UpdateAfter)
     }
-}
 
-impl fmt::Display for RowKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+    /// +1 where the row is given, -1 where it is taken back.
+    ///
+    /// ```
+    /// use waterwheel_engine::record::RowKind;
+    /// assert_eq!([RowKind::UpdateBefore.weight(), RowKind::UpdateAfter.weight()], [-1, 1]);
+    /// ```
+    pub fn weight(self) -> i64 {
+        if self.is_addition() { 1 } else { -1 }
+    }
+
+    /// The short form that people know: `+I`, `-U`, `+U`, `-D`.
+    pub fn short(self) -> &'static str {
+        match self {
             RowKind::Insert => "+I",
             RowKind::UpdateBefore => "-U",
             RowKind::UpdateAfter => "+U",
             RowKind::Delete => "-D",
-        })
+        }
+    }
+}
+
+impl fmt::Display for RowKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.short())
     }
 }
 

@@ -178,8 +178,9 @@ impl Key for () {
     }
 }
 
-/// Bytes end with `00 00`; a zero byte inside becomes `00 FF`, so that a prefix sorts first.
-fn encode_bytes(mut value: &[u8], out: &mut Vec<u8>) {
+/// The canonical bytes of bytes or text: they end with `00 00`; a zero byte inside becomes `00 FF`, so that a prefix sorts
+/// first.
+pub fn encode_bytes(mut value: &[u8], out: &mut Vec<u8>) {
     while let Some(zero) = value.iter().position(|&b| b == 0) {
         out.extend_from_slice(&value[..=zero]);
         out.push(0xFF);
@@ -189,7 +190,11 @@ fn encode_bytes(mut value: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(&[0, 0]);
 }
 
-fn decode_bytes<'a>(bytes: &mut &'a [u8]) -> Result<Cow<'a, [u8]>> {
+/// Reads what [`encode_bytes`] wrote from the front.
+///
+/// # Errors
+/// When the bytes end before their end mark.
+pub fn decode_bytes<'a>(bytes: &mut &'a [u8]) -> Result<Cow<'a, [u8]>> {
     let mut value = Cow::Borrowed(&[][..]);
     loop {
         let zero = bytes.iter().position(|&b| b == 0).ok_or_else(|| short("bytes"))?;

@@ -36,10 +36,25 @@ impl Keys {
             let hashes = numbers.iter().map(|v| XxHash3_64::oneshot(&v.to_be_bytes())).collect();
             return Keys { layout: Layout::U64(numbers), hashes };
         }
-        let (mut data, mut ends, mut hashes) = (Vec::with_capacity(n * 16), Vec::with_capacity(n), Vec::with_capacity(n));
-        for key in keys {
+        Keys::from_bytes(n, |_, out| {
+            if let Some(key) = keys.next() {
+                key.encode(out);
+            }
+        })
+    }
+
+    /// Keys whose canonical bytes are made elsewhere: `write(i, out)` appends those of row `i`.
+    ///
+    /// ```
+    /// use waterwheel_engine::record::{Key, Keys};
+    /// let keys = Keys::from_bytes(2, |i, out| (i as u32).encode(out));
+    /// assert_eq!(keys.hashes(), Keys::encode([0u32, 1].into_iter()).hashes());
+    /// ```
+    pub fn from_bytes(rows: usize, mut write: impl FnMut(usize, &mut Vec<u8>)) -> Self {
+        let (mut data, mut ends, mut hashes) = (Vec::with_capacity(rows * 16), Vec::with_capacity(rows), Vec::with_capacity(rows));
+        for row in 0..rows {
             let start = data.len();
-            key.encode(&mut data);
+            write(row, &mut data);
             ends.push(u32::try_from(data.len()).unwrap_or(u32::MAX));
             hashes.push(XxHash3_64::oneshot(&data[start..]));
         }

@@ -7,6 +7,7 @@
 
 mod batch;
 mod change;
+mod columns;
 mod element;
 mod ids;
 mod key;
@@ -17,9 +18,10 @@ mod rows;
 
 pub use batch::{Batch, BatchBox, downcast};
 pub use change::{Change, RowKind};
+pub use columns::{ChangeBatch, record_batch};
 pub use element::{Barrier, BarrierKind, Element, Epoch};
 pub use ids::{OperatorId, TaskId};
-pub use key::{KEY_CODEC_VERSION, Key, KeyGroup, key_group, key_groups_of, task_of};
+pub use key::{KEY_CODEC_VERSION, Key, KeyGroup, decode_bytes, encode_bytes, key_group, key_groups_of, task_of};
 pub use keys::Keys;
 pub use origin::{Origin, Origins, Rejected};
 pub use raw::{RawBatch, RawRecord, RecordMeta};

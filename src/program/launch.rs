@@ -24,7 +24,7 @@ pub fn draw_job(name: &str, settings: &JobSettings, draw: &Draw, env: &Env) -> R
     if settings.until_end {
         topics = Arc::new(UntilEnd(topics));
     }
-    let job = Job::new(name, topics).on_lost_offsets(settings.on_lost_offsets);
+    let job = Job::new(name, topics).on_lost_offsets(settings.on_lost_offsets).until_end(settings.until_end);
     job.parallelism(settings.parallelism);
     draw(&job)?;
     Ok(job)

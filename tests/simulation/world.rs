@@ -133,6 +133,7 @@ impl World {
             tolerated_failures: [5, 100][pick(2)],
             retained: 1 + pick(3),
             max_unpublished: 1 + pick(4) as u64,
+            max_unpublished_bytes: checkpoint::Settings::default().max_unpublished_bytes,
         };
         let settings = Settings {
             checkpoint,

@@ -3,4 +3,5 @@
 pub(crate) mod consume;
 pub(crate) mod produce;
 pub(crate) mod savepoint;
+pub(crate) mod sql;
 pub(crate) mod topic;

@@ -1,0 +1,269 @@
+//! What is known by name: tables and views of a session.
+//!
+//! Invariant: a name means one thing; a table that is here has been checked: its types, its watermark, its options.
+
+use crate::error::{SqlError, SqlResult};
+use crate::options::Options;
+use crate::parser::{ColumnKind, CreateTable};
+use crate::plan::{Functions, compute};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use datafusion_expr::{Expr, LogicalPlan, TableSource};
+use datafusion_sql::sqlparser::ast::{BinaryOperator, Expr as SqlExpr};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// A table.
+#[derive(Debug, Clone)]
+pub struct Table {
+    /// Its name.
+    pub name: String,
+    /// All its columns as a query sees them.
+    pub schema: SchemaRef,
+    /// Where each column comes from.
+    pub columns: Vec<Column>,
+    /// What a record gives: physical columns, then metadata columns.
+    pub record: SchemaRef,
+    /// Event time.
+    pub watermark: Option<Watermark>,
+    /// Columns of the primary key, by position.
+    pub primary_key: Vec<usize>,
+    /// Connector and options.
+    pub options: Options,
+    /// Columns were inferred from a sample, which this says.
+    pub inferred: Option<String>,
+}
+
+/// Where a column comes from.
+#[derive(Debug, Clone)]
+pub enum Column {
+    /// The record's value, by name.
+    Physical,
+    /// The record's surroundings.
+    Metadata(Metadata),
+    /// An expression over the record's columns.
+    Computed(Box<Expr>),
+}
+
+/// What is around a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Metadata {
+    /// Topic name, STRING.
+    Topic,
+    /// Partition, INT.
+    Partition,
+    /// Offset, BIGINT.
+    Offset,
+    /// Timestamp, TIMESTAMP_LTZ(3).
+    Timestamp,
+}
+
+impl Metadata {
+    const ALL: &[(&str, Metadata)] =
+        &[("topic", Metadata::Topic), ("partition", Metadata::Partition), ("offset", Metadata::Offset), ("timestamp", Metadata::Timestamp)];
+
+    /// Its type.
+    pub fn data_type(self) -> DataType {
+        match self {
+            Metadata::Topic => DataType::Utf8,
+            Metadata::Partition => DataType::Int32,
+            Metadata::Offset => DataType::Int64,
+            Metadata::Timestamp => DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into())),
+        }
+    }
+}
+
+/// Event time of a table: `WATERMARK FOR column AS column - delay`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Watermark {
+    /// The column, by position.
+    pub column: usize,
+    /// How far behind the highest time, in milliseconds.
+    pub delay_ms: i64,
+}
+
+/// The tables and views of a session.
+#[derive(Debug, Clone, Default)]
+pub struct Catalog {
+    entries: BTreeMap<String, Entry>,
+}
+
+/// What a name means.
+#[derive(Debug, Clone)]
+pub enum Entry {
+    /// A table.
+    Table(Arc<Table>),
+    /// A view: the plan of its query.
+    View(Arc<View>),
+}
+
+/// A view.
+#[derive(Debug)]
+pub struct View {
+    /// Its query as written.
+    pub text: String,
+    /// Its query as planned, not optimised.
+    pub plan: LogicalPlan,
+}
+
+impl Catalog {
+    /// What a name means.
+    pub fn get(&self, name: &str) -> Option<&Entry> {
+        self.entries.get(name)
+    }
+
+    /// All names.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.entries.keys().map(String::as_str)
+    }
+
+    /// Gives a name a meaning, in place of any it had.
+    pub fn put(&mut self, name: &str, entry: Entry) {
+        self.entries.insert(name.to_string(), entry);
+    }
+
+    /// Forgets a name.
+    pub fn remove(&mut self, name: &str) -> Option<Entry> {
+        self.entries.remove(name)
+    }
+
+    /// The error for a name that means nothing.
+    pub fn missing(&self, name: &str) -> SqlError {
+        SqlError::new(format!("table \"{name}\" not found")).nearest(name, self.names())
+    }
+}
+
+impl Table {
+    /// Checks a declaration.
+    pub(crate) fn of(declared: &CreateTable, functions: &Functions) -> SqlResult<Table> {
+        let mut record = Vec::new();
+        let mut kinds = Vec::new();
+        for column in &declared.columns {
+            let name = &column.name.value;
+            match &column.kind {
+                ColumnKind::Physical(kind) => {
+                    record.push(Field::new(name, kind.clone(), !column.not_null));
+                    kinds.push((Column::Physical, kind.clone()));
+                }
+                ColumnKind::Metadata { kind, from } => {
+                    let metadata = metadata(from.as_ref().unwrap_or(name), kind).map_err(|e| e.at(column.name.span))?;
+                    record.push(Field::new(name, metadata.data_type(), true));
+                    kinds.push((Column::Metadata(metadata), kind.clone()));
+                }
+                ColumnKind::Computed(_) => kinds.push((Column::Physical, DataType::Null)), // replaced below
+            }
+        }
+        let record = Arc::new(Schema::new(record));
+        for (column, kind) in declared.columns.iter().zip(&mut kinds) {
+            if let ColumnKind::Computed(expr) = &column.kind {
+                let (expr, data_type) = compute(expr, &record, functions).map_err(|e| e.or_at(Some(column.name.span)))?;
+                *kind = (Column::Computed(Box::new(expr)), data_type);
+            }
+        }
+        let fields: Vec<Field> =
+            declared.columns.iter().zip(&kinds).map(|(c, (_, kind))| Field::new(&c.name.value, kind.clone(), !c.not_null)).collect();
+        let names: Vec<&str> = declared.columns.iter().map(|c| c.name.value.as_str()).collect();
+        let options = Options::of(&declared.options, &names)?;
+        let position = |ident: &datafusion_sql::sqlparser::ast::Ident| {
+            names.iter().position(|n| *n == ident.value).ok_or_else(|| {
+                SqlError::new(format!("column {:?} not found in {}", ident.value, declared.name.value))
+                    .at(ident.span)
+                    .nearest(&ident.value, names.iter().copied())
+            })
+        };
+        let watermark = declared
+            .watermark
+            .as_ref()
+            .map(|w| watermark(w, position(&w.column)?, &fields).map_err(|e| e.or_at(Some(w.span))))
+            .transpose()?;
+        let primary_key = declared.primary_key.iter().map(position).collect::<SqlResult<Vec<_>>>()?;
+        if !declared.partitioned_by.is_empty() {
+            return Err(SqlError::unsupported("PARTITIONED BY", "files are not cut by columns yet", "leave it out")
+                .at(declared.partitioned_by[0].span));
+        }
+        Ok(Table {
+            name: declared.name.value.clone(),
+            schema: Arc::new(Schema::new(fields)),
+            columns: kinds.into_iter().map(|k| k.0).collect(),
+            record,
+            watermark,
+            primary_key,
+            options,
+            inferred: None,
+        })
+    }
+
+    /// A table of physical columns, not declared.
+    pub fn implied(name: &str, schema: SchemaRef, options: Options, inferred: Option<String>) -> Table {
+        Table {
+            name: name.to_string(),
+            columns: vec![Column::Physical; schema.fields().len()],
+            record: schema.clone(),
+            schema,
+            watermark: None,
+            primary_key: Vec::new(),
+            options,
+            inferred,
+        }
+    }
+}
+
+fn metadata(name: &str, kind: &DataType) -> SqlResult<Metadata> {
+    let Some(&(_, metadata)) = Metadata::ALL.iter().find(|m| m.0 == name) else {
+        return Err(SqlError::new(format!("records have no metadata '{name}'")).nearest(name, Metadata::ALL.iter().map(|m| m.0)));
+    };
+    if *kind != metadata.data_type() {
+        let wanted = crate::parser::type_name(&metadata.data_type());
+        return Err(SqlError::new(format!("metadata '{name}' is {wanted}, not {}", crate::parser::type_name(kind))));
+    }
+    Ok(metadata)
+}
+
+/// Milliseconds of the watermark's delay: the forms that say it plainly.
+fn watermark(declared: &crate::parser::WatermarkDef, column: usize, fields: &[Field]) -> SqlResult<Watermark> {
+    if !matches!(fields[column].data_type(), DataType::Timestamp(TimeUnit::Millisecond, _)) {
+        let kind = crate::parser::type_name(fields[column].data_type());
+        return Err(SqlError::new(format!("event time is TIMESTAMP(3) or TIMESTAMP_LTZ(3), and {:?} is {kind}", declared.column.value))
+            .at(declared.column.span)
+            .help("compute one:  ts AS TO_TIMESTAMP_LTZ(millis, 3)"));
+    }
+    let is_column = |e: &SqlExpr| matches!(e, SqlExpr::Identifier(i) if i.value == declared.column.value);
+    let delay_ms = match &declared.expr {
+        e if is_column(e) => Some(0),
+        SqlExpr::BinaryOp { left, op: BinaryOperator::Minus, right } if is_column(left) => crate::plan::interval_ms(right),
+        _ => None,
+    };
+    let delay_ms = delay_ms.filter(|ms| *ms >= 0).ok_or_else(|| {
+        SqlError::unsupported(
+            &format!("the watermark {}", declared.expr),
+            "it is the column, or the column less a fixed time",
+            &format!("WATERMARK FOR {0} AS {0} - INTERVAL '5' SECOND", declared.column.value),
+        )
+    })?;
+    Ok(Watermark { column, delay_ms })
+}
+
+/// A table in a plan.
+pub(crate) struct PlannedTable(pub(crate) Arc<Table>);
+
+impl TableSource for PlannedTable {
+    fn schema(&self) -> SchemaRef {
+        self.0.schema.clone()
+    }
+}
+
+/// A view in a plan: its own plan takes its place.
+pub(crate) struct PlannedView {
+    pub(crate) view: Arc<View>,
+    pub(crate) schema: SchemaRef,
+}
+
+impl TableSource for PlannedView {
+    fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+
+    fn get_logical_plan(&'_ self) -> Option<Cow<'_, LogicalPlan>> {
+        Some(Cow::Borrowed(&self.view.plan))
+    }
+}

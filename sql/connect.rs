@@ -1,0 +1,62 @@
+//! What SQL asks of the world outside: where tables are read from and written to.
+//!
+//! Invariant: nothing is connected while a statement is planned, but for what `infer` must look at.
+
+use crate::catalog::Table;
+use waterwheel_engine::error::Result;
+use waterwheel_engine::graph::{NoTopics, SinkRef, SourceFactory, TopicSinks};
+
+/// Connects tables; implemented where the connectors are known.
+pub trait Connectors: Send + Sync {
+    /// The source of a table: its reader hands over records as bytes
+    /// ([`RawBatch`](waterwheel_engine::record::RawBatch)), or values that are made up (`Rows<Vec<u8>>`).
+    ///
+    /// # Errors
+    /// Options that cannot work.
+    fn source(&self, table: &Table) -> Result<SourceFactory>;
+
+    /// The sink of a table: its writer takes records as bytes, whose value is a line of text for `print`.
+    ///
+    /// # Errors
+    /// Options that cannot work.
+    fn sink(&self, table: &Table) -> Result<SinkRef>;
+
+    /// A table for a name that was not declared, its columns inferred from a sample; none when there is nothing of that name.
+    ///
+    /// # Errors
+    /// The place is away, or its records have no columns.
+    fn infer(&self, name: &str) -> Result<Option<Table>>;
+
+    /// Names that `infer` would know.
+    ///
+    /// # Errors
+    /// The place is away.
+    fn names(&self) -> Result<Vec<String>>;
+
+    /// Makes sinks of topics at the job's place.
+    fn topics(&self) -> &dyn TopicSinks {
+        &NoTopics
+    }
+}
+
+/// For sessions without a world: everything must be declared, and nothing can be run.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoConnectors;
+
+impl Connectors for NoConnectors {
+    fn source(&self, table: &Table) -> Result<SourceFactory> {
+        Err(waterwheel_engine::error::Error::fatal(format!("table {} cannot be read here", table.name)))
+    }
+
+    fn sink(&self, table: &Table) -> Result<SinkRef> {
+        Err(waterwheel_engine::error::Error::fatal(format!("table {} cannot be written here", table.name)))
+    }
+
+    fn infer(&self, _name: &str) -> Result<Option<Table>> {
+        Ok(None)
+    }
+
+    fn names(&self) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+}

@@ -1,0 +1,217 @@
+//! How records of a table's source become rows: decode, compute, stamp event time.
+//!
+//! Invariant: a record gives one row or one rejected record; a row without event time, where the table has one, is rejected.
+
+use crate::catalog::Metadata;
+use crate::json::JsonRows;
+use crate::kernels::calc::Calc;
+use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, Int32Array, Int64Array, StringArray};
+use arrow::datatypes::{DataType, SchemaRef, TimestampMillisecondType};
+use std::sync::Arc;
+use waterwheel_engine::error::{Error, Result};
+use waterwheel_engine::operators::{ColumnKernel, ErrorPolicy, Ingest, IngestFactory, OpenContext};
+use waterwheel_engine::record::{Batch, BatchBox, ChangeBatch, Origin, Origins, RawBatch, Rejected, Rows, record_batch};
+use waterwheel_engine::time::{EventTime, WatermarkGenerator};
+
+/// How the value of a record is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    Json,
+    /// The whole value is the one column.
+    Raw,
+}
+
+/// What an ingest does.
+pub(crate) struct Reading {
+    pub(crate) format: Format,
+    /// Columns of the record's value that are needed.
+    pub(crate) value: SchemaRef,
+    /// Metadata that is needed, behind them.
+    pub(crate) metadata: Vec<Metadata>,
+    /// Both together.
+    pub(crate) record: SchemaRef,
+    /// From these to the columns of the scan; with event time, it is the last one.
+    pub(crate) calc: Calc,
+    pub(crate) event_time: bool,
+    /// Of the scan, without the event time.
+    pub(crate) output: SchemaRef,
+}
+
+/// One ingest a source task.
+pub(crate) fn ingest(reading: Arc<Reading>) -> IngestFactory {
+    Arc::new(move |context| Box::new(TableIngest { reading: reading.clone(), context: context.clone() }))
+}
+
+struct TableIngest {
+    reading: Arc<Reading>,
+    context: OpenContext,
+}
+
+impl Ingest for TableIngest {
+    fn ingest(&mut self, batch: BatchBox, rejected: &mut Vec<Rejected>) -> Result<BatchBox> {
+        let raw = Arc::new(raw(batch)?);
+        let (rows, good) = self.decode(&raw, rejected)?;
+        self.finish(&raw, rows, &good, rejected).map(ChangeBatch::boxed)
+    }
+}
+
+/// Records as bytes: what connectors hand over, or values that were made up.
+fn raw(batch: BatchBox) -> Result<RawBatch> {
+    let times: Vec<i64> = batch.times().iter().map(|t| t.0).collect();
+    let any = match batch.into_any().downcast::<RawBatch>() {
+        Ok(raw) => return Ok(*raw),
+        Err(any) => any,
+    };
+    let values = any.downcast::<Rows<Vec<u8>>>().map_err(|_| Error::fatal("plan bug: the source of a table hands over typed rows"))?;
+    let topic: Arc<str> = "generated".into();
+    let mut raw = RawBatch::default();
+    for (value, time) in values.rows.iter().zip(times) {
+        raw.push_parts(&topic, 0, -1, time, None, Some(value), &[]);
+    }
+    Ok(raw)
+}
+
+impl TableIngest {
+    fn reject(&self, raw: &Arc<RawBatch>, row: usize, error: String, rejected: &mut Vec<Rejected>) {
+        let time = raw.times()[row].0;
+        rejected.push(Rejected {
+            origin: Some(Origin::new(raw.clone(), row as u32)),
+            operator: self.context.operator.clone(),
+            error,
+            time,
+        });
+    }
+
+    /// The record's columns, and which records they are of.
+    fn decode(&self, raw: &Arc<RawBatch>, rejected: &mut Vec<Rejected>) -> Result<(Vec<ArrayRef>, Vec<u32>)> {
+        let mut good = Vec::with_capacity(raw.len());
+        let mut json = JsonRows::new(self.reading.value.clone())?;
+        let mut values: Vec<&[u8]> = Vec::new();
+        for (i, record) in raw.records().enumerate() {
+            let read = match (record.value, self.reading.format) {
+                (None, _) => Err("the record has no value (a tombstone)".to_string()),
+                (Some(value), Format::Json) => json.push(value),
+                (Some(value), Format::Raw) if self.is_text() && std::str::from_utf8(value).is_err() => {
+                    Err("the value is not UTF-8".to_string())
+                }
+                (Some(value), Format::Raw) => {
+                    values.push(value);
+                    Ok(())
+                }
+            };
+            match read {
+                Ok(()) => good.push(i as u32),
+                Err(error) => self.reject(raw, i, error, rejected),
+            }
+        }
+        let mut columns = match self.reading.format {
+            Format::Json => json.take()?.columns().to_vec(),
+            Format::Raw => self.raw_column(&values),
+        };
+        for metadata in &self.reading.metadata {
+            columns.push(metadata_column(*metadata, raw, &good));
+        }
+        Ok((columns, good))
+    }
+
+    fn is_text(&self) -> bool {
+        self.reading.value.fields().first().is_some_and(|f| *f.data_type() == DataType::Utf8)
+    }
+
+    fn raw_column(&self, values: &[&[u8]]) -> Vec<ArrayRef> {
+        let text = |v: &&[u8]| std::str::from_utf8(v).ok().map(str::to_string);
+        match self.reading.value.fields().first() {
+            None => Vec::new(),
+            Some(field) if *field.data_type() == DataType::Utf8 => vec![Arc::new(values.iter().map(text).collect::<StringArray>())],
+            Some(_) => vec![Arc::new(values.iter().map(|v| Some(*v)).collect::<BinaryArray>())],
+        }
+    }
+
+    fn finish(&self, raw: &Arc<RawBatch>, columns: Vec<ArrayRef>, good: &[u32], rejected: &mut Vec<Rejected>) -> Result<ChangeBatch> {
+        let columns = record_batch(self.reading.record.clone(), columns, good.len())
+            .map_err(|e| Error::fatal("plan bug: the record's columns differ from the plan's").because(e))?;
+        let mut batch = ChangeBatch::inserts(columns, good.iter().map(|&i| raw.times()[i as usize]).collect());
+        // Which record each row is of travels with the rows through the computation.
+        batch.origins = Some(Origins(good.iter().map(|&i| Origin::new(raw.clone(), i)).collect()));
+        let mut failed = Vec::new();
+        let mut computed = self.reading.calc.clone().apply(&batch, &mut failed)?;
+        let failures = failed.len();
+        for (row, error) in failed {
+            self.reject(raw, good[row] as usize, error, rejected);
+        }
+        if self.reading.event_time {
+            computed = self.stamp(computed, rejected)?;
+        }
+        if failures > 0 || self.reading.event_time {
+            // Dead letters leave in the order of their records.
+            rejected.sort_by_key(|r| r.origin.as_ref().map(|origin| origin.record().offset));
+        }
+        if self.context.policy != ErrorPolicy::DeadLetter {
+            computed.origins = None;
+        }
+        Ok(computed)
+    }
+
+    /// Takes the event time from the last column.
+    fn stamp(&self, mut batch: ChangeBatch, rejected: &mut Vec<Rejected>) -> Result<ChangeBatch> {
+        let mut columns = batch.columns.columns().to_vec();
+        let times = columns.pop().ok_or_else(|| Error::fatal("plan bug: no column with the event time"))?;
+        let times =
+            times.as_primitive_opt::<TimestampMillisecondType>().ok_or_else(|| Error::fatal("plan bug: event time of another type"))?;
+        let rows = batch.times.len();
+        batch.times = (0..rows).map(|i| EventTime(times.value(i))).collect();
+        let batch = batch.with_columns(
+            record_batch(self.reading.output.clone(), columns, rows)
+                .map_err(|e| Error::fatal("plan bug: columns of another type").because(e))?,
+        );
+        if times.null_count() == 0 {
+            return Ok(batch);
+        }
+        let mut kept = Vec::with_capacity(rows);
+        for row in 0..rows {
+            if times.is_valid(row) {
+                kept.push(row as u32);
+                continue;
+            }
+            let (operator, origin) = (self.context.operator.clone(), batch.origin(row));
+            let time = origin.as_ref().map_or(-1, |o| o.record().timestamp);
+            rejected.push(Rejected { origin, operator, error: "the event time is NULL".into(), time });
+        }
+        batch.gather(&kept)
+    }
+}
+
+fn metadata_column(metadata: Metadata, raw: &RawBatch, good: &[u32]) -> ArrayRef {
+    let records = good.iter().map(|&i| raw.record(i as usize));
+    match metadata {
+        Metadata::Topic => Arc::new(StringArray::from_iter_values(records.map(|r| r.topic.to_string()))),
+        Metadata::Partition => Arc::new(records.map(|r| Some(r.partition)).collect::<Int32Array>()),
+        Metadata::Offset => Arc::new(records.map(|r| Some(r.offset)).collect::<Int64Array>()),
+        Metadata::Timestamp => {
+            let stamps = records.map(|r| Some(r.timestamp)).collect::<Int64Array>();
+            Arc::new(stamps.reinterpret_cast::<TimestampMillisecondType>().with_timezone("UTC"))
+        }
+    }
+}
+
+/// Flink's watermark: the highest time seen less the delay, that instant included.
+pub(crate) struct Delayed {
+    delay_ms: i64,
+    highest: Option<EventTime>,
+}
+
+impl Delayed {
+    pub(crate) fn new(delay_ms: i64) -> Self {
+        Delayed { delay_ms, highest: None }
+    }
+}
+
+impl WatermarkGenerator for Delayed {
+    fn observe(&mut self, times: &[EventTime]) {
+        self.highest = self.highest.max(times.iter().copied().max());
+    }
+
+    fn watermark(&self) -> EventTime {
+        self.highest.map_or(EventTime::MIN, |t| t.minus_ms(self.delay_ms))
+    }
+}

@@ -1,0 +1,315 @@
+//! Columns being filled from JSON, one value a row, by two paths with one meaning: the scanner's and serde_json's.
+//!
+//! What becomes of a value is Flink's rule: text takes anything as text; numbers and BOOLEAN also read themselves from text;
+//! a value that does not fit its type is an error of the record, never a NULL.
+//!
+//! Invariant: a column can be cut back to fewer rows, so that a record that fails leaves nothing behind. Numbers are read from
+//! their text, so that none passes through a float that is not one.
+
+use super::scan::{Odd, Scan};
+use super::text;
+use arrow::array::{
+    ArrayRef, BinaryArray, BooleanArray, Decimal128Array, Float32Array, Float64Array, Int64Array, ListArray, StringArray, StructArray,
+};
+use arrow::buffer::{NullBuffer, OffsetBuffer};
+use arrow::compute::cast;
+use arrow::datatypes::{
+    DataType, FieldRef, Fields, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType,
+};
+use serde_json::value::RawValue;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use waterwheel_engine::error::{Error, Result};
+
+/// Values of one column so far.
+pub(super) struct Column {
+    valid: Vec<bool>,
+    values: Values,
+}
+
+enum Values {
+    Bool(Vec<bool>),
+    /// Integers, dates, times and timestamps, in the unit of their type.
+    Int(DataType, Vec<i64>),
+    Float(DataType, Vec<f64>),
+    Decimal(u8, i8, Vec<i128>),
+    Text {
+        data: String,
+        ends: Vec<usize>,
+    },
+    Bytes {
+        data: Vec<u8>,
+        ends: Vec<usize>,
+    },
+    Row(Fields, Vec<Column>),
+    List {
+        field: FieldRef,
+        item: Box<Column>,
+        ends: Vec<usize>,
+    },
+}
+
+impl Column {
+    /// An empty column of a type.
+    pub(super) fn new(kind: &DataType) -> Result<Column> {
+        let values = match kind {
+            DataType::Boolean => Values::Bool(Vec::new()),
+            DataType::Int8 | DataType::Int16 | DataType::Int32 | DataType::Int64 | DataType::Date32 => {
+                Values::Int(kind.clone(), Vec::new())
+            }
+            DataType::Time32(TimeUnit::Millisecond) | DataType::Timestamp(_, _) => Values::Int(kind.clone(), Vec::new()),
+            DataType::Float32 | DataType::Float64 => Values::Float(kind.clone(), Vec::new()),
+            DataType::Decimal128(precision, scale) => Values::Decimal(*precision, *scale, Vec::new()),
+            DataType::Utf8 => Values::Text { data: String::new(), ends: Vec::new() },
+            DataType::Binary => Values::Bytes { data: Vec::new(), ends: Vec::new() },
+            DataType::Struct(fields) => {
+                Values::Row(fields.clone(), fields.iter().map(|f| Column::new(f.data_type())).collect::<Result<_>>()?)
+            }
+            DataType::List(field) => {
+                Values::List { field: field.clone(), item: Box::new(Column::new(field.data_type())?), ends: Vec::new() }
+            }
+            other => return Err(Error::fatal(format!("columns of type {other} cannot be read from JSON"))),
+        };
+        Ok(Column { valid: Vec::new(), values })
+    }
+
+    /// Rows so far.
+    pub(super) fn len(&self) -> usize {
+        self.valid.len()
+    }
+
+    /// Whether the newest row is NULL.
+    pub(super) fn last_is_null(&self) -> bool {
+        self.valid.last() == Some(&false)
+    }
+
+    /// Forgets the rows from `rows` on.
+    pub(super) fn truncate(&mut self, rows: usize) {
+        self.valid.truncate(rows);
+        match &mut self.values {
+            Values::Bool(v) => v.truncate(rows),
+            Values::Int(_, v) => v.truncate(rows),
+            Values::Float(_, v) => v.truncate(rows),
+            Values::Decimal(_, _, v) => v.truncate(rows),
+            Values::Text { data, ends } => {
+                ends.truncate(rows);
+                data.truncate(ends.last().copied().unwrap_or(0));
+            }
+            Values::Bytes { data, ends } => {
+                ends.truncate(rows);
+                data.truncate(ends.last().copied().unwrap_or(0));
+            }
+            Values::Row(_, columns) => columns.iter_mut().for_each(|c| c.truncate(rows)),
+            Values::List { item, ends, .. } => {
+                ends.truncate(rows);
+                item.truncate(ends.last().copied().unwrap_or(0));
+            }
+        }
+    }
+
+    /// Appends NULL.
+    pub(super) fn null(&mut self) {
+        self.valid.push(false);
+        match &mut self.values {
+            Values::Bool(v) => v.push(false),
+            Values::Int(_, v) => v.push(0),
+            Values::Float(_, v) => v.push(0.0),
+            Values::Decimal(_, _, v) => v.push(0),
+            Values::Text { data, ends } => ends.push(data.len()),
+            Values::Bytes { data, ends } => ends.push(data.len()),
+            Values::Row(_, columns) => columns.iter_mut().for_each(Column::null),
+            Values::List { item, ends, .. } => ends.push(item.len()),
+        }
+    }
+
+    /// Appends the next value of a text; on `Odd` the caller cuts back.
+    pub(super) fn scan(&mut self, scan: &mut Scan<'_>) -> Result<(), Odd> {
+        let next = scan.peek();
+        if next == b'n' {
+            scan.word("null")?;
+            self.null();
+            return Ok(());
+        }
+        match &mut self.values {
+            Values::Bool(v) => {
+                let value = next == b't';
+                scan.word(if value { "true" } else { "false" })?;
+                v.push(value);
+            }
+            Values::Int(kind, v) => {
+                let value = match next {
+                    b'"' => text::of_text(kind, scan.string()?),
+                    _ => text::of_number(kind, scan.number()?),
+                };
+                v.push(value.map_err(|_| Odd)?);
+            }
+            Values::Float(kind, v) => v.push(text::float(kind, scan.number()?).map_err(|_| Odd)?),
+            Values::Decimal(precision, scale, v) => v.push(text::decimal(scan.number()?, *precision, *scale).map_err(|_| Odd)?),
+            Values::Text { data, ends } if next == b'"' => {
+                data.push_str(scan.string()?);
+                ends.push(data.len());
+            }
+            Values::Row(fields, columns) => object(scan, fields.iter().map(|f| f.name().as_str()), columns)?,
+            Values::List { item, ends, .. } => {
+                scan.take(b'[')?;
+                if !scan.took(b']') {
+                    loop {
+                        item.scan(scan)?;
+                        if !scan.took(b',') {
+                            break scan.take(b']')?;
+                        }
+                    }
+                }
+                ends.push(item.len());
+            }
+            Values::Text { .. } | Values::Bytes { .. } => return Err(Odd),
+        }
+        self.valid.push(true);
+        Ok(())
+    }
+
+    /// Appends a value by the careful path; on an error the caller cuts back.
+    pub(super) fn read(&mut self, raw: &RawValue) -> Result<(), String> {
+        let json = raw.get();
+        if json == "null" {
+            self.null();
+            return Ok(());
+        }
+        let quoted = json.starts_with('"');
+        let unquoted = || if quoted { string(json) } else { Ok(json.to_string()) };
+        match &mut self.values {
+            Values::Bool(v) => v.push(match unquoted()?.trim() {
+                t if t.eq_ignore_ascii_case("true") => true,
+                t if t.eq_ignore_ascii_case("false") => false,
+                _ => return Err(format!("{json} is no BOOLEAN")),
+            }),
+            Values::Int(kind, v) => v.push(if quoted { text::of_text(kind, &string(json)?)? } else { text::of_number(kind, json)? }),
+            Values::Float(kind, v) => v.push(text::float(kind, unquoted()?.trim())?),
+            Values::Decimal(precision, scale, v) => v.push(text::decimal(unquoted()?.trim(), *precision, *scale)?),
+            Values::Text { data, ends } => {
+                data.push_str(&unquoted()?);
+                ends.push(data.len());
+            }
+            Values::Bytes { data, ends } => {
+                data.extend(text::base64(&unquoted()?)?);
+                ends.push(data.len());
+            }
+            Values::Row(fields, columns) => {
+                let members = members(json)?;
+                for (field, column) in fields.iter().zip(columns) {
+                    match members.get(field.name()) {
+                        Some(raw) => column.read(raw).map_err(|e| format!("{}: {e}", field.name()))?,
+                        None => column.null(),
+                    }
+                }
+            }
+            Values::List { item, ends, .. } => {
+                let items: Vec<&RawValue> = serde_json::from_str(json).map_err(|_| format!("{} is no array", excerpt(json)))?;
+                items.into_iter().try_for_each(|raw| item.read(raw))?;
+                ends.push(item.len());
+            }
+        }
+        self.valid.push(true);
+        Ok(())
+    }
+
+    /// The values as an Arrow column.
+    ///
+    /// # Errors
+    /// Columns beyond the limits of Arrow (2 GiB of text).
+    pub(super) fn finish(self) -> Result<ArrayRef> {
+        let failed = |e| Error::restart("a column cannot be made").because(e);
+        let rows = self.valid.len();
+        let nulls = self.valid.contains(&false).then(|| NullBuffer::from(self.valid));
+        let offsets = |ends: Vec<usize>| -> Result<OffsetBuffer<i32>> {
+            let all: std::result::Result<Vec<i32>, _> = std::iter::once(0).chain(ends).map(i32::try_from).collect();
+            Ok(OffsetBuffer::new(all.map_err(|e| Error::restart("a batch holds over 2 GiB of one column").because(e))?.into()))
+        };
+        Ok(match self.values {
+            Values::Bool(v) => Arc::new(BooleanArray::new(v.into(), nulls)),
+            Values::Int(kind, v) => numbers(&kind, Int64Array::new(v.into(), nulls))?,
+            Values::Float(DataType::Float32, v) => {
+                Arc::new(Float32Array::new(v.into_iter().map(|v| v as f32).collect::<Vec<_>>().into(), nulls))
+            }
+            Values::Float(_, v) => Arc::new(Float64Array::new(v.into(), nulls)),
+            Values::Decimal(precision, scale, v) => {
+                Arc::new(Decimal128Array::new(v.into(), nulls).with_precision_and_scale(precision, scale).map_err(failed)?)
+            }
+            Values::Text { data, ends } => Arc::new(StringArray::try_new(offsets(ends)?, data.into_bytes().into(), nulls).map_err(failed)?),
+            Values::Bytes { data, ends } => Arc::new(BinaryArray::try_new(offsets(ends)?, data.into(), nulls).map_err(failed)?),
+            Values::Row(fields, columns) => {
+                let columns = columns.into_iter().map(Column::finish).collect::<Result<Vec<_>>>()?;
+                Arc::new(StructArray::try_new_with_length(fields, columns, nulls, rows).map_err(failed)?)
+            }
+            Values::List { field, item, ends } => {
+                Arc::new(ListArray::try_new(field, offsets(ends)?, item.finish()?, nulls).map_err(failed)?)
+            }
+        })
+    }
+}
+
+fn numbers(kind: &DataType, array: Int64Array) -> Result<ArrayRef> {
+    Ok(match kind {
+        DataType::Int64 => Arc::new(array),
+        DataType::Timestamp(unit, zone) => match unit {
+            TimeUnit::Second => Arc::new(array.reinterpret_cast::<TimestampSecondType>().with_timezone_opt(zone.clone())),
+            TimeUnit::Millisecond => Arc::new(array.reinterpret_cast::<TimestampMillisecondType>().with_timezone_opt(zone.clone())),
+            TimeUnit::Microsecond => Arc::new(array.reinterpret_cast::<TimestampMicrosecondType>().with_timezone_opt(zone.clone())),
+            TimeUnit::Nanosecond => Arc::new(array.reinterpret_cast::<TimestampNanosecondType>().with_timezone_opt(zone.clone())),
+        },
+        // The values are within the type: `text` checked them. Dates and times are 32-bit numbers underneath.
+        other => {
+            let narrow = |to: &DataType, from: &ArrayRef| cast(from, to).map_err(|e| Error::restart("a column cannot be made").because(e));
+            let array: ArrayRef = Arc::new(array);
+            match other {
+                DataType::Date32 | DataType::Time32(_) => narrow(other, &narrow(&DataType::Int32, &array)?)?,
+                _ => narrow(other, &array)?,
+            }
+        }
+    })
+}
+
+/// The members of an object into columns by name; each column gets one row.
+pub(super) fn object<'n>(scan: &mut Scan<'_>, names: impl Iterator<Item = &'n str> + Clone, columns: &mut [Column]) -> Result<(), Odd> {
+    let rows = columns.first().map_or(0, Column::len);
+    scan.take(b'{')?;
+    if !scan.took(b'}') {
+        let mut guess = 0;
+        loop {
+            let name = scan.string()?;
+            scan.take(b':')?;
+            // Records have their members in one order mostly: look on from the last one.
+            let found =
+                names.clone().skip(guess).position(|n| n == name).map(|i| i + guess).or_else(|| names.clone().position(|n| n == name));
+            match found {
+                Some(i) if columns[i].len() == rows => {
+                    columns[i].scan(scan)?;
+                    guess = i + 1;
+                }
+                Some(_) => return Err(Odd), // twice: the last one counts
+                None => drop(scan.value()?),
+            }
+            if !scan.took(b',') {
+                break scan.take(b'}')?;
+            }
+        }
+    }
+    columns.iter_mut().filter(|c| c.len() == rows).for_each(Column::null);
+    Ok(())
+}
+
+/// The members of an object; of equal names the last one counts.
+pub(super) fn members(json: &str) -> Result<BTreeMap<String, &RawValue>, String> {
+    serde_json::from_str(json)
+        .map_err(|e| if e.is_data() { format!("{} is no object", excerpt(json)) } else { format!("the value is not JSON: {e}") })
+}
+
+fn string(json: &str) -> Result<String, String> {
+    serde_json::from_str(json).map_err(|e| format!("the value is not JSON: {e}"))
+}
+
+/// The start of a text, for an error.
+pub(super) fn excerpt(text: &str) -> String {
+    let shown: String = text.chars().take(60).collect();
+    if shown.len() < text.len() { format!("{shown}...") } else { shown }
+}

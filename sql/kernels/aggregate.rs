@@ -1,0 +1,353 @@
+//! Aggregates as sums with signs: what COUNT, SUM, MIN, MAX and AVG keep, how a row is taken in and out, how two parts merge.
+//!
+//! Over an input that only grows, MIN and MAX keep one value and float sums are plain. Over one that shrinks too, and for
+//! DISTINCT, a multiset keeps every value with its signed count, and the result is worked out from it: float addition cannot
+//! be undone, and a MIN that goes leaves the next one.
+//!
+//! Invariant: the state after any sequence of rows taken in and out depends on their sum alone (for floats that only come in,
+//! on their order too).
+
+use super::calc::evaluate;
+use super::value::{Cells, Class, Value};
+use arrow::array::{Array, AsArray, BooleanArray};
+use arrow::datatypes::DataType;
+use datafusion_physical_expr::PhysicalExpr;
+use serde::{Deserialize, Serialize};
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use waterwheel_engine::error::Result;
+use waterwheel_engine::operators::RowError;
+use waterwheel_engine::record::ChangeBatch;
+
+/// The aggregate functions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Function {
+    Count,
+    Sum,
+    Min,
+    Max,
+    Avg,
+}
+
+/// One call of an aggregate function.
+#[derive(Debug, Clone)]
+pub(crate) struct Call {
+    pub(crate) function: Function,
+    /// None = every row counts: COUNT(*).
+    pub(crate) argument: Option<Argument>,
+    pub(crate) filter: Option<Arc<dyn PhysicalExpr>>,
+    pub(crate) distinct: bool,
+    /// Rows are taken out too.
+    pub(crate) retracting: bool,
+    /// Type of the result.
+    pub(crate) output: DataType,
+}
+
+/// What a call is made on.
+#[derive(Debug, Clone)]
+pub(crate) struct Argument {
+    pub(crate) expr: Arc<dyn PhysicalExpr>,
+    pub(crate) kind: DataType,
+    pub(crate) class: Class,
+}
+
+impl Call {
+    /// For the description that state is checked against, and for `explain`.
+    pub(crate) fn describe(&self) -> String {
+        let argument = self.argument.as_ref().map_or("*".to_string(), |a| format!("{}: {}", a.expr, a.kind));
+        let distinct = if self.distinct { "DISTINCT " } else { "" };
+        let filter = self.filter.as_ref().map_or(String::new(), |f| format!(" FILTER {f}"));
+        let retracting = if self.retracting { " retracting" } else { "" };
+        format!("{:?}({distinct}{argument}){filter}{retracting}", self.function)
+    }
+
+    /// Whether it keeps every value that it has seen, with its count.
+    pub(crate) fn keeps_values(&self) -> bool {
+        let floats = self.argument.as_ref().is_some_and(|a| a.class == Class::Float);
+        match self.function {
+            Function::Min | Function::Max => self.retracting,
+            Function::Count => self.distinct,
+            Function::Sum | Function::Avg => self.distinct || (self.retracting && floats),
+        }
+    }
+
+    fn create(&self) -> State {
+        if self.keeps_values() {
+            return State::Values(Multiset::default());
+        }
+        match (self.function, self.argument.as_ref().map(|a| a.class)) {
+            (Function::Count, _) => State::Count(0),
+            (Function::Min | Function::Max, _) => State::Extreme(None),
+            (_, Some(Class::Float)) => State::Float { sum: 0.0, count: 0 },
+            (_, Some(Class::Decimal)) => State::Decimal { sum: 0, count: 0 },
+            _ => State::Int { sum: 0, count: 0 },
+        }
+    }
+
+    /// The result.
+    fn finish(&self, state: &State) -> Value {
+        match state {
+            State::Count(n) => Value::Int(*n),
+            State::Int { count: 0, .. } | State::Float { count: 0, .. } | State::Decimal { count: 0, .. } => Value::Null,
+            State::Int { sum, count } => match self.function {
+                Function::Avg => sum.checked_div(i128::from(*count)).map_or(Value::Null, |mean| Value::Int(mean as i64)),
+                // Wraps, as BIGINT does.
+                _ => Value::Int(*sum as i64),
+            },
+            State::Float { sum, count } => self.float(*sum, *count),
+            State::Decimal { sum, count } => self.decimal(*sum, *count),
+            State::Extreme(value) => value.clone().unwrap_or(Value::Null),
+            State::Values(values) => self.finish_values(values),
+        }
+    }
+
+    fn float(&self, sum: f64, count: i64) -> Value {
+        Value::Float(if self.function == Function::Avg { sum / count as f64 } else { sum })
+    }
+
+    fn decimal(&self, sum: i128, count: i64) -> Value {
+        if self.function != Function::Avg {
+            return Value::Decimal(sum);
+        }
+        let (Some(Argument { kind: DataType::Decimal128(_, from), .. }), DataType::Decimal128(_, to)) = (&self.argument, &self.output)
+        else {
+            return Value::Null;
+        };
+        mean(sum, count, *from, *to).map_or(Value::Null, Value::Decimal)
+    }
+
+    fn finish_values(&self, values: &Multiset) -> Value {
+        let Some(Argument { class, .. }) = &self.argument else { return Value::Null };
+        let read = |bytes: &[u8]| Value::decode(*class, &mut &bytes[..]).unwrap_or(Value::Null);
+        let mut present = values.counts.iter().filter(|(_, n)| **n > 0);
+        match self.function {
+            Function::Count => Value::Int(present.count() as i64),
+            Function::Min => present.next().map_or(Value::Null, |(bytes, _)| read(bytes)),
+            Function::Max => present.next_back().map_or(Value::Null, |(bytes, _)| read(bytes)),
+            Function::Sum | Function::Avg => {
+                let mut state = match class {
+                    Class::Float => State::Float { sum: 0.0, count: 0 },
+                    Class::Decimal => State::Decimal { sum: 0, count: 0 },
+                    _ => State::Int { sum: 0, count: 0 },
+                };
+                for (bytes, n) in present {
+                    let times = if self.distinct { 1 } else { *n };
+                    match (&mut state, read(bytes)) {
+                        (State::Float { sum, count }, Value::Float(v)) => (*sum, *count) = (*sum + v * times as f64, *count + times),
+                        (State::Decimal { sum, count }, Value::Decimal(v)) => {
+                            (*sum, *count) = (sum.wrapping_add(v.wrapping_mul(i128::from(times))), *count + times)
+                        }
+                        (State::Int { sum, count }, Value::Int(v)) => {
+                            (*sum, *count) = (*sum + i128::from(v) * i128::from(times), *count + times)
+                        }
+                        _ => {}
+                    }
+                }
+                self.finish(&state)
+            }
+        }
+    }
+}
+
+/// `sum / count` from scale `from` to scale `to`, half away from zero; none when it does not fit.
+pub(crate) fn mean(sum: i128, count: i64, from: i8, to: i8) -> Option<i128> {
+    let shifted = sum.checked_mul(10i128.checked_pow(u32::try_from(to - from).ok()?)?)?;
+    let count = i128::from(count);
+    let (quotient, rest) = (shifted.checked_div(count)?, shifted.checked_rem(count)?);
+    let up = rest.unsigned_abs() * 2 >= count.unsigned_abs();
+    Some(if up { quotient + shifted.signum() * count.signum() } else { quotient })
+}
+
+/// What one call keeps.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) enum State {
+    Count(i64),
+    /// As wide as needed never to forget: BIGINT values add up in it without wrapping.
+    Int {
+        sum: i128,
+        count: i64,
+    },
+    Float {
+        sum: f64,
+        count: i64,
+    },
+    Decimal {
+        sum: i128,
+        count: i64,
+    },
+    Extreme(Option<Value>),
+    Values(Multiset),
+}
+
+/// Every value by its canonical bytes, with its signed count; none has a count of 0.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Multiset {
+    counts: BTreeMap<Vec<u8>, i64>,
+}
+
+impl Multiset {
+    fn add(&mut self, bytes: Vec<u8>, weight: i64) {
+        let count = self.counts.entry(bytes);
+        match count {
+            std::collections::btree_map::Entry::Vacant(entry) => drop(entry.insert(weight)),
+            std::collections::btree_map::Entry::Occupied(mut entry) => {
+                *entry.get_mut() += weight;
+                if *entry.get() == 0 {
+                    entry.remove();
+                }
+            }
+        }
+    }
+}
+
+impl State {
+    fn is_zero(&self) -> bool {
+        match self {
+            State::Count(n) => *n == 0,
+            State::Int { sum, count } => *sum == 0 && *count == 0,
+            State::Float { count, .. } => *count == 0,
+            State::Decimal { sum, count } => *sum == 0 && *count == 0,
+            State::Extreme(value) => value.is_none(),
+            State::Values(values) => values.counts.is_empty(),
+        }
+    }
+
+    fn fold(&mut self, function: Function, cells: Option<&Cells>, row: usize, weight: i64) {
+        let Some(cells) = cells else {
+            if let State::Count(n) = self {
+                *n += weight;
+            }
+            return;
+        };
+        if cells.is_null(row) {
+            return;
+        }
+        match (self, cells) {
+            (State::Count(n), _) => *n += weight,
+            (State::Int { sum, count }, Cells::Int(a)) => {
+                (*sum, *count) = (*sum + i128::from(a.value(row)) * i128::from(weight), *count + weight)
+            }
+            (State::Float { sum, count }, Cells::Float(a)) => (*sum, *count) = (*sum + a.value(row) * weight as f64, *count + weight),
+            (State::Decimal { sum, count }, Cells::Decimal(a)) => {
+                (*sum, *count) = (sum.wrapping_add(a.value(row).wrapping_mul(i128::from(weight))), *count + weight);
+            }
+            (State::Extreme(so_far), cells) => extreme(function, so_far, &cells.value(row)),
+            (State::Values(values), cells) => {
+                let mut bytes = Vec::new();
+                cells.encode(row, &mut bytes);
+                values.add(bytes, weight);
+            }
+            (State::Int { .. } | State::Float { .. } | State::Decimal { .. }, _) => {
+                unreachable!("plan bug: a sum over another class than planned")
+            }
+        }
+    }
+
+    fn merge(&mut self, function: Function, later: &State) {
+        match (self, later) {
+            (State::Count(n), State::Count(m)) => *n += m,
+            (State::Int { sum, count }, State::Int { sum: s, count: c }) => (*sum, *count) = (*sum + s, *count + c),
+            (State::Float { sum, count }, State::Float { sum: s, count: c }) => (*sum, *count) = (*sum + s, *count + c),
+            (State::Decimal { sum, count }, State::Decimal { sum: s, count: c }) => (*sum, *count) = (sum.wrapping_add(*s), *count + c),
+            (State::Extreme(so_far), State::Extreme(Some(value))) => extreme(function, so_far, value),
+            (State::Extreme(_), State::Extreme(None)) => {}
+            (State::Values(values), State::Values(more)) => more.counts.iter().for_each(|(bytes, n)| values.add(bytes.clone(), *n)),
+            _ => unreachable!("plan bug: parts of different aggregates are merged"),
+        }
+    }
+}
+
+fn extreme(function: Function, so_far: &mut Option<Value>, value: &Value) {
+    let better = if function == Function::Min { Ordering::Less } else { Ordering::Greater };
+    if so_far.as_ref().is_none_or(|old| value.total_cmp(old) == better) {
+        *so_far = Some(value.clone());
+    }
+}
+
+/// What is kept per key: rows, and one state a call.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Acc {
+    /// Signed count of rows.
+    pub(crate) rows: i64,
+    states: Vec<State>,
+}
+
+/// The calls of one aggregate node.
+#[derive(Debug, Clone)]
+pub(crate) struct Calls(pub(crate) Arc<[Call]>);
+
+/// Arguments and filters of a batch, by call.
+#[derive(Debug, Clone)]
+pub(crate) struct Arguments(Vec<(Option<Cells>, Option<BooleanArray>)>);
+
+impl Calls {
+    /// For the description that state is checked against.
+    pub(crate) fn describe(&self) -> String {
+        self.0.iter().map(Call::describe).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Evaluates what the calls need of a batch.
+    ///
+    /// # Errors
+    /// As [`evaluate`].
+    pub(crate) fn arguments(&self, batch: &ChangeBatch, failed: &mut Vec<RowError>) -> Result<Arguments> {
+        let exprs: Vec<Arc<dyn PhysicalExpr>> =
+            self.0.iter().flat_map(|c| c.argument.iter().map(|a| &a.expr).chain(&c.filter)).cloned().collect();
+        let (columns, bad) = evaluate(&exprs, batch)?;
+        failed.extend(bad);
+        let mut columns = columns.into_iter();
+        let arguments = self.0.iter().map(|call| {
+            let cells = call.argument.as_ref().and_then(|_| columns.next()).map(|a| Cells::of(&a)).transpose()?;
+            let filter = call.filter.as_ref().and_then(|_| columns.next()).map(|a| a.as_boolean().clone());
+            Ok((cells, filter))
+        });
+        Ok(Arguments(arguments.collect::<Result<Vec<_>>>()?))
+    }
+
+    /// The accumulator of no rows.
+    pub(crate) fn create(&self) -> Acc {
+        Acc { rows: 0, states: self.0.iter().map(Call::create).collect() }
+    }
+
+    /// Takes a row in (weight 1) or out (-1).
+    pub(crate) fn fold(&self, acc: &mut Acc, arguments: &Arguments, row: usize, weight: i64) {
+        acc.rows += weight;
+        for ((call, state), (cells, filter)) in self.0.iter().zip(&mut acc.states).zip(&arguments.0) {
+            if filter.as_ref().is_none_or(|f| f.is_valid(row) && f.value(row)) {
+                state.fold(call.function, cells.as_ref(), row, weight);
+            }
+        }
+    }
+
+    /// Takes in what was accumulated elsewhere.
+    pub(crate) fn merge(&self, acc: &mut Acc, later: &Acc) {
+        acc.rows += later.rows;
+        for ((call, state), later) in self.0.iter().zip(&mut acc.states).zip(&later.states) {
+            state.merge(call.function, later);
+        }
+    }
+
+    /// The results, one a call.
+    pub(crate) fn finish(&self, acc: &Acc) -> Vec<Value> {
+        self.0.iter().zip(&acc.states).map(|(call, state)| call.finish(state)).collect()
+    }
+
+    /// Whether nothing is left in it.
+    pub(crate) fn is_empty(acc: &Acc) -> bool {
+        acc.rows == 0 && acc.states.iter().all(State::is_zero)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn means_round_half_away_from_zero() {
+        assert_eq!(mean(100, 3, 2, 6), Some(333_333));
+        assert_eq!(mean(-200, 3, 2, 6), Some(-666_667));
+        assert_eq!(mean(5, 2, 0, 0), Some(3));
+        assert_eq!(mean(i128::MAX, 2, 0, 6), None);
+    }
+}

@@ -1,0 +1,10 @@
+//! Leaf kernels: what looks inside the rows that the engine's operators move, key and keep.
+//!
+//! Invariant: no kernel keeps anything between batches; state is the engine's.
+
+pub(crate) mod aggregate;
+pub(crate) mod calc;
+pub(crate) mod group;
+pub(crate) mod keys;
+pub(crate) mod value;
+pub(crate) mod window;

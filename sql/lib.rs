@@ -1,0 +1,69 @@
+//! SQL over topics: Flink's dialect, planned by DataFusion, run by the engine.
+//!
+//! A text becomes statements (`parser`), names become tables (`catalog`, `options`), a query becomes a logical plan (`plan`:
+//! DataFusion parses, analyses and optimises), a plan becomes operators of the engine (`lower`), and what looks inside rows are
+//! leaf kernels (`kernels`, `json`). What cannot be run is refused with its name, the reason and what to write instead.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use waterwheel_sql::{NoConnectors, Outcome, Session};
+//! let mut session = Session::new(Arc::new(NoConnectors));
+//! let outcomes = session.run("job.sql", "
+//!     CREATE TABLE payments (country STRING, amount DECIMAL(10, 2)) WITH ('connector' = 'topics', 'format' = 'json');
+//!     SELECT country, SUM(amount) AS total FROM payments GROUP BY country;
+//! ")?;
+//! assert!(matches!(&outcomes[1], Outcome::Query(query) if query.schema().field(1).name() == "total"));
+//! # Ok::<(), waterwheel_engine::error::Error>(())
+//! ```
+//!
+//! Invariant: all contact with DataFusion is in this crate; no operator here keeps state, the engine's cores do.
+
+pub mod catalog;
+mod connect;
+mod encode;
+mod error;
+mod infer;
+mod ingest;
+mod json;
+mod kernels;
+mod lower;
+mod nowhere;
+pub mod options;
+pub mod parser;
+mod plan;
+mod rows;
+mod session;
+mod settings;
+#[cfg(test)]
+mod tests;
+
+pub use connect::{Connectors, NoConnectors};
+pub use error::{SqlError, SqlResult};
+pub use infer::infer;
+pub use parser::parse;
+pub use rows::{FinalRows, ShownRow};
+pub use session::{OrderBy, Outcome, Planned, Session};
+pub use settings::Settings;
+
+use arrow::array::RecordBatch;
+use waterwheel_engine::record::RowKind;
+
+/// A value of a column as people and CSV read it; `NULL` for none.
+pub fn cell(columns: &RecordBatch, column: usize, row: usize) -> String {
+    json::cell(columns.column(column), row)
+}
+
+/// A row as JSON, as a topic would get it.
+///
+/// # Errors
+/// A value that JSON cannot say.
+pub fn json_row(columns: &RecordBatch, row: usize) -> Result<String, String> {
+    let mut out = Vec::new();
+    json::write_row(columns, row, &mut out)?;
+    String::from_utf8(out).map_err(|e| e.to_string())
+}
+
+/// A change as Flink writes it: `+I[1, a]`.
+pub fn change_line(kind: RowKind, columns: &RecordBatch, row: usize) -> String {
+    encode::line(kind, columns, row)
+}

@@ -1,0 +1,287 @@
+//! GROUP BY: by key over the whole stream, or by key and window.
+//!
+//! Over windows that are pending, with both their bounds in GROUP BY, rows go into the engine's slices and each window gives
+//! its results once, when it fires. Over windows that have fired already (an aggregate of window results), the bounds are part
+//! of the key and a window of one instant, the last of the first, brings their rows together. All else is one group a key, kept
+//! up to date.
+//!
+//! Invariant: the columns of the result are those of the plan's node: group expressions, then calls.
+
+use super::rows::named;
+use super::{Lowered, Lowering, Place, arrow_schema, check_class, column_of, physical};
+use crate::error::{SqlError, SqlResult};
+use crate::kernels::aggregate::{Argument, Call, Calls, Function};
+use crate::kernels::group::GroupBy;
+use crate::kernels::keys::{ColumnKeys, KeyBytes};
+use crate::kernels::value::Class;
+use crate::kernels::window::{FromWindows, GroupColumn, ToRowRefs, WindowCalls};
+use crate::plan::Windows;
+use arrow::datatypes::{DataType, Field, Schema};
+use datafusion_common::{DFSchema, ScalarValue};
+use datafusion_expr::expr::{AggregateFunction, Expr};
+use datafusion_expr::{Aggregate, ExprSchemable};
+use std::sync::Arc;
+use std::time::Duration;
+use waterwheel_engine::graph::{Bound, EqualityClass, NodeIndex, NodeNote, Routing, StateNote};
+use waterwheel_engine::operators::{OperatorFactory, group, key_columns};
+use waterwheel_engine::windowing::{Sliding, Tumbling, window};
+
+/// An aggregate's parts, on columns that were computed before it.
+struct Parts {
+    /// Behind the computation of keys and arguments.
+    node: NodeIndex,
+    /// Classes of the key's columns, which come first.
+    classes: Vec<Class>,
+    calls: Calls,
+}
+
+/// What a window aggregate is over.
+enum Over {
+    Windows(Windows),
+    /// Windows that have fired, known by their bounds.
+    Fired,
+}
+
+impl Lowering<'_> {
+    pub(super) fn aggregate(&mut self, node: &Aggregate) -> SqlResult<Lowered> {
+        if node.group_expr.iter().any(|e| matches!(e, Expr::GroupingSet(_))) {
+            return Err(SqlError::unsupported(
+                "GROUPING SETS, ROLLUP and CUBE",
+                "they are not here yet",
+                "one GROUP BY each, and UNION ALL",
+            ));
+        }
+        let mut input = self.lower(&node.input)?;
+        let sources: Vec<Option<usize>> = node.group_expr.iter().map(|e| column_of(e, &input.schema)).collect();
+        let place = |s: &Option<usize>| s.map(|i| input.places[i]);
+        let has = |wanted: Place| sources.iter().any(|s| place(s) == Some(wanted));
+        if let Some(windows) = input.pending.filter(|_| has(Place::WindowStart) && has(Place::WindowEnd)) {
+            let columns = sources.iter().map(|s| match place(s) {
+                Some(Place::WindowStart) => GroupColumn::WindowStart,
+                Some(Place::WindowEnd) => GroupColumn::WindowEnd,
+                Some(Place::WindowTime) => GroupColumn::WindowTime,
+                _ => GroupColumn::Key,
+            });
+            return self.windowed(node, &input, columns.collect(), &Over::Windows(windows));
+        }
+        if let Some((start, end)) = input.fired.filter(|_| !input.updating)
+            && sources.contains(&Some(start))
+            && sources.contains(&Some(end))
+        {
+            return self.windowed(node, &input, vec![GroupColumn::Key; sources.len()], &Over::Fired);
+        }
+        input = self.materialised(input)?;
+        self.grouped(node, &input)
+    }
+
+    fn grouped(&mut self, node: &Aggregate, input: &Lowered) -> SqlResult<Lowered> {
+        let keys: Vec<&Expr> = node.group_expr.iter().collect();
+        let Parts { node: from, classes, calls } = self.parts(node, input, &keys, input.updating)?;
+        let key_count = classes.len();
+        let keyed = self.keyed(from, key_count);
+        let schema = arrow_schema(&node.schema);
+        let detail = detail(node);
+        let values = calls.0.iter().filter(|c| c.keeps_values()).count();
+        let factory = group(key_count == 0, move || Ok(GroupBy::new(calls.clone(), classes.clone(), schema.clone())));
+        let note = NodeNote {
+            detail,
+            state: vec![StateNote { what: kept(key_count, values), bound: Bound::Unbounded }],
+            class: vec![(EqualityClass::Converging, "running aggregate".into())],
+            glue: false,
+        };
+        let grouped = self.add("group", factory, &[(keyed, Routing::KeyGroup)], note);
+        Ok(Lowered { key: Some((0..key_count).collect()), ..Lowered::plain(grouped, node.schema.clone(), true) })
+    }
+
+    fn windowed(&mut self, node: &Aggregate, input: &Lowered, columns: Vec<GroupColumn>, over: &Over) -> SqlResult<Lowered> {
+        let keys: Vec<&Expr> = node.group_expr.iter().zip(&columns).filter(|(_, c)| **c == GroupColumn::Key).map(|(e, _)| e).collect();
+        if let Some(expr) = node.aggr_expr.iter().find(|e| self.uses_windows(e, input)) {
+            return Err(SqlError::unsupported(
+                &format!("{expr}"),
+                "the bounds of a window are no input of its aggregate",
+                "GROUP BY them and compute on the result",
+            ));
+        }
+        let Parts { node: from, classes, calls } = self.parts(node, input, &keys, false)?;
+        let keyed = self.keyed(from, classes.len());
+        let to_refs = calls.clone();
+        let glue = || NodeNote { glue: true, ..NodeNote::default() };
+        let refs: OperatorFactory = Arc::new(move || Box::new(ToRowRefs(to_refs.clone())));
+        let refs = self.add("rows", refs, &[(keyed, Routing::KeyGroup)], glue());
+        let millis = |ms: i64| Duration::from_millis(ms.unsigned_abs());
+        let (factory, slices) = match over {
+            Over::Windows(w) if w.size_ms == w.slide_ms => {
+                (window::<KeyBytes, _>(&Tumbling::of(millis(w.size_ms)).offset_ms(w.offset_ms), Duration::ZERO, WindowCalls(calls)), 1)
+            }
+            Over::Windows(w) => {
+                let sliding = Sliding::of(millis(w.size_ms)).every(millis(w.slide_ms)).offset_ms(w.offset_ms);
+                (window::<KeyBytes, _>(&sliding, Duration::ZERO, WindowCalls(calls)), w.size_ms / w.slide_ms)
+            }
+            Over::Fired => (window::<KeyBytes, _>(&Tumbling::of(millis(1)), Duration::ZERO, WindowCalls(calls)), 1),
+        };
+        let factory = factory.map_err(|e| SqlError::new(e.report()))?;
+        let note = NodeNote {
+            detail: match over {
+                Over::Windows(w) => format!("{w}: {}", detail(node)),
+                Over::Fired => format!("of windows that have fired: {}", detail(node)),
+            },
+            state: vec![StateNote { what: format!("{slices} slices a key"), bound: Bound::Watermark }],
+            class: vec![(EqualityClass::TimeDependent, "late rows".into())],
+            glue: false,
+        };
+        let fired = self.add("window", factory, &[(refs, Routing::Forward)], note);
+        let from_windows = (columns.clone(), classes, arrow_schema(&node.schema));
+        let results: OperatorFactory = Arc::new(move || {
+            let (columns, classes, schema) = from_windows.clone();
+            Box::new(FromWindows { columns, classes, schema })
+        });
+        let results = self.add("results", results, &[(fired, Routing::Forward)], glue());
+        let mut lowered = Lowered::plain(results, node.schema.clone(), false);
+        let at = |wanted: GroupColumn| columns.iter().position(|c| *c == wanted);
+        let group_source = |i: usize| node.group_expr.iter().position(|e| column_of(e, &input.schema) == Some(i));
+        (lowered.fired, lowered.rowtimes) = match (over, input.fired) {
+            (Over::Windows(_), _) => {
+                let bounds = at(GroupColumn::WindowStart).zip(at(GroupColumn::WindowEnd));
+                (bounds, at(GroupColumn::WindowTime).into_iter().collect())
+            }
+            (Over::Fired, Some((start, end))) => {
+                (group_source(start).zip(group_source(end)), input.rowtimes.iter().filter_map(|&i| group_source(i)).collect())
+            }
+            (Over::Fired, None) => (None, Vec::new()),
+        };
+        Ok(lowered)
+    }
+
+    fn keyed(&mut self, from: NodeIndex, key_count: usize) -> NodeIndex {
+        let kernel = Arc::new(ColumnKeys((0..key_count).collect()));
+        self.add("key_by", key_columns(kernel), &[(from, Routing::Forward)], NodeNote { glue: true, ..NodeNote::default() })
+    }
+
+    /// Computes keys, arguments and filters as columns, and the calls over these.
+    fn parts(&mut self, node: &Aggregate, input: &Lowered, keys: &[&Expr], retracting: bool) -> SqlResult<Parts> {
+        let from = input.batch_schema()?;
+        let mut exprs: Vec<Expr> = keys.iter().map(|e| (*e).clone()).collect();
+        let mut classes = Vec::with_capacity(keys.len());
+        for key in keys {
+            let kind = key.get_type(&from).map_err(SqlError::of_planner)?;
+            classes.push(check_class(&kind, &format!("GROUP BY {key}"))?);
+        }
+        let key_count = exprs.len();
+        let functions = node.aggr_expr.iter().map(call_of).collect::<SqlResult<Vec<_>>>()?;
+        for function in &functions {
+            exprs.extend(argument(function)?.cloned());
+            exprs.extend(function.params.filter.as_deref().cloned());
+        }
+        let mut fields = Vec::with_capacity(exprs.len());
+        for (i, expr) in exprs.iter().enumerate() {
+            fields.push(Field::new(format!("c{i}"), expr.get_type(&from).map_err(SqlError::of_planner)?, true));
+        }
+        let schema = Arc::new(Schema::new(fields));
+        let computed = self.calc(input, None, Some(&exprs), schema.clone(), "project")?;
+        let over = DFSchema::try_from(schema.clone()).map_err(SqlError::of_planner)?;
+        let mut next = key_count;
+        let mut column = || {
+            next += 1;
+            Ok::<_, SqlError>((physical(&named(&format!("c{}", next - 1)), &over)?, schema.field(next - 1).data_type().clone()))
+        };
+        let mut calls = Vec::with_capacity(functions.len());
+        for (i, function) in functions.iter().enumerate() {
+            let output = node.schema.field(node.group_expr.len() + i).data_type().clone();
+            let name = name_of(function)?;
+            let argument = match argument(function)? {
+                None => None,
+                Some(expr) => {
+                    let (column, kind) = column()?;
+                    let class = check_class(&kind, &format!("{name:?} of {expr}"))?;
+                    Some(Argument { expr: column, kind, class })
+                }
+            };
+            let filter = if function.params.filter.is_some() { Some(column()?.0) } else { None };
+            check_result(name, argument.as_ref(), &output)?;
+            calls.push(Call { function: name, argument, filter, distinct: function.params.distinct, retracting, output });
+        }
+        Ok(Parts { node: computed, classes, calls: Calls(calls.into()) })
+    }
+}
+
+fn call_of(expr: &Expr) -> SqlResult<&AggregateFunction> {
+    match expr {
+        Expr::AggregateFunction(function) => Ok(function),
+        Expr::Alias(alias) => call_of(&alias.expr),
+        other => Err(SqlError::new(format!("{other} is no aggregate that is known"))),
+    }
+}
+
+fn name_of(function: &AggregateFunction) -> SqlResult<Function> {
+    let refuse = |what: &str, why: &str| Err(SqlError::unsupported(&format!("{what} in {}", function.func.name()), why, ""));
+    if !function.params.order_by.is_empty() {
+        return refuse("ORDER BY", "these aggregates do not depend on an order");
+    }
+    if function.params.null_treatment.is_some() {
+        return refuse("IGNORE NULLS", "NULLs are left out anyway");
+    }
+    Ok(match function.func.name() {
+        "count" => Function::Count,
+        "sum" => Function::Sum,
+        "min" => Function::Min,
+        "max" => Function::Max,
+        "avg" => Function::Avg,
+        other => {
+            return Err(SqlError::unsupported(
+                &format!("the aggregate {other}"),
+                "it cannot be kept up to date yet",
+                "COUNT, SUM, MIN, MAX, AVG",
+            ));
+        }
+    })
+}
+
+/// The argument; none where every row counts.
+fn argument(function: &AggregateFunction) -> SqlResult<Option<&Expr>> {
+    match function.params.args.as_slice() {
+        [Expr::Literal(value, _)] if function.func.name() == "count" && !value.is_null() && !function.params.distinct => Ok(None),
+        [Expr::Literal(ScalarValue::Null, _)] => Err(SqlError::new(format!("{}(NULL) has no type", function.func.name()))),
+        [argument] => Ok(Some(argument)),
+        _ => {
+            Err(SqlError::unsupported(&format!("{} of several columns", function.func.name()), "it takes one", "concatenate them with ||"))
+        }
+    }
+}
+
+/// The kernel's result has the type that the plan promises.
+fn check_result(function: Function, argument: Option<&Argument>, output: &DataType) -> SqlResult<()> {
+    let class = check_class(output, "a result")?;
+    let fits = match (function, argument) {
+        (Function::Count, _) => *output == DataType::Int64,
+        (Function::Min | Function::Max, Some(a)) => a.kind == *output,
+        (Function::Sum, Some(a)) => {
+            a.class == class && matches!(class, Class::Int | Class::Float | Class::Decimal) && scale(&a.kind) == scale(output)
+        }
+        (Function::Avg, Some(a)) => a.class == class && matches!(class, Class::Int | Class::Float | Class::Decimal),
+        _ => false,
+    };
+    let small = matches!(output, DataType::Int8 | DataType::Int16 | DataType::Int32 | DataType::Float32) && function == Function::Sum;
+    if fits && !small {
+        return Ok(());
+    }
+    let over = argument.map_or("*".into(), |a| crate::parser::type_name(&a.kind));
+    Err(SqlError::unsupported(
+        &format!("{function:?} over {over}"),
+        &format!("its result would be {output}"),
+        "CAST the argument to a number",
+    ))
+}
+
+fn scale(kind: &DataType) -> i8 {
+    if let DataType::Decimal128(_, scale) = kind { *scale } else { 0 }
+}
+
+fn detail(node: &Aggregate) -> String {
+    let list = |exprs: &[Expr]| exprs.iter().map(|e| e.schema_name().to_string()).collect::<Vec<_>>().join(", ");
+    if node.group_expr.is_empty() { list(&node.aggr_expr) } else { format!("{} by {}", list(&node.aggr_expr), list(&node.group_expr)) }
+}
+
+fn kept(keys: usize, values: usize) -> String {
+    let row = if keys == 0 { "1 row" } else { "1 row a key" };
+    if values == 0 { row.into() } else { format!("{row}, and every distinct value of {values} aggregates") }
+}

@@ -1,0 +1,307 @@
+//! Logical plan to graph, node by node; what is not known is refused.
+//!
+//! Each node of the plan becomes a stream with what is known of it: whether it is changed later or only grows, which columns
+//! are event time, which are the bounds of a window. Windows stay pending until an aggregate takes them (then rows go into the
+//! engine's slices once, however many windows they are in) or something else asks for their columns.
+//!
+//! Invariant: a plan that is lowered means on every prefix of its input what DataFusion computes of that prefix, rows that
+//! come late apart; there is no node that is left out or done differently.
+
+mod aggregate;
+mod rows;
+mod scan;
+mod sink;
+mod windows;
+
+pub(crate) use sink::{Target, check_insert, lower_insert};
+
+use crate::connect::Connectors;
+use crate::error::{SqlError, SqlResult};
+use crate::kernels::calc::Calc;
+use crate::plan::{WindowTvf, Windows};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion_common::{Column, DFSchema};
+use datafusion_expr::execution_props::ExecutionProps;
+use datafusion_expr::expr::Expr;
+use datafusion_expr::physical_planning_context::PhysicalPlanningContext;
+use datafusion_expr::{LogicalPlan, Projection};
+use datafusion_physical_expr::{PhysicalExpr, create_physical_expr};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use waterwheel_engine::graph::{Input, LogicalGraph, LogicalNode, NodeIndex, NodeNote, Role, Routing};
+use waterwheel_engine::operators::{OperatorFactory, columns, union};
+
+/// Where a column of a stream is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// In the batch, at this position.
+    Batch(usize),
+    /// A bound of the pending window.
+    WindowStart,
+    WindowEnd,
+    WindowTime,
+}
+
+/// A lowered node: its stream, and what is known of it.
+#[derive(Debug, Clone)]
+pub(super) struct Lowered {
+    pub(super) node: NodeIndex,
+    /// What a query sees.
+    pub(super) schema: Arc<DFSchema>,
+    /// Where each column of the schema is.
+    pub(super) places: Vec<Place>,
+    /// Rows are taken back.
+    pub(super) updating: bool,
+    /// Columns that a row is known by, where it is changed.
+    pub(super) key: Option<Vec<usize>>,
+    /// Columns that hold the row's event time.
+    pub(super) rowtimes: Vec<usize>,
+    /// The windows that the window columns are bounds of.
+    pub(super) pending: Option<Windows>,
+    /// Columns that hold start and end of a window that has fired.
+    pub(super) fired: Option<(usize, usize)>,
+}
+
+impl Lowered {
+    /// A stream whose columns are all in the batch.
+    fn plain(node: NodeIndex, schema: Arc<DFSchema>, updating: bool) -> Self {
+        let places = (0..schema.fields().len()).map(Place::Batch).collect();
+        Lowered { node, schema, places, updating, key: None, rowtimes: Vec::new(), pending: None, fired: None }
+    }
+
+    fn has_window_columns(&self) -> bool {
+        self.places.iter().any(|p| !matches!(p, Place::Batch(_)))
+    }
+
+    /// The schema of the columns in the batch, in their order there, as expressions see it.
+    fn batch_schema(&self) -> SqlResult<DFSchema> {
+        let mut fields: Vec<(usize, _)> = Vec::new();
+        for (place, (qualifier, field)) in self.places.iter().zip(self.schema.iter()) {
+            if let Place::Batch(i) = place {
+                fields.push((*i, (qualifier.cloned(), field.clone())));
+            }
+        }
+        fields.sort_by_key(|f| f.0);
+        let fields = fields.into_iter().map(|f| f.1).collect();
+        DFSchema::new_with_metadata(fields, Default::default()).map_err(SqlError::of_planner)
+    }
+}
+
+/// Lowers the plans of one statement.
+pub(super) struct Lowering<'a> {
+    pub(super) graph: &'a mut LogicalGraph,
+    pub(super) connectors: &'a dyn Connectors,
+    /// Begins the id of every operator of the statement.
+    name: String,
+    /// How many of each kind there are already.
+    counts: BTreeMap<&'static str, u32>,
+}
+
+impl<'a> Lowering<'a> {
+    fn new(graph: &'a mut LogicalGraph, connectors: &'a dyn Connectors, name: &str) -> Self {
+        Lowering { graph, connectors, name: name.to_string(), counts: BTreeMap::new() }
+    }
+
+    /// A stable id within the statement: the statement's name, the kind, a number.
+    fn id(&mut self, kind: &'static str) -> String {
+        let count = self.counts.entry(kind).or_insert(0);
+        *count += 1;
+        format!("{}-{kind}-{count}", self.name)
+    }
+
+    /// Adds an operator behind others.
+    fn add(&mut self, kind: &'static str, factory: OperatorFactory, inputs: &[(NodeIndex, Routing)], note: NodeNote) -> NodeIndex {
+        let inputs = inputs.iter().map(|&(from, routing)| Input { from, port: 0, routing }).collect();
+        let mut node = LogicalNode::new(kind, Role::Operator(factory), inputs);
+        node.id = Some(self.id(kind));
+        node.can_reject = kind != "union";
+        node.note = note;
+        self.graph.add(node)
+    }
+
+    fn lower(&mut self, plan: &LogicalPlan) -> SqlResult<Lowered> {
+        match plan {
+            LogicalPlan::TableScan(scan) => self.scan(scan),
+            LogicalPlan::SubqueryAlias(alias) => {
+                let input = self.lower(&alias.input)?;
+                Ok(Lowered { schema: alias.schema.clone(), ..input })
+            }
+            LogicalPlan::Projection(projection) => self.project(projection),
+            LogicalPlan::Filter(filter) => {
+                let input = self.lower(&filter.input)?;
+                self.filter(input, &filter.predicate)
+            }
+            LogicalPlan::Aggregate(aggregate) => self.aggregate(aggregate),
+            LogicalPlan::Union(all) => {
+                let inputs = all.inputs.iter().map(|plan| self.lower(plan)).collect::<SqlResult<Vec<_>>>()?;
+                self.union(inputs, &all.schema)
+            }
+            LogicalPlan::Extension(extension) => match extension.node.as_any().downcast_ref::<WindowTvf>() {
+                Some(tvf) => self.tvf(tvf),
+                None => Err(unknown(plan)),
+            },
+            other => Err(unknown(other)),
+        }
+    }
+
+    fn union(&mut self, inputs: Vec<Lowered>, schema: &Arc<DFSchema>) -> SqlResult<Lowered> {
+        let mut from = Vec::with_capacity(inputs.len());
+        let mut updating = false;
+        for input in inputs {
+            let input = self.materialised(input)?;
+            // By position, in the types of the whole.
+            let same = input.schema.fields().iter().zip(schema.fields()).all(|(a, b)| a.data_type() == b.data_type());
+            if !same || input.schema.fields().len() != schema.fields().len() {
+                return Err(SqlError::new("the parts of the UNION have different columns").help("CAST them to the same types"));
+            }
+            updating |= input.updating;
+            from.push((input.node, Routing::Forward));
+        }
+        let node = self.add("union", union(), &from, NodeNote::default());
+        Ok(Lowered::plain(node, schema.clone(), updating))
+    }
+
+    fn project(&mut self, projection: &Projection) -> SqlResult<Lowered> {
+        let mut input = self.lower(&projection.input)?;
+        // Window columns that are passed on as they are stay pending; any other use asks for them in the batch.
+        let sources: Vec<Option<usize>> = projection.expr.iter().map(|e| column_of(e, &input.schema)).collect();
+        let plain_window = |i: &Option<usize>| i.is_some_and(|i| !matches!(input.places[i], Place::Batch(_)));
+        let computes_on_windows = projection.expr.iter().zip(&sources).any(|(e, s)| !plain_window(s) && self.uses_windows(e, &input));
+        if computes_on_windows {
+            input = self.materialised(input)?;
+        }
+        let (mut exprs, mut places) = (Vec::new(), Vec::new());
+        for (expr, source) in projection.expr.iter().zip(&sources) {
+            match source.map(|i| input.places[i]) {
+                Some(place) if !matches!(place, Place::Batch(_)) => places.push(place),
+                _ => {
+                    places.push(Place::Batch(exprs.len()));
+                    exprs.push(expr.clone());
+                }
+            }
+        }
+        let in_batch = |output: usize| matches!(places[output], Place::Batch(_));
+        let fields: Vec<Field> = (0..places.len()).filter(|i| in_batch(*i)).map(|i| nullable(projection.schema.field(i))).collect();
+        let schema = Arc::new(Schema::new(fields));
+        let node = self.calc(&input, None, Some(&exprs), schema, "project")?;
+        let moved = |i: usize| sources.iter().position(|s| *s == Some(i));
+        Ok(Lowered {
+            node,
+            schema: projection.schema.clone(),
+            places,
+            updating: input.updating,
+            key: input.key.and_then(|key| key.into_iter().map(moved).collect()),
+            rowtimes: (0..sources.len()).filter(|&o| sources[o].is_some_and(|i| input.rowtimes.contains(&i))).collect(),
+            pending: input.pending,
+            fired: input.fired.and_then(|(start, end)| Some((moved(start)?, moved(end)?))),
+        })
+    }
+
+    fn filter(&mut self, input: Lowered, predicate: &Expr) -> SqlResult<Lowered> {
+        let input = if self.uses_windows(predicate, &input) { self.materialised(input)? } else { input };
+        let schema = arrow_schema(&input.batch_schema()?);
+        let node = self.calc(&input, Some(predicate), None, schema, "filter")?;
+        Ok(Lowered { node, ..input })
+    }
+
+    fn calc(
+        &mut self,
+        input: &Lowered,
+        predicate: Option<&Expr>,
+        exprs: Option<&[Expr]>,
+        schema: SchemaRef,
+        kind: &'static str,
+    ) -> SqlResult<NodeIndex> {
+        let from = input.batch_schema()?;
+        let predicate = predicate.map(|e| physical(e, &from)).transpose()?;
+        let exprs = exprs.map(|exprs| exprs.iter().map(|e| physical(e, &from)).collect::<SqlResult<Vec<_>>>()).transpose()?;
+        if let Some(exprs) = &exprs {
+            check_types(exprs, &schema, &from)?;
+        }
+        let calc = Calc { predicate, exprs, schema };
+        let factory = columns(Arc::new(move || Ok(Box::new(calc.clone()))));
+        Ok(self.add(kind, factory, &[(input.node, Routing::Forward)], NodeNote::default()))
+    }
+
+    fn uses_windows(&self, expr: &Expr, input: &Lowered) -> bool {
+        let refs = expr.column_refs();
+        refs.into_iter().filter_map(|c| input.schema.index_of_column(c).ok()).any(|i| !matches!(input.places[i], Place::Batch(_)))
+    }
+}
+
+/// The expression's types are those that the plan promises: else rows would fail one by one.
+fn check_types(exprs: &[Arc<dyn PhysicalExpr>], schema: &SchemaRef, from: &DFSchema) -> SqlResult<()> {
+    for (expr, field) in exprs.iter().zip(schema.fields()) {
+        let kind = expr.data_type(from.as_arrow()).map_err(SqlError::of_planner)?;
+        if kind != *field.data_type() {
+            let (is, wanted) = (crate::parser::type_name(&kind), crate::parser::type_name(field.data_type()));
+            return Err(SqlError::new(format!("column {:?} is {is} where the plan has {wanted}", field.name()))
+                .help("CAST it to the type that is meant"));
+        }
+    }
+    Ok(())
+}
+
+/// The position of the column that an expression is, aliases aside.
+fn column_of(expr: &Expr, schema: &DFSchema) -> Option<usize> {
+    match expr {
+        Expr::Column(column) => schema.index_of_column(column).ok(),
+        Expr::Alias(alias) => column_of(&alias.expr, schema),
+        _ => None,
+    }
+}
+
+fn column_expr(schema: &DFSchema, i: usize) -> Expr {
+    Expr::Column(Column::from(schema.qualified_field(i)))
+}
+
+/// An expression that can be evaluated over batches of a schema.
+fn physical(expr: &Expr, schema: &DFSchema) -> SqlResult<Arc<dyn PhysicalExpr>> {
+    create_physical_expr(expr, schema, &ExecutionProps::new(), &PhysicalPlanningContext::default()).map_err(SqlError::of_planner)
+}
+
+/// A column that may be NULL: batches carry values, the plan what is known of them.
+fn nullable(field: &Field) -> Field {
+    Field::new(field.name(), field.data_type().clone(), true)
+}
+
+fn arrow_schema(schema: &DFSchema) -> SchemaRef {
+    Arc::new(Schema::new(schema.fields().iter().map(|f| nullable(f)).collect::<Vec<_>>()))
+}
+
+/// What is refused, why, and what to write instead.
+fn unknown(plan: &LogicalPlan) -> SqlError {
+    let (construct, reason, instead) = match plan {
+        LogicalPlan::Join(_) => ("a join", "joins are not here yet", ""),
+        LogicalPlan::Sort(_) => ("ORDER BY here", "rows of a stream have no last one", "ORDER BY at the end of a query whose input ends"),
+        LogicalPlan::Limit(_) => {
+            ("LIMIT here", "which rows come first depends on how they arrive", "LIMIT at the end of a query whose input ends")
+        }
+        LogicalPlan::Window(_) => ("OVER (...)", "functions over rows before and behind are not here yet", ""),
+        LogicalPlan::Distinct(_) => ("DISTINCT ON", "which row of several it keeps is not said", "GROUP BY"),
+        LogicalPlan::Values(_) => ("VALUES", "a query reads tables", "create a table over a file"),
+        LogicalPlan::EmptyRelation(_) => ("a query without FROM", "a query reads tables", "SELECT ... FROM table"),
+        LogicalPlan::Subquery(_) => ("a subquery here", "joins are not here yet", ""),
+        LogicalPlan::Unnest(_) => ("UNNEST", "it is not here yet", ""),
+        LogicalPlan::RecursiveQuery(_) => ("WITH RECURSIVE", "a stream has no fixed point", ""),
+        other => {
+            return SqlError::unsupported(
+                &format!("this query ({})", other.display()),
+                "the planner has made a step of it that cannot be run",
+                "",
+            );
+        }
+    };
+    SqlError::unsupported(construct, reason, instead)
+}
+
+/// A data type whose values can be keys, arguments and results of aggregates.
+fn check_class(kind: &DataType, what: &str) -> SqlResult<crate::kernels::value::Class> {
+    crate::kernels::value::Class::of(kind).ok_or_else(|| {
+        SqlError::unsupported(
+            &format!("{what} of type {}", crate::parser::type_name(kind)),
+            "its values have no order",
+            "take a field of it",
+        )
+    })
+}

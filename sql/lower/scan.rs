@@ -1,0 +1,129 @@
+//! A table in FROM: a source whose records become rows with event time.
+//!
+//! Invariant: only the columns that the query uses are read from a record, and those that they are computed from.
+
+use super::{Lowered, Lowering, arrow_schema, nullable, physical};
+use crate::catalog::{Column, PlannedTable, Table};
+use crate::error::{SqlError, SqlResult};
+use crate::ingest::{Delayed, Format, Reading, ingest};
+use crate::kernels::calc::Calc;
+use arrow::datatypes::{Field, Schema};
+use datafusion_common::{DFSchema, TableReference};
+use datafusion_expr::TableScan;
+use datafusion_expr::expr::Expr;
+use std::sync::Arc;
+use std::time::Duration;
+use waterwheel_engine::graph::{DeadLetters, LogicalNode, ReadAs, Role, SinkRef, SourceNode, TopicRequest};
+use waterwheel_engine::operators::{ErrorPolicy, dead_letters};
+use waterwheel_engine::time::WatermarkStrategy;
+
+impl Lowering<'_> {
+    pub(super) fn scan(&mut self, scan: &TableScan) -> SqlResult<Lowered> {
+        let Some(PlannedTable(table)) = scan.source.downcast_ref::<PlannedTable>() else {
+            return Err(SqlError::new(format!("{} is no table of the catalog", scan.table_name)));
+        };
+        if !scan.filters.is_empty() || scan.fetch.is_some() {
+            return Err(SqlError::new("the planner has pushed a filter or limit into a table that takes none"));
+        }
+        let table = table.clone();
+        if !table.options.connector.is_source() {
+            return Err(SqlError::new(format!(
+                "table \"{}\" cannot be read: '{}' is only written to",
+                table.name,
+                table.options.connector.name()
+            )));
+        }
+        let projection: Vec<usize> = scan.projection.clone().unwrap_or_else(|| (0..table.schema.fields().len()).collect());
+        let reading = Arc::new(reading(&table, &projection)?);
+        let source = self.connectors.source(&table).map_err(|e| SqlError::new(e.report()))?;
+        let policy = match table.options.get("error-policy") {
+            Some("drop") => ErrorPolicy::Drop,
+            Some("dead-letter") => ErrorPolicy::DeadLetter,
+            _ => ErrorPolicy::Fail,
+        };
+        let letters = format!("{}.dead-letter", table.options.get("topic").unwrap_or(&table.name));
+        let node = SourceNode {
+            connect: source,
+            read_as: ReadAs::Stream,
+            ingest: ingest(reading),
+            watermarks: table.watermark.map(|w| watermarks(&table.schema.fields()[w.column], w.delay_ms)),
+            max_ahead_ms: None,
+            in_step: None,
+            policy,
+            dead_letters: (policy == ErrorPolicy::DeadLetter)
+                .then(|| DeadLetters { encode: dead_letters(letters.as_str()), sink: SinkRef::Topic(TopicRequest::new(letters.as_str())) }),
+        };
+        let mut node = LogicalNode::new("source", Role::Source(node), Vec::new());
+        node.id = Some(self.id("source"));
+        node.subject = Some(table.name.clone());
+        node.can_reject = true;
+        let node = self.graph.add(node);
+        let mut lowered = Lowered::plain(node, scan.projected_schema.clone(), false);
+        if let Some(w) = table.watermark {
+            lowered.rowtimes = (0..projection.len()).filter(|&i| projection[i] == w.column).collect();
+        }
+        Ok(lowered)
+    }
+}
+
+fn watermarks(field: &Field, delay_ms: i64) -> WatermarkStrategy {
+    let delay = waterwheel_engine::observe::human_duration(Duration::from_millis(delay_ms.unsigned_abs()));
+    WatermarkStrategy::custom(format!("{}, {delay} out of order", field.name()), move || Box::new(Delayed::new(delay_ms)))
+}
+
+fn reading(table: &Table, projection: &[usize]) -> SqlResult<Reading> {
+    let format = match table.options.format() {
+        None | Some("json") => Format::Json,
+        Some("raw") => Format::Raw,
+        Some(other) => {
+            return Err(SqlError::unsupported(&format!("format '{other}'"), "it cannot be read into columns yet", "'json' or 'raw'"));
+        }
+    };
+    let wanted: Vec<usize> = projection.iter().copied().chain(table.watermark.map(|w| w.column)).collect();
+    // Which of the record's columns are needed.
+    let exprs: Vec<Expr> = wanted.iter().map(|&i| column(table, i)).collect();
+    let mut needed: Vec<&str> = exprs.iter().flat_map(|e| e.column_refs()).map(|c| c.name.as_str()).collect();
+    let all_values: Vec<&str> = (0..table.columns.len())
+        .filter(|&i| matches!(table.columns[i], Column::Physical))
+        .map(|i| table.schema.field(i).name().as_str())
+        .collect();
+    if format == Format::Raw {
+        if all_values.len() != 1 {
+            return Err(SqlError::new(format!("format 'raw' is for a table of one column; \"{}\" has {}", table.name, all_values.len())));
+        }
+        needed.push(all_values[0]);
+    }
+    let (mut value, mut metadata, mut around) = (Vec::new(), Vec::new(), Vec::new());
+    for (i, column) in table.columns.iter().enumerate() {
+        let field = table.schema.field(i);
+        match column {
+            Column::Physical if needed.contains(&field.name().as_str()) || !field.is_nullable() => value.push(field.clone()),
+            Column::Metadata(m) if needed.contains(&field.name().as_str()) => {
+                metadata.push(*m);
+                around.push(field.clone());
+            }
+            _ => {}
+        }
+    }
+    let record = DFSchema::try_from(Schema::new([value.clone(), around].concat())).map_err(SqlError::of_planner)?;
+    let physical_exprs = exprs.iter().map(|e| physical(e, &record)).collect::<SqlResult<Vec<_>>>()?;
+    let fields: Vec<Field> = wanted.iter().map(|&i| nullable(table.schema.field(i))).collect();
+    let output = Arc::new(Schema::new(fields[..projection.len()].to_vec()));
+    Ok(Reading {
+        format,
+        value: Arc::new(Schema::new(value)),
+        metadata,
+        record: arrow_schema(&record),
+        calc: Calc { predicate: None, exprs: Some(physical_exprs), schema: Arc::new(Schema::new(fields)) },
+        event_time: table.watermark.is_some(),
+        output,
+    })
+}
+
+/// Column `i` of the table over the record's columns.
+fn column(table: &Table, i: usize) -> Expr {
+    match &table.columns[i] {
+        Column::Computed(expr) => (**expr).clone(),
+        _ => Expr::Column(datafusion_common::Column::new(None::<TableReference>, table.schema.field(i).name())),
+    }
+}

@@ -1,0 +1,196 @@
+//! Connectors and the options each understands, by Flink's names.
+//!
+//! Invariant: an option that nobody understands is an error with the nearest name; one that is accepted has its effect, or is
+//! listed here as without one.
+
+use crate::error::{SqlError, SqlResult};
+use datafusion_sql::sqlparser::tokenizer::Span;
+use std::collections::BTreeMap;
+
+/// What a table is a view of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Connector {
+    /// A Kafka topic, rows appended.
+    Kafka,
+    /// A Kafka topic whose newest record of a key is the row.
+    UpsertKafka,
+    /// A topic of the embedded log in a folder.
+    Local,
+    /// A topic where `--topics` points.
+    Topics,
+    /// Files of a folder.
+    Filesystem,
+    /// Rows made up.
+    Datagen,
+    /// Rows on the terminal.
+    Print,
+    /// Rows counted and forgotten.
+    Blackhole,
+}
+
+const CONNECTORS: &[(&str, Connector)] = &[
+    ("kafka", Connector::Kafka),
+    ("upsert-kafka", Connector::UpsertKafka),
+    ("local", Connector::Local),
+    ("topics", Connector::Topics),
+    ("filesystem", Connector::Filesystem),
+    ("datagen", Connector::Datagen),
+    ("print", Connector::Print),
+    ("blackhole", Connector::Blackhole),
+];
+
+const TOPIC: &[&str] = &[
+    "topic",
+    "format",
+    "value.format",
+    "key.format",
+    "key.fields",
+    "value.fields-include",
+    "scan.startup.mode",
+    "scan.startup.timestamp-millis",
+    "scan.bounded.mode",
+    "sink.delivery-guarantee",
+    "error-policy",
+];
+const KAFKA: &[&str] = &["properties.bootstrap.servers", "properties.group.id", "sink.transactional-id-prefix"];
+const JSON: &[&str] = &["json.fail-on-missing-field", "json.ignore-parse-errors", "json.timestamp-format.standard"];
+
+impl Connector {
+    /// Its name in `WITH`.
+    pub fn name(self) -> &'static str {
+        CONNECTORS.iter().find(|c| c.1 == self).map_or("", |c| c.0)
+    }
+
+    /// Whether rows can be read from it.
+    pub fn is_source(self) -> bool {
+        !matches!(self, Connector::Print | Connector::Blackhole | Connector::UpsertKafka)
+    }
+
+    /// Whether rows can be written to it.
+    pub fn is_sink(self) -> bool {
+        !matches!(self, Connector::Datagen)
+    }
+
+    fn options(self) -> Vec<&'static str> {
+        let groups: &[&[&str]] = match self {
+            Connector::Kafka | Connector::UpsertKafka => &[TOPIC, KAFKA, JSON],
+            Connector::Local => &[TOPIC, &["path"], JSON],
+            Connector::Topics => &[TOPIC, JSON],
+            Connector::Filesystem => &[&["path", "format", "source.monitor-interval", "error-policy"], JSON],
+            Connector::Datagen => &[&["rows-per-second", "number-of-rows", "scan.parallelism"]],
+            Connector::Print => &[&["print-identifier"]],
+            Connector::Blackhole => &[],
+        };
+        groups.iter().flat_map(|g| g.iter().copied()).collect()
+    }
+
+    /// `fields.<column>.<option>` of datagen.
+    fn takes_fields(self) -> bool {
+        self == Connector::Datagen
+    }
+}
+
+const FIELD_OPTIONS: &[&str] = &["kind", "min", "max", "length", "start", "end"];
+
+/// A table's connector and options, checked.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The connector.
+    pub connector: Connector,
+    values: BTreeMap<String, String>,
+}
+
+impl Options {
+    /// Checks what `WITH` says.
+    pub(crate) fn of(given: &[(String, String, Span)], columns: &[&str]) -> SqlResult<Options> {
+        let Some((_, name, place)) = given.iter().find(|o| o.0 == "connector") else {
+            return Err(SqlError::new("the table has no 'connector'").help("WITH ('connector' = 'kafka', 'topic' = '...', ...)"));
+        };
+        let Some(&(_, connector)) = CONNECTORS.iter().find(|c| c.0 == name) else {
+            return Err(SqlError::new(format!("connector '{name}' is not known")).at(*place).nearest(name, CONNECTORS.iter().map(|c| c.0)));
+        };
+        let known = connector.options();
+        let mut values = BTreeMap::new();
+        for (key, value, place) in given.iter().filter(|o| o.0 != "connector") {
+            check_key(connector, &known, key, columns).map_err(|e| e.at(*place))?;
+            check_value(key, value).map_err(|e| e.at(*place))?;
+            values.insert(key.clone(), value.clone());
+        }
+        Ok(Options { connector, values })
+    }
+
+    /// Of a table that was not declared.
+    pub fn implied(connector: Connector, values: impl IntoIterator<Item = (&'static str, String)>) -> Options {
+        Options { connector, values: values.into_iter().map(|(k, v)| (k.to_string(), v)).collect() }
+    }
+
+    /// The value of an option.
+    pub fn get(&self, key: &str) -> Option<&str> {
+        self.values.get(key).map(String::as_str)
+    }
+
+    /// All options.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.values.iter().map(|(k, v)| (k.as_str(), v.as_str()))
+    }
+
+    /// The format of the value.
+    pub fn format(&self) -> Option<&str> {
+        self.get("value.format").or_else(|| self.get("format"))
+    }
+}
+
+fn check_key(connector: Connector, known: &[&str], key: &str, columns: &[&str]) -> SqlResult<()> {
+    if known.contains(&key) {
+        return Ok(());
+    }
+    if let Some((column, option)) = key.strip_prefix("fields.").and_then(|k| k.rsplit_once('.'))
+        && connector.takes_fields()
+    {
+        if !columns.contains(&column) {
+            return Err(
+                SqlError::new(format!("option '{key}': the table has no column {column:?}")).nearest(column, columns.iter().copied())
+            );
+        }
+        if FIELD_OPTIONS.contains(&option) {
+            return Ok(());
+        }
+    }
+    if key.starts_with("properties.") && matches!(connector, Connector::Kafka | Connector::UpsertKafka) {
+        return Err(SqlError::unsupported(
+            &format!("option '{key}'"),
+            "only properties.bootstrap.servers and properties.group.id are passed on",
+            "settings of the client belong into the URL of --topics",
+        ));
+    }
+    Err(SqlError::new(format!("connector '{}' has no option '{key}'", connector.name())).nearest(key, known.iter().copied()))
+}
+
+/// Options with few values.
+fn check_value(key: &str, value: &str) -> SqlResult<()> {
+    let one_of = |known: &[&str]| {
+        if known.contains(&value) {
+            return Ok(());
+        }
+        Err(SqlError::new(format!("'{key}' is {}, not '{value}'", known.join(" or "))).nearest(value, known.iter().copied()))
+    };
+    match key {
+        "format" | "value.format" => one_of(&["json", "raw", "csv"]),
+        "key.format" => one_of(&["json", "raw"]),
+        "scan.startup.mode" => one_of(&["earliest-offset", "latest-offset", "timestamp", "group-offsets"]),
+        "scan.bounded.mode" => one_of(&["unbounded", "latest-offset"]),
+        "sink.delivery-guarantee" => one_of(&["exactly-once", "at-least-once"]),
+        "value.fields-include" => one_of(&["ALL"]),
+        "error-policy" => one_of(&["fail", "drop", "dead-letter"]),
+        "json.fail-on-missing-field" if value != "false" => {
+            Err(SqlError::unsupported("json.fail-on-missing-field", "a missing field is NULL", "declare the column NOT NULL"))
+        }
+        "json.ignore-parse-errors" if value != "false" => Err(SqlError::unsupported(
+            "json.ignore-parse-errors",
+            "it makes NULLs of what could not be read",
+            "'error-policy' = 'drop' or 'dead-letter'",
+        )),
+        "json.timestamp-format.standard" => one_of(&["SQL", "ISO-8601"]),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,375 @@
+//! Text to statements: Flink's DDL by our own parser, queries by sqlparser.
+//!
+//! Invariant: a script is cut at its semicolons only; every statement knows its tokens, so that an error found later still
+//! has a line and a column.
+
+mod create_table;
+mod dialect;
+mod types;
+
+pub use create_table::{ColumnDef, ColumnKind, CreateTable, WatermarkDef};
+pub use types::type_name;
+
+use crate::error::{SqlError, SqlResult};
+use datafusion_sql::sqlparser::ast::{Ident, ObjectName, Query, Statement as Ast, TableObject};
+use datafusion_sql::sqlparser::keywords::Keyword;
+use datafusion_sql::sqlparser::parser::{Parser, ParserError};
+use datafusion_sql::sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer};
+pub(crate) use dialect::FlinkDialect;
+
+/// A statement of a script, with the tokens it was read from.
+#[derive(Debug, Clone)]
+pub struct Statement {
+    /// What it says.
+    pub kind: StatementKind,
+    /// Where its words are.
+    pub words: Words,
+}
+
+/// What a statement says.
+#[derive(Debug, Clone)]
+pub enum StatementKind {
+    /// `CREATE TABLE`.
+    CreateTable(Box<CreateTable>),
+    /// `CREATE VIEW name AS query`.
+    CreateView {
+        /// Its name.
+        name: Ident,
+        /// Names for the columns of the query; none = the query's own.
+        columns: Vec<Ident>,
+        /// The query.
+        query: Box<Query>,
+        /// Leave an existing one alone.
+        if_not_exists: bool,
+        /// Replace an existing one.
+        or_replace: bool,
+    },
+    /// `DROP TABLE` or `DROP VIEW`.
+    Drop {
+        /// A view, not a table.
+        view: bool,
+        /// Its name.
+        name: Ident,
+        /// A missing one is no error.
+        if_exists: bool,
+    },
+    /// `INSERT INTO table query`.
+    Insert(Box<Insert>),
+    /// A query to be shown.
+    Query(Box<Query>),
+    /// `EXPLAIN` a query or an insert.
+    Explain(Box<StatementKind>),
+    /// `SET 'key' = 'value'`; without both: show all.
+    Set(Option<(String, String)>),
+    /// `RESET 'key'`; without a key: all.
+    Reset(Option<String>),
+    /// `SHOW TABLES` and `SHOW VIEWS`.
+    ShowTables,
+    /// `SHOW CREATE TABLE name`.
+    ShowCreate(Ident),
+    /// `DESCRIBE name`.
+    Describe(Ident),
+    /// `BEGIN STATEMENT SET` and `END`: all inserts of a script are one job here.
+    StatementSet,
+}
+
+/// An `INSERT INTO`.
+#[derive(Debug, Clone)]
+pub struct Insert {
+    /// Where to.
+    pub table: Ident,
+    /// Columns named; none = all, in order.
+    pub columns: Vec<Ident>,
+    /// What.
+    pub query: Box<Query>,
+}
+
+/// The words of a statement with their places.
+#[derive(Debug, Clone, Default)]
+pub struct Words(Vec<TokenWithSpan>);
+
+impl Words {
+    /// Where the statement begins.
+    pub fn start(&self) -> Option<Span> {
+        self.0.first().map(|t| t.span)
+    }
+
+    /// Where a name stands, the first time.
+    pub fn find(&self, name: &str) -> Option<Span> {
+        let is_it = |t: &&TokenWithSpan| match &t.token {
+            Token::Word(w) => w.value.eq_ignore_ascii_case(name),
+            Token::SingleQuotedString(s) => s == name,
+            _ => false,
+        };
+        self.0.iter().find(is_it).map(|t| t.span)
+    }
+
+    /// Whether a name stands there as it is written.
+    pub(crate) fn names(&self, name: &str) -> bool {
+        self.0.iter().any(|t| matches!(&t.token, Token::Word(w) if w.value == name))
+    }
+
+    /// The text of the statement, one space between words.
+    pub fn text(&self) -> String {
+        self.0.iter().map(|t| t.token.to_string()).collect::<Vec<_>>().join(" ")
+    }
+}
+
+/// All statements of a script.
+///
+/// ```
+/// let script = waterwheel_sql::parse("SET 'parallelism.default' = '2'; SELECT 1 FROM t").unwrap();
+/// assert_eq!(script.len(), 2);
+/// ```
+///
+/// # Errors
+/// The first statement that cannot be read, with its place.
+pub fn parse(text: &str) -> SqlResult<Vec<Statement>> {
+    let tokens = Tokenizer::new(&FlinkDialect, text)
+        .tokenize_with_location()
+        .map_err(|e| SqlError::new(e.message.clone()).at(Span { start: e.location, end: e.location }))?;
+    let tokens = tokens.into_iter().filter(|t| !matches!(t.token, Token::Whitespace(_))).flat_map(halves).collect::<Vec<_>>();
+    let mut statements = Vec::new();
+    for words in tokens.split(|t| t.token == Token::SemiColon) {
+        let words: Vec<TokenWithSpan> = words.iter().filter(|t| t.token != Token::EOF).cloned().collect();
+        if !words.is_empty() {
+            statements.push(parse_one(words)?);
+        }
+    }
+    Ok(statements)
+}
+
+/// `>>` is two closing brackets: the dialect has no shifts.
+fn halves(token: TokenWithSpan) -> Vec<TokenWithSpan> {
+    if token.token != Token::ShiftRight {
+        return vec![token];
+    }
+    let middle = Location { line: token.span.start.line, column: token.span.start.column + 1 };
+    let half = |start, end| TokenWithSpan { token: Token::Gt, span: Span { start, end } };
+    vec![half(token.span.start, middle), half(middle, token.span.end)]
+}
+
+fn parse_one(words: Vec<TokenWithSpan>) -> SqlResult<Statement> {
+    let mut parser = Parser::new(&FlinkDialect).with_tokens_with_locations(words.clone());
+    // The parser has no place for the end of the text: it is behind the last word.
+    let end = words.last().map(|t| Span { start: t.span.end, end: t.span.end });
+    let kind = statement(&mut parser).map_err(|e| e.or_at(end))?;
+    let rest = parser.peek_token();
+    if rest.token != Token::EOF {
+        return Err(SqlError::new(format!("{} was not expected here", rest.token)).at(rest.span));
+    }
+    Ok(Statement { kind, words: Words(words) })
+}
+
+/// What the parser says, with the place where it stopped.
+fn syntax(error: ParserError, parser: &Parser<'_>) -> SqlError {
+    let text = match error {
+        ParserError::TokenizerError(text) | ParserError::ParserError(text) => text,
+        ParserError::RecursionLimitExceeded => "the statement is nested too deeply".into(),
+    };
+    let span = place_in(&text).unwrap_or(parser.peek_token_ref().span);
+    let text = text.split(" at Line: ").next().unwrap_or(&text).replace("found: EOF", "found: the end");
+    SqlError::new(text).at(span)
+}
+
+/// `... at Line: 1, Column: 8` of the parser's messages.
+fn place_in(text: &str) -> Option<Span> {
+    let (_, place) = text.rsplit_once(" at Line: ")?;
+    let (line, column) = place.split_once(", Column: ")?;
+    let start = Location { line: line.trim().parse().ok()?, column: column.trim().parse().ok()? };
+    Some(Span { start, end: start })
+}
+
+trait OrSyntax<T> {
+    fn or_syntax(self, parser: &Parser<'_>) -> SqlResult<T>;
+}
+
+impl<T> OrSyntax<T> for Result<T, ParserError> {
+    fn or_syntax(self, parser: &Parser<'_>) -> SqlResult<T> {
+        self.map_err(|e| syntax(e, parser))
+    }
+}
+
+fn word_at(parser: &Parser<'_>, n: usize) -> String {
+    match &parser.peek_nth_token_ref(n).token {
+        Token::Word(w) if w.quote_style.is_none() => w.value.to_uppercase(),
+        _ => String::new(),
+    }
+}
+
+fn take_words(parser: &mut Parser<'_>, words: &[&str]) -> bool {
+    let here = words.iter().enumerate().all(|(n, word)| word_at(parser, n) == *word);
+    if here {
+        words.iter().for_each(|_| drop(parser.next_token()));
+    }
+    here
+}
+
+fn statement(parser: &mut Parser<'_>) -> SqlResult<StatementKind> {
+    let first = parser.peek_token();
+    match word_at(parser, 0).as_str() {
+        "CREATE" => create(parser),
+        "DROP" => drop_statement(parser),
+        "INSERT" => insert(parser),
+        "EXECUTE" if take_words(parser, &["EXECUTE", "STATEMENT", "SET", "BEGIN"]) => Ok(StatementKind::StatementSet),
+        "EXECUTE" => {
+            parser.next_token();
+            insert(parser)
+        }
+        "BEGIN" if take_words(parser, &["BEGIN", "STATEMENT", "SET"]) => Ok(StatementKind::StatementSet),
+        "END" if take_words(parser, &["END"]) => Ok(StatementKind::StatementSet),
+        "SELECT" | "WITH" | "" => query(parser),
+        "VALUES" => Err(SqlError::unsupported("VALUES", "a query reads tables", "create a table over a file").at(first.span)),
+        "EXPLAIN" => {
+            parser.next_token();
+            let _ = take_words(parser, &["PLAN", "FOR"]);
+            let explained = statement(parser)?;
+            match explained {
+                StatementKind::Query(_) | StatementKind::Insert(_) => Ok(StatementKind::Explain(Box::new(explained))),
+                _ => Err(SqlError::unsupported(
+                    "EXPLAIN of this statement",
+                    "it has no plan",
+                    "EXPLAIN SELECT ... or EXPLAIN INSERT INTO ...",
+                )
+                .at(first.span)),
+            }
+        }
+        "SET" => set(parser),
+        "RESET" => {
+            parser.next_token();
+            let key = if parser.peek_token_ref().token == Token::EOF { None } else { Some(text(parser)?) };
+            Ok(StatementKind::Reset(key))
+        }
+        "SHOW" => show(parser),
+        "DESCRIBE" | "DESC" => {
+            parser.next_token();
+            Ok(StatementKind::Describe(name(parser)?))
+        }
+        other => {
+            let known = ["SELECT", "CREATE", "INSERT", "DROP", "EXPLAIN", "DESCRIBE", "SHOW", "SET", "RESET", "WITH"];
+            Err(SqlError::new(format!("{other} begins no statement that is supported")).at(first.span).nearest(other, known))
+        }
+    }
+}
+
+fn query(parser: &mut Parser<'_>) -> SqlResult<StatementKind> {
+    Ok(StatementKind::Query(parser.parse_query().or_syntax(parser)?))
+}
+
+fn create(parser: &mut Parser<'_>) -> SqlResult<StatementKind> {
+    let start = parser.next_token();
+    let or_replace = take_words(parser, &["OR", "REPLACE"]);
+    let _temporary = take_words(parser, &["TEMPORARY"]) || take_words(parser, &["TEMP"]);
+    match word_at(parser, 0).as_str() {
+        "TABLE" => {
+            parser.next_token();
+            create_table::parse(parser).map(|table| StatementKind::CreateTable(Box::new(table)))
+        }
+        "VIEW" => {
+            parser.next_token();
+            let if_not_exists = take_words(parser, &["IF", "NOT", "EXISTS"]);
+            let name = name(parser)?;
+            let mut columns = Vec::new();
+            if parser.consume_token(&Token::LParen) {
+                columns = parser.parse_comma_separated(Parser::parse_identifier).or_syntax(parser)?;
+                parser.expect_token(&Token::RParen).or_syntax(parser)?;
+            }
+            if take_words(parser, &["COMMENT"]) {
+                text(parser)?;
+            }
+            parser.expect_keyword_is(Keyword::AS).or_syntax(parser)?;
+            let query = parser.parse_query().or_syntax(parser)?;
+            Ok(StatementKind::CreateView { name, columns, query, if_not_exists, or_replace })
+        }
+        what => Err(SqlError::unsupported(&format!("CREATE {what}"), "only tables and views are kept", "").at(start.span)),
+    }
+}
+
+fn drop_statement(parser: &mut Parser<'_>) -> SqlResult<StatementKind> {
+    let start = parser.next_token();
+    let _temporary = take_words(parser, &["TEMPORARY"]);
+    let view = match word_at(parser, 0).as_str() {
+        "TABLE" => false,
+        "VIEW" => true,
+        what => return Err(SqlError::unsupported(&format!("DROP {what}"), "only tables and views are kept", "").at(start.span)),
+    };
+    parser.next_token();
+    let if_exists = take_words(parser, &["IF", "EXISTS"]);
+    Ok(StatementKind::Drop { view, name: name(parser)?, if_exists })
+}
+
+fn insert(parser: &mut Parser<'_>) -> SqlResult<StatementKind> {
+    let token = parser.next_token();
+    let place = token.span;
+    let Ast::Insert(insert) = parser.parse_insert(token).or_syntax(parser)? else {
+        return Err(SqlError::new("this INSERT has no meaning here").at(place));
+    };
+    if insert.overwrite {
+        return Err(
+            SqlError::unsupported("INSERT OVERWRITE", "a stream has no end after which to replace a table", "INSERT INTO").at(place)
+        );
+    }
+    let extra = insert.partitioned.is_some() || insert.on.is_some() || insert.returning.is_some() || !insert.assignments.is_empty();
+    let (TableObject::TableName(table), Some(query), false) = (&insert.table, insert.source, extra) else {
+        return Err(SqlError::unsupported("this form of INSERT", "only INSERT INTO table [(columns)] query is known", "").at(place));
+    };
+    let table = single(table, place)?;
+    let columns = insert.columns.iter().map(|c| single(c, place)).collect::<SqlResult<_>>()?;
+    Ok(StatementKind::Insert(Box::new(Insert { table, columns, query })))
+}
+
+fn set(parser: &mut Parser<'_>) -> SqlResult<StatementKind> {
+    parser.next_token();
+    if parser.peek_token_ref().token == Token::EOF {
+        return Ok(StatementKind::Set(None));
+    }
+    let key = dotted(parser)?;
+    parser.expect_token(&Token::Eq).or_syntax(parser)?;
+    Ok(StatementKind::Set(Some((key, dotted(parser)?))))
+}
+
+fn show(parser: &mut Parser<'_>) -> SqlResult<StatementKind> {
+    let start = parser.next_token();
+    if take_words(parser, &["TABLES"]) || take_words(parser, &["VIEWS"]) {
+        return Ok(StatementKind::ShowTables);
+    }
+    if take_words(parser, &["CREATE", "TABLE"]) || take_words(parser, &["CREATE", "VIEW"]) {
+        return Ok(StatementKind::ShowCreate(name(parser)?));
+    }
+    Err(SqlError::new("SHOW knows TABLES, VIEWS and CREATE TABLE name").at(start.span))
+}
+
+/// A quoted text.
+pub(super) fn text(parser: &mut Parser<'_>) -> SqlResult<String> {
+    let token = parser.next_token();
+    match token.token {
+        Token::SingleQuotedString(text) => Ok(text),
+        other => Err(SqlError::new(format!("a text in single quotes is expected, not {other}")).at(token.span)),
+    }
+}
+
+/// A quoted text, or words up to the next `=` or the end, as in `SET parallelism.default = 2`.
+fn dotted(parser: &mut Parser<'_>) -> SqlResult<String> {
+    if matches!(parser.peek_token_ref().token, Token::SingleQuotedString(_)) {
+        return text(parser);
+    }
+    let mut words = String::new();
+    while !matches!(parser.peek_token_ref().token, Token::Eq | Token::EOF) {
+        words.push_str(&parser.next_token().token.to_string());
+    }
+    Ok(words)
+}
+
+/// A name of one part.
+pub(super) fn name(parser: &mut Parser<'_>) -> SqlResult<Ident> {
+    let place = parser.peek_token_ref().span;
+    let name = parser.parse_object_name(false).or_syntax(parser)?;
+    single(&name, place)
+}
+
+fn single(name: &ObjectName, place: Span) -> SqlResult<Ident> {
+    match name.0.as_slice() {
+        [part] => part.as_ident().cloned().ok_or_else(|| SqlError::new(format!("{name} is no name")).at(place)),
+        _ => Err(SqlError::unsupported("a name with a catalog or database before it", "there is one of each", "leave it out").at(place)),
+    }
+}

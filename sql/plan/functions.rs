@@ -1,0 +1,295 @@
+//! The functions that queries may call.
+//!
+//! DataFusion brings many; only those that mean the same in Flink are let in, by name. Where the two differ, the function is
+//! our own or not there: a query is never answered with another meaning of its words.
+//!
+//! Invariant: every function is a function of its arguments alone, so that a row taken back is the row that was put in.
+
+use super::tvf::WindowPlanner;
+use crate::kernels::aggregate::mean;
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array};
+use arrow::compute::{cast, kernels::numeric::rem};
+use arrow::datatypes::{DataType, Decimal128Type, Float64Type, Int64Type, TimeUnit, TimestampMillisecondType};
+use datafusion_common::{Result, ScalarValue, exec_err, plan_err};
+use datafusion_expr::function::{AccumulatorArgs, StateFieldsArgs};
+use datafusion_expr::planner::{ExprPlanner, RelationPlanner};
+use datafusion_expr::{
+    Accumulator, AggregateUDF, AggregateUDFImpl, ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// DataFusion's functions that are Flink's too.
+const SCALAR: &[&str] = &[
+    "abs",
+    "ceil",
+    "floor",
+    "round",
+    "sqrt",
+    "exp",
+    "ln",
+    "log10",
+    "log2",
+    "power",
+    "sin",
+    "cos",
+    "tan",
+    "cot",
+    "asin",
+    "acos",
+    "atan",
+    "atan2",
+    "degrees",
+    "radians",
+    "upper",
+    "lower",
+    "btrim",
+    "ltrim",
+    "rtrim",
+    "character_length",
+    "char_length",
+    "substr",
+    "substring",
+    "replace",
+    "reverse",
+    "repeat",
+    "strpos",
+    "starts_with",
+    "ends_with",
+    "coalesce",
+    "nullif",
+    "get_field",
+    "date_part",
+];
+
+const AGGREGATE: &[&str] = &["count", "sum", "min", "max"];
+
+/// The functions of a session.
+#[derive(Debug, Clone)]
+pub(crate) struct Functions {
+    pub(crate) scalar: BTreeMap<String, Arc<ScalarUDF>>,
+    pub(crate) aggregate: BTreeMap<String, Arc<AggregateUDF>>,
+    pub(super) expr_planners: Vec<Arc<dyn ExprPlanner>>,
+    pub(super) relation_planners: Vec<Arc<dyn RelationPlanner>>,
+}
+
+impl Functions {
+    pub(crate) fn new() -> Self {
+        let mut scalar = BTreeMap::new();
+        for function in datafusion_functions::all_default_functions() {
+            let names = std::iter::once(function.name()).chain(function.aliases().iter().map(String::as_str));
+            for name in names.filter(|n| SCALAR.contains(n)) {
+                scalar.insert(name.to_string(), function.clone());
+            }
+        }
+        for own in [ScalarUDF::from(Mod::new()), ScalarUDF::from(ToTimestampLtz::new())] {
+            scalar.insert(own.name().to_string(), Arc::new(own));
+        }
+        let mut aggregate: BTreeMap<String, Arc<AggregateUDF>> = datafusion_functions_aggregate::all_default_aggregate_functions()
+            .into_iter()
+            .filter(|f| AGGREGATE.contains(&f.name()))
+            .map(|f| (f.name().to_string(), f))
+            .collect();
+        aggregate.insert("avg".into(), Arc::new(AggregateUDF::from(Avg::new())));
+        Functions {
+            scalar,
+            aggregate,
+            expr_planners: vec![
+                Arc::new(datafusion_functions::core::planner::CoreFunctionPlanner::default()),
+                Arc::new(datafusion_functions::datetime::planner::DatetimeFunctionPlanner),
+                Arc::new(datafusion_functions::unicode::planner::UnicodeFunctionPlanner),
+                Arc::new(datafusion_functions_aggregate::planner::AggregateFunctionPlanner),
+            ],
+            relation_planners: vec![Arc::new(WindowPlanner)],
+        }
+    }
+}
+
+/// `MOD(a, b)`: `a % b`.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Mod(Signature);
+
+impl Mod {
+    fn new() -> Self {
+        Mod(Signature::user_defined(Volatility::Immutable))
+    }
+}
+
+impl ScalarUDFImpl for Mod {
+    fn name(&self) -> &str {
+        "mod"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.0
+    }
+
+    fn coerce_types(&self, kinds: &[DataType]) -> Result<Vec<DataType>> {
+        let [a, b] = kinds else { return plan_err!("MOD takes two numbers") };
+        let whole = |k: &DataType| k.is_integer() || k.is_null();
+        let number = |k: &DataType| whole(k) || k.is_floating() || matches!(k, DataType::Decimal128(_, _));
+        if !(number(a) && number(b)) {
+            return plan_err!("MOD takes two numbers, not {a} and {b}");
+        }
+        let common = if whole(a) && whole(b) { DataType::Int64 } else { DataType::Float64 };
+        if a == b { Ok(vec![a.clone(), b.clone()]) } else { Ok(vec![common.clone(), common]) }
+    }
+
+    fn return_type(&self, kinds: &[DataType]) -> Result<DataType> {
+        Ok(kinds.first().cloned().unwrap_or(DataType::Int64))
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let arrays = ColumnarValue::values_to_arrays(&args.args)?;
+        let [a, b] = &arrays[..] else { return exec_err!("MOD takes two numbers") };
+        Ok(ColumnarValue::Array(rem(a, b)?))
+    }
+}
+
+/// `TO_TIMESTAMP_LTZ(number, precision)`: seconds (0) or milliseconds (3) since 1970.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct ToTimestampLtz(Signature);
+
+impl ToTimestampLtz {
+    fn new() -> Self {
+        ToTimestampLtz(Signature::exact(vec![DataType::Int64, DataType::Int64], Volatility::Immutable))
+    }
+}
+
+impl ScalarUDFImpl for ToTimestampLtz {
+    fn name(&self) -> &str {
+        "to_timestamp_ltz"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.0
+    }
+
+    fn return_type(&self, _kinds: &[DataType]) -> Result<DataType> {
+        Ok(DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into())))
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let arrays = ColumnarValue::values_to_arrays(&args.args)?;
+        let (numbers, precisions) = (arrays[0].as_primitive::<Int64Type>(), arrays[1].as_primitive::<Int64Type>());
+        let mut millis = Vec::with_capacity(numbers.len());
+        for i in 0..numbers.len() {
+            millis.push(match (numbers.is_valid(i), precisions.is_valid(i).then(|| precisions.value(i))) {
+                (true, Some(3)) => Some(numbers.value(i)),
+                (true, Some(0)) => match numbers.value(i).checked_mul(1000) {
+                    Some(ms) => Some(ms),
+                    None => return exec_err!("{} seconds are out of range", numbers.value(i)),
+                },
+                (true, Some(other)) => return exec_err!("TO_TIMESTAMP_LTZ: the precision is 0 (seconds) or 3 (milliseconds), not {other}"),
+                _ => None,
+            });
+        }
+        let stamps = Int64Array::from(millis).reinterpret_cast::<TimestampMillisecondType>().with_timezone("UTC");
+        Ok(ColumnarValue::Array(Arc::new(stamps)))
+    }
+}
+
+/// AVG with Flink's types: of integers BIGINT, cut off; of DECIMAL(p, s) DECIMAL(38, max(s, 6)), rounded; of floats DOUBLE.
+///
+/// Its accumulator is for whole tables at once: what the streaming kernels are compared with.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Avg(Signature);
+
+impl Avg {
+    fn new() -> Self {
+        Avg(Signature::user_defined(Volatility::Immutable))
+    }
+}
+
+impl AggregateUDFImpl for Avg {
+    fn name(&self) -> &str {
+        "avg"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.0
+    }
+
+    fn coerce_types(&self, kinds: &[DataType]) -> Result<Vec<DataType>> {
+        match kinds {
+            [k] if k.is_integer() || k.is_null() => Ok(vec![DataType::Int64]),
+            [k] if k.is_floating() => Ok(vec![DataType::Float64]),
+            [k @ DataType::Decimal128(_, _)] => Ok(vec![k.clone()]),
+            [k] => plan_err!("AVG takes a number, not {k}"),
+            _ => plan_err!("AVG takes one number"),
+        }
+    }
+
+    fn return_type(&self, kinds: &[DataType]) -> Result<DataType> {
+        Ok(match kinds.first() {
+            Some(DataType::Decimal128(_, scale)) => DataType::Decimal128(38, (*scale).max(6)),
+            Some(kind) if kind.is_floating() => DataType::Float64,
+            _ => DataType::Int64,
+        })
+    }
+
+    fn accumulator(&self, args: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
+        if args.is_distinct {
+            return plan_err!("AVG(DISTINCT) is not there for whole tables");
+        }
+        let input = args.expr_fields[0].data_type().clone();
+        Ok(Box::new(Mean { input, output: args.return_field.data_type().clone(), sum: 0, float: 0.0, count: 0 }))
+    }
+
+    fn state_fields(&self, _args: StateFieldsArgs<'_>) -> Result<Vec<arrow::datatypes::FieldRef>> {
+        let field = |name, kind| Arc::new(arrow::datatypes::Field::new(name, kind, true));
+        Ok(vec![field("sum", DataType::Decimal128(38, 0)), field("float", DataType::Float64), field("count", DataType::Int64)])
+    }
+}
+
+#[derive(Debug)]
+struct Mean {
+    input: DataType,
+    output: DataType,
+    sum: i128,
+    float: f64,
+    count: i64,
+}
+
+impl Accumulator for Mean {
+    fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        let values = &values[0];
+        self.count += (values.len() - values.null_count()) as i64;
+        match &self.input {
+            DataType::Decimal128(_, _) => self.sum += values.as_primitive::<Decimal128Type>().iter().flatten().sum::<i128>(),
+            DataType::Float64 => self.float += values.as_primitive::<Float64Type>().iter().flatten().sum::<f64>(),
+            _ => self.sum += cast(values, &DataType::Int64)?.as_primitive::<Int64Type>().iter().flatten().map(i128::from).sum::<i128>(),
+        }
+        Ok(())
+    }
+
+    fn evaluate(&mut self) -> Result<ScalarValue> {
+        let some = self.count != 0;
+        Ok(match (&self.input, &self.output) {
+            (DataType::Decimal128(_, from), DataType::Decimal128(precision, to)) => {
+                ScalarValue::Decimal128(some.then(|| mean(self.sum, self.count, *from, *to)).flatten(), *precision, *to)
+            }
+            (DataType::Float64, _) => ScalarValue::Float64(some.then(|| self.float / self.count as f64)),
+            _ => ScalarValue::Int64(some.then(|| (self.sum / i128::from(self.count)) as i64)),
+        })
+    }
+
+    fn size(&self) -> usize {
+        size_of::<Self>()
+    }
+
+    fn state(&mut self) -> Result<Vec<ScalarValue>> {
+        Ok(vec![
+            ScalarValue::Decimal128(Some(self.sum), 38, 0),
+            ScalarValue::Float64(Some(self.float)),
+            ScalarValue::Int64(Some(self.count)),
+        ])
+    }
+
+    fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
+        self.sum += states[0].as_primitive::<Decimal128Type>().iter().flatten().sum::<i128>();
+        self.float += states[1].as_primitive::<Float64Type>().iter().flatten().sum::<f64>();
+        self.count += states[2].as_primitive::<Int64Type>().iter().flatten().sum::<i64>();
+        Ok(())
+    }
+}

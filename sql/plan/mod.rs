@@ -1,0 +1,176 @@
+//! Queries to logical plans: DataFusion analyses and optimises, with our catalog, functions and window functions.
+//!
+//! Only rules that are identities of bags are used, because then they are identities of changes too: none that goes by
+//! statistics, order or limits, and none that moves a filter below what makes watermarks.
+//!
+//! Invariant: DataFusion's physical planner has no part in it; a plan that leaves here is lowered node by node, or refused.
+
+mod functions;
+mod tvf;
+
+pub(crate) use functions::Functions;
+pub(crate) use tvf::{WindowTvf, Windows, interval_ms};
+
+use crate::catalog::{Catalog, Entry, PlannedTable, PlannedView};
+use crate::error::{SqlError, SqlResult};
+use arrow::datatypes::{DataType, SchemaRef};
+use datafusion_common::config::ConfigOptions;
+use datafusion_common::{DFSchema, DataFusionError, TableReference};
+use datafusion_expr::planner::{ContextProvider, ExprPlanner, RelationPlanner};
+use datafusion_expr::simplify::SimplifyContext;
+use datafusion_expr::{AggregateUDF, Expr, ExprSchemable, HigherOrderUDF, LogicalPlan, ScalarUDF, TableSource, WindowUDF};
+use datafusion_optimizer::common_subexpr_eliminate::CommonSubexprEliminate;
+use datafusion_optimizer::eliminate_duplicated_expr::EliminateDuplicatedExpr;
+use datafusion_optimizer::optimize_projections::OptimizeProjections;
+use datafusion_optimizer::optimize_unions::OptimizeUnions;
+use datafusion_optimizer::replace_distinct_aggregate::ReplaceDistinctWithAggregate;
+use datafusion_optimizer::simplify_expressions::{ExprSimplifier, SimplifyExpressions};
+use datafusion_optimizer::{Analyzer, Optimizer, OptimizerContext};
+use datafusion_sql::planner::{NullOrdering, ParserOptions, PlannerContext, SqlToRel};
+use datafusion_sql::sqlparser::ast::{Expr as SqlExpr, Query, Statement};
+use std::sync::Arc;
+
+/// What DataFusion asks while it plans.
+struct Context<'a> {
+    catalog: &'a Catalog,
+    functions: &'a Functions,
+    options: ConfigOptions,
+}
+
+impl<'a> Context<'a> {
+    fn new(catalog: &'a Catalog, functions: &'a Functions) -> Self {
+        Context { catalog, functions, options: ConfigOptions::default() }
+    }
+}
+
+impl ContextProvider for Context<'_> {
+    fn get_table_source(&self, name: TableReference) -> datafusion_common::Result<Arc<dyn TableSource>> {
+        match (&name, self.catalog.get(name.table())) {
+            (TableReference::Bare { .. }, Some(Entry::Table(table))) => Ok(Arc::new(PlannedTable(table.clone()))),
+            (TableReference::Bare { .. }, Some(Entry::View(view))) => {
+                let schema: SchemaRef = Arc::new(view.plan.schema().as_arrow().clone());
+                Ok(Arc::new(PlannedView { view: view.clone(), schema }))
+            }
+            (TableReference::Bare { .. }, None) => Err(self.catalog.missing(name.table()).into_planner()),
+            _ => {
+                Err(SqlError::unsupported("a name with a catalog or database before it", "there is one of each", "leave it out")
+                    .into_planner())
+            }
+        }
+    }
+
+    fn get_expr_planners(&self) -> &[Arc<dyn ExprPlanner>] {
+        &self.functions.expr_planners
+    }
+
+    fn get_relation_planners(&self) -> &[Arc<dyn RelationPlanner>] {
+        &self.functions.relation_planners
+    }
+
+    fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
+        self.functions.scalar.get(&name.to_lowercase()).cloned()
+    }
+
+    fn get_higher_order_meta(&self, _name: &str) -> Option<Arc<HigherOrderUDF>> {
+        None
+    }
+
+    fn get_aggregate_meta(&self, name: &str) -> Option<Arc<AggregateUDF>> {
+        self.functions.aggregate.get(&name.to_lowercase()).cloned()
+    }
+
+    fn get_window_meta(&self, _name: &str) -> Option<Arc<WindowUDF>> {
+        None
+    }
+
+    fn get_variable_type(&self, _names: &[String]) -> Option<DataType> {
+        None
+    }
+
+    fn options(&self) -> &ConfigOptions {
+        &self.options
+    }
+
+    fn udf_names(&self) -> Vec<String> {
+        self.functions.scalar.keys().cloned().collect()
+    }
+
+    fn higher_order_function_names(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn udaf_names(&self) -> Vec<String> {
+        self.functions.aggregate.keys().cloned().collect()
+    }
+
+    fn udwf_names(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+/// Names keep their case, 0.1 is a decimal, text is `Utf8`, NULL is the smallest: as in Flink.
+fn options() -> ParserOptions {
+    ParserOptions::new()
+        .with_enable_ident_normalization(false)
+        .with_parse_float_as_decimal(true)
+        .with_map_string_types_to_utf8view(false)
+        .with_collect_spans(true)
+        .with_default_null_ordering(NullOrdering::NullsMin)
+}
+
+/// A query's plan as written.
+pub(crate) fn plan(query: &Query, catalog: &Catalog, functions: &Functions) -> SqlResult<LogicalPlan> {
+    let context = Context::new(catalog, functions);
+    let planner = SqlToRel::new_with_options(&context, options());
+    planner.sql_statement_to_plan(Statement::Query(Box::new(query.clone()))).map_err(explain)
+}
+
+/// The same plan with types made equal and work moved to where it is least.
+pub(crate) fn optimize(plan: LogicalPlan) -> SqlResult<LogicalPlan> {
+    let config = Arc::new(ConfigOptions::default());
+    let plan = Analyzer::new().execute_and_check(plan, &config, |_, _| {}).map_err(explain)?;
+    let rules = Optimizer::with_rules(vec![
+        Arc::new(OptimizeUnions::new()),
+        Arc::new(SimplifyExpressions::new()),
+        Arc::new(ReplaceDistinctWithAggregate::new()),
+        Arc::new(EliminateDuplicatedExpr::new()),
+        Arc::new(CommonSubexprEliminate::new()),
+        Arc::new(OptimizeProjections::new()),
+    ]);
+    let context = OptimizerContext::new_with_config_options(config).without_query_execution_start_time();
+    rules.optimize(plan, &context, |_, _| {}).map_err(explain)
+}
+
+/// A computed column: its expression over the record's columns, and its type.
+pub(crate) fn compute(expr: &SqlExpr, record: &SchemaRef, functions: &Functions) -> SqlResult<(Expr, DataType)> {
+    let catalog = Catalog::default();
+    let context = Context::new(&catalog, functions);
+    let planner = SqlToRel::new_with_options(&context, options());
+    let schema = DFSchema::try_from(record.clone()).map_err(explain)?;
+    let expr = planner.sql_to_expr(expr.clone(), &schema, &mut PlannerContext::new()).map_err(explain)?;
+    let context = SimplifyContext::builder().with_schema(Arc::new(schema.clone())).build();
+    let expr = ExprSimplifier::new(context).coerce(expr, &schema).map_err(explain)?;
+    let kind = expr.get_type(&schema).map_err(explain)?;
+    Ok((expr, kind))
+}
+
+fn explain(error: DataFusionError) -> SqlError {
+    let error = SqlError::of_planner(error);
+    let Some(name) = error.message().strip_prefix("Invalid function '").and_then(|rest| rest.split('\'').next()).map(str::to_string) else {
+        return error;
+    };
+    let unknown = SqlError::new(format!("function \"{name}\" is not known")).placed_as(error.clone());
+    match name.to_lowercase().as_str() {
+        "tumble" | "hop" | "session" | "cumulate" => unknown.help(
+            "windows are tables:  FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' MINUTE)) GROUP BY window_start, window_end",
+        ),
+        "row_number" | "rank" | "dense_rank" | "lag" | "lead" | "first_value" | "last_value" | "ntile" => {
+            SqlError::unsupported(&format!("{name}(...) OVER"), "functions over rows before and behind are not here yet", "")
+                .placed_as(error)
+        }
+        _ => {
+            let names = Functions::new();
+            unknown.nearest(&name, names.scalar.keys().chain(names.aggregate.keys()).map(String::as_str))
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! Window table functions: `TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' MINUTE))`, `HOP`.
+//!
+//! The node adds window_start, window_end and window_time to the columns of its input. A table factor with anything in it that
+//! DataFusion would leave out without a word is refused here.
+//!
+//! Invariant: sizes are whole milliseconds above 0; nothing is pushed below the node but projections.
+
+use crate::error::{SqlError, SqlResult};
+use arrow::datatypes::{DataType, Field, TimeUnit};
+use datafusion_common::{DFSchema, DFSchemaRef, Result as PlanResult};
+use datafusion_expr::logical_plan::UserDefinedLogicalNodeCore;
+use datafusion_expr::planner::{PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning};
+use datafusion_expr::{Expr, ExprSchemable, Extension, LogicalPlan};
+use datafusion_sql::sqlparser::ast::{
+    Expr as SqlExpr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Spanned, TableAlias, TableFactor, Value,
+};
+use datafusion_sql::sqlparser::tokenizer::Span;
+use std::cmp::Ordering;
+use std::fmt;
+use std::sync::Arc;
+
+/// How event time is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd)]
+pub(crate) struct Windows {
+    /// Length of a window, in milliseconds.
+    pub(crate) size_ms: i64,
+    /// A window begins every so many milliseconds; the size, where they do not overlap.
+    pub(crate) slide_ms: i64,
+    /// Where the first one of 1970 begins.
+    pub(crate) offset_ms: i64,
+}
+
+impl fmt::Display for Windows {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = if self.size_ms == self.slide_ms { "TUMBLE" } else { "HOP" };
+        write!(f, "{name} {} ms every {} ms", self.size_ms, self.slide_ms)
+    }
+}
+
+/// The node.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(crate) struct WindowTvf {
+    input: LogicalPlan,
+    /// The column with the event time.
+    pub(crate) time: Expr,
+    pub(crate) windows: Windows,
+    schema: DFSchemaRef,
+}
+
+impl WindowTvf {
+    pub(crate) fn new(input: LogicalPlan, time: Expr, windows: Windows) -> PlanResult<Self> {
+        let (_, kind) = time.to_field(input.schema())?;
+        let stamp = DataType::Timestamp(TimeUnit::Millisecond, None);
+        let mut fields: Vec<_> = input.schema().iter().map(|(q, f)| (q.cloned(), f.clone())).collect();
+        for (name, kind) in [("window_start", stamp.clone()), ("window_end", stamp), ("window_time", kind.data_type().clone())] {
+            fields.push((None, Arc::new(Field::new(name, kind, false))));
+        }
+        let schema = Arc::new(DFSchema::new_with_metadata(fields, input.schema().metadata().clone())?);
+        Ok(WindowTvf { input, time, windows, schema })
+    }
+
+    pub(crate) fn input(&self) -> &LogicalPlan {
+        &self.input
+    }
+}
+
+impl PartialOrd for WindowTvf {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        match self.windows.partial_cmp(&other.windows) {
+            Some(Ordering::Equal) => self.input.partial_cmp(&other.input),
+            order => order,
+        }
+    }
+}
+
+impl UserDefinedLogicalNodeCore for WindowTvf {
+    fn name(&self) -> &str {
+        "Windows"
+    }
+
+    fn inputs(&self) -> Vec<&LogicalPlan> {
+        vec![&self.input]
+    }
+
+    fn schema(&self) -> &DFSchemaRef {
+        &self.schema
+    }
+
+    fn expressions(&self) -> Vec<Expr> {
+        vec![self.time.clone()]
+    }
+
+    fn fmt_for_explain(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Windows: {} over {}", self.windows, self.time)
+    }
+
+    fn with_exprs_and_inputs(&self, exprs: Vec<Expr>, inputs: Vec<LogicalPlan>) -> PlanResult<Self> {
+        let (Some(time), Some(input)) = (exprs.into_iter().next(), inputs.into_iter().next()) else {
+            return Err(datafusion_common::DataFusionError::Internal("a window function has one input and one column".into()));
+        };
+        WindowTvf::new(input, time, self.windows)
+    }
+
+    fn necessary_children_exprs(&self, output: &[usize]) -> Option<Vec<Vec<usize>>> {
+        let columns = self.input.schema().fields().len();
+        let Expr::Column(time) = &self.time else { return None };
+        let time = self.input.schema().index_of_column(time).ok()?;
+        let mut needed: Vec<usize> = output.iter().copied().filter(|i| *i < columns).chain([time]).collect();
+        needed.sort_unstable();
+        needed.dedup();
+        Some(vec![needed])
+    }
+}
+
+/// Plans table factors that DataFusion does not know, or would misread.
+#[derive(Debug)]
+pub(super) struct WindowPlanner;
+
+impl RelationPlanner for WindowPlanner {
+    fn plan_relation(&self, relation: TableFactor, context: &mut dyn RelationPlannerContext) -> PlanResult<RelationPlanning> {
+        let span = relation.span();
+        let planned = |plan: LogicalPlan, alias| Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias))));
+        match relation {
+            TableFactor::TableFunction { expr: SqlExpr::Function(function), alias } => {
+                let (plan, alias) = function_plan(&function, alias, context).map_err(|e| e.or_at(Some(span)).into_planner())?;
+                planned(plan, alias)
+            }
+            TableFactor::Table { ref name, ref version, ref sample, with_ordinality, ref with_hints, ref partitions, ref args, .. } => {
+                let lost = match () {
+                    () if version.is_some() => Some(("FOR SYSTEM_TIME AS OF", "joins with the version of a time are not here yet")),
+                    () if sample.is_some() => Some(("TABLESAMPLE", "a sample of a stream is not defined")),
+                    () if with_ordinality => Some(("WITH ORDINALITY", "rows of a stream have no number")),
+                    () if !with_hints.is_empty() || !partitions.is_empty() => {
+                        Some(("this form of a table", "it is not of Flink's dialect"))
+                    }
+                    () if args.is_some() => Some(("a table function without TABLE(...)", "the dialect writes TABLE around it")),
+                    () => None,
+                };
+                match lost {
+                    Some((what, why)) => {
+                        let instead = if args.is_some() { format!("TABLE({name}(...))") } else { String::new() };
+                        Err(SqlError::unsupported(what, why, &instead).at(span).into_planner())
+                    }
+                    None => Ok(RelationPlanning::Original(Box::new(relation))),
+                }
+            }
+            TableFactor::TableFunction { .. } => {
+                Err(SqlError::unsupported("this table function", "TUMBLE and HOP are known", "").at(span).into_planner())
+            }
+            other => Ok(RelationPlanning::Original(Box::new(other))),
+        }
+    }
+}
+
+/// What a window function is called with, by position or by name.
+#[derive(Default)]
+struct Arguments {
+    data: Option<SqlExpr>,
+    time: Option<SqlExpr>,
+    spans: Vec<SqlExpr>,
+    size: Option<SqlExpr>,
+    slide: Option<SqlExpr>,
+    offset: Option<SqlExpr>,
+}
+
+fn function_plan(
+    function: &Function,
+    alias: Option<TableAlias>,
+    context: &mut dyn RelationPlannerContext,
+) -> SqlResult<(LogicalPlan, Option<TableAlias>)> {
+    let name = function.name.to_string().to_uppercase();
+    if !matches!(name.as_str(), "TUMBLE" | "HOP") {
+        let why = if matches!(name.as_str(), "SESSION" | "CUMULATE") {
+            "these windows are not here yet"
+        } else {
+            "no such table function is known"
+        };
+        return Err(SqlError::unsupported(&format!("{name}(...)"), why, "TUMBLE or HOP").at(name_span(function)));
+    }
+    let mut arguments = arguments(function)?;
+    let usage = if name == "TUMBLE" {
+        "TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' MINUTE [, offset])"
+    } else {
+        "HOP(TABLE t, DESCRIPTOR(ts), slide, size [, offset])"
+    };
+    let wrong = || SqlError::new(format!("{name} is called otherwise")).at(name_span(function)).help(usage);
+    let mut spans = std::mem::take(&mut arguments.spans).into_iter();
+    let (slide, size) = match name.as_str() {
+        "TUMBLE" => (None, arguments.size.or_else(|| spans.next())),
+        _ => (arguments.slide.or_else(|| spans.next()), arguments.size.or_else(|| spans.next())),
+    };
+    let offset = arguments.offset.or_else(|| spans.next());
+    let span_ms = |e: &SqlExpr| {
+        interval_ms(e).ok_or_else(|| SqlError::new(format!("{e} is no fixed span of time")).at(e.span()).help("INTERVAL '10' MINUTE"))
+    };
+    let size_ms = span_ms(&size.ok_or_else(wrong)?)?;
+    let slide_ms = if name == "HOP" { span_ms(&slide.ok_or_else(wrong)?)? } else { size_ms };
+    let offset_ms = offset.as_ref().map(span_ms).transpose()?.unwrap_or(0);
+    if spans.next().is_some() {
+        return Err(wrong());
+    }
+    if size_ms <= 0 || slide_ms <= 0 || size_ms % slide_ms != 0 {
+        return Err(SqlError::new(format!(
+            "windows of {size_ms} ms every {slide_ms} ms: the size must be a multiple of the slide, both above 0"
+        ))
+        .at(name_span(function)));
+    }
+    let Some(SqlExpr::Subquery(data)) = arguments.data else { return Err(wrong()) };
+    let input = TableFactor::Derived { lateral: false, subquery: data, alias: None, sample: None };
+    let input = context.plan(input).map_err(SqlError::of_planner)?;
+    let time = arguments.time.ok_or_else(wrong)?;
+    let time_span = time.span();
+    let time = context.sql_to_expr(time, input.schema()).map_err(|e| SqlError::of_planner(e).or_at(Some(time_span)))?;
+    let Expr::Column(_) = &time else { return Err(wrong()) };
+    let node = WindowTvf::new(input, time, Windows { size_ms, slide_ms, offset_ms }).map_err(SqlError::of_planner)?;
+    Ok((LogicalPlan::Extension(Extension { node: Arc::new(node) }), alias))
+}
+
+fn arguments(function: &Function) -> SqlResult<Arguments> {
+    let wrong = || SqlError::new(format!("{function} cannot be read")).at(name_span(function));
+    let FunctionArguments::List(list) = &function.args else { return Err(wrong()) };
+    let mut arguments = Arguments::default();
+    for arg in &list.args {
+        let (name, arg) = match arg {
+            FunctionArg::Unnamed(FunctionArgExpr::Expr(e)) => (String::new(), e.clone()),
+            FunctionArg::Named { name, arg: FunctionArgExpr::Expr(e), .. } => (name.value.to_uppercase(), e.clone()),
+            FunctionArg::ExprNamed { name, arg: FunctionArgExpr::Expr(e), .. } => (name.to_string().to_uppercase(), e.clone()),
+            _ => return Err(wrong()),
+        };
+        let descriptor = descriptor(&arg);
+        match (name.as_str(), descriptor) {
+            ("TIMECOL", Some(column)) => arguments.time = Some(column),
+            ("DATA", _) => arguments.data = Some(arg),
+            ("SIZE", _) => arguments.size = Some(arg),
+            ("SLIDE", _) => arguments.slide = Some(arg),
+            ("OFFSET", _) => arguments.offset = Some(arg),
+            ("", Some(column)) if arguments.time.is_none() => arguments.time = Some(column),
+            ("", None) if matches!(arg, SqlExpr::Subquery(_)) && arguments.data.is_none() => arguments.data = Some(arg),
+            ("", None) => arguments.spans.push(arg),
+            _ => return Err(wrong()),
+        }
+    }
+    Ok(arguments)
+}
+
+/// Where the function's name stands.
+fn name_span(function: &Function) -> Span {
+    function.name.0.first().map_or_else(|| function.span(), Spanned::span)
+}
+
+/// The column of `DESCRIPTOR(column)`.
+fn descriptor(expr: &SqlExpr) -> Option<SqlExpr> {
+    let SqlExpr::Function(function) = expr else { return None };
+    let FunctionArguments::List(list) = &function.args else { return None };
+    match (function.name.to_string().eq_ignore_ascii_case("DESCRIPTOR"), list.args.as_slice()) {
+        (true, [FunctionArg::Unnamed(FunctionArgExpr::Expr(column))]) => Some(column.clone()),
+        _ => None,
+    }
+}
+
+/// Milliseconds of `INTERVAL '5' SECOND`; none for what has no fixed length or is written otherwise.
+pub(crate) fn interval_ms(expr: &SqlExpr) -> Option<i64> {
+    let SqlExpr::Interval(interval) = expr else { return None };
+    if interval.last_field.is_some() || interval.leading_precision.is_some() || interval.fractional_seconds_precision.is_some() {
+        return None;
+    }
+    let SqlExpr::Value(value) = &*interval.value else { return None };
+    let text = match &value.value {
+        Value::SingleQuotedString(text) | Value::Number(text, _) => text.trim().to_string(),
+        _ => return None,
+    };
+    let unit = interval.leading_field.as_ref()?.to_string().to_uppercase();
+    let unit_ms = match unit.trim_end_matches('S') {
+        "MILLISECOND" => 1,
+        "SECOND" => 1_000,
+        "MINUTE" => 60_000,
+        "HOUR" => 3_600_000,
+        "DAY" => 86_400_000,
+        "WEEK" => 604_800_000,
+        _ => return None,
+    };
+    if let Ok(whole) = text.parse::<i64>() {
+        return whole.checked_mul(unit_ms);
+    }
+    // `'0.5' SECOND`: only where it is whole milliseconds.
+    let (whole, fraction) = text.split_once('.')?;
+    if unit_ms != 1_000
+        || fraction.is_empty()
+        || fraction.len() > 3
+        || !fraction.bytes().all(|b| b.is_ascii_digit())
+        || whole.starts_with('-')
+    {
+        return None;
+    }
+    let thousandths: i64 = format!("{fraction:0<3}").parse().ok()?;
+    whole.parse::<i64>().ok()?.checked_mul(1000)?.checked_add(thousandths)
+}

@@ -1,0 +1,467 @@
+//! A session: statement after statement, and what each leaves.
+//!
+//! Invariant: a statement takes effect whole or not at all; an error names its place in the text.
+
+use crate::catalog::{Catalog, Entry, Table, View};
+use crate::connect::Connectors;
+use crate::error::{SqlError, SqlResult};
+use crate::lower::{Target, check_insert, lower_insert};
+use crate::parser::{CreateTable, Insert, Statement, StatementKind, Words, parse, type_name};
+use crate::plan::{Functions, optimize, plan};
+use crate::settings::Settings;
+use arrow::datatypes::SchemaRef;
+use datafusion_expr::LogicalPlan;
+use datafusion_expr::logical_plan::{FetchType, SkipType};
+use datafusion_sql::sqlparser::ast::{Ident, Query};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+use waterwheel_engine::error::Result;
+use waterwheel_engine::graph::{self, LogicalGraph, SinkRef};
+
+/// What a statement left.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Nothing to look at, but this is to be said.
+    Done(String),
+    /// A small table: headings and rows.
+    Table(Vec<String>, Vec<Vec<String>>),
+    /// Text: a plan.
+    Text(String),
+    /// A query, ready to be run and shown.
+    Query(Box<Planned>),
+    /// An insert, ready to be run.
+    Insert(Box<Planned>),
+}
+
+/// A query or an insert that can be run.
+#[derive(Clone)]
+pub struct Planned {
+    plan: LogicalPlan,
+    /// What it was read from, for the place of an error.
+    words: Words,
+    /// Name of its operators, and of its sink.
+    name: String,
+    table: Option<Arc<Table>>,
+    order: Vec<OrderBy>,
+    limit: Option<usize>,
+}
+
+impl std::fmt::Debug for Planned {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.name, self.plan.display_indent())
+    }
+}
+
+/// One column of ORDER BY.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OrderBy {
+    /// By position.
+    pub column: usize,
+    /// Largest first.
+    pub descending: bool,
+    /// NULLs before all else.
+    pub nulls_first: bool,
+}
+
+impl Planned {
+    /// Name of its sink.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Columns of its rows.
+    pub fn schema(&self) -> SchemaRef {
+        Arc::new(self.plan.schema().as_arrow().clone())
+    }
+
+    /// How the final rows are to be put in order, for inputs that end.
+    pub fn order(&self) -> &[OrderBy] {
+        &self.order
+    }
+
+    /// How many of them are wanted.
+    pub fn limit(&self) -> Option<usize> {
+        self.limit
+    }
+
+    /// Draws it into a job. The rows of a query go to `sink`, whose writer takes
+    /// [`ChangeBatch`](waterwheel_engine::record::ChangeBatch)es; an insert knows its own. Answers whether rows change later.
+    ///
+    /// # Errors
+    /// What cannot be run, and what to write instead.
+    pub fn draw(&self, graph: &mut LogicalGraph, connectors: &dyn Connectors, sink: Option<SinkRef>) -> SqlResult<bool> {
+        let target = match (&self.table, sink) {
+            (Some(table), _) => Target::Table(table.clone()),
+            (None, Some(sink)) => Target::Changes(sink),
+            (None, None) => return Err(SqlError::new("a query needs a place for its rows")),
+        };
+        lower_insert(graph, connectors, &self.name, &self.plan, &target).map_err(|e| placed(e, &self.words))
+    }
+}
+
+/// Tables, views and settings, and the world that tables are connected to.
+pub struct Session {
+    catalog: Catalog,
+    functions: Functions,
+    settings: Settings,
+    connectors: Arc<dyn Connectors>,
+    inserts: usize,
+    undeclared: Option<BTreeSet<String>>,
+    notes: Vec<String>,
+}
+
+impl Session {
+    /// An empty one.
+    pub fn new(connectors: Arc<dyn Connectors>) -> Self {
+        Session {
+            catalog: Catalog::default(),
+            functions: Functions::new(),
+            settings: Settings::default(),
+            connectors,
+            inserts: 0,
+            undeclared: None,
+            notes: Vec::new(),
+        }
+    }
+
+    /// What was set.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Tables and views.
+    pub fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    /// What a person should know of the statements so far: inferred columns. Said once.
+    pub fn take_notes(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.notes)
+    }
+
+    /// Carries out every statement of a text, in order, up to the first error. `file` is the text's name for errors.
+    ///
+    /// # Errors
+    /// Of the first statement that is wrong, with its place.
+    pub fn run(&mut self, file: &str, text: &str) -> Result<Vec<Outcome>> {
+        let statements = parse(text).map_err(|e| e.into_error(file, text))?;
+        statements.iter().map(|s| self.execute(s).map_err(|e| e.into_error(file, text))).collect()
+    }
+
+    /// Carries out one statement.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn execute(&mut self, statement: &Statement) -> SqlResult<Outcome> {
+        self.infer(&statement.words)?;
+        self.outcome(&statement.kind, &statement.words).map_err(|e| placed(e, &statement.words))
+    }
+
+    /// Makes tables of topics that a statement names and nobody has declared.
+    fn infer(&mut self, words: &Words) -> SqlResult<()> {
+        if self.undeclared.is_none() {
+            let names = self.connectors.names().map_err(|e| SqlError::new(e.report()))?;
+            self.undeclared = Some(names.into_iter().collect());
+        }
+        let known = self.undeclared.iter().flatten();
+        let named: Vec<String> = known.filter(|name| self.catalog.get(name).is_none() && words.names(name)).cloned().collect();
+        for name in named {
+            if let Some(table) = self.connectors.infer(&name).map_err(|e| SqlError::new(e.report()).or_at(words.find(&name)))? {
+                self.notes.extend(table.inferred.clone().map(|how| format!("{name}: {how}")));
+                self.catalog.put(&name, Entry::Table(Arc::new(table)));
+            }
+        }
+        Ok(())
+    }
+
+    fn outcome(&mut self, kind: &StatementKind, words: &Words) -> SqlResult<Outcome> {
+        let done = |text: &str| Ok(Outcome::Done(text.to_string()));
+        match kind {
+            StatementKind::CreateTable(table) => self.create_table(table),
+            StatementKind::CreateView { name, columns, query, if_not_exists, or_replace } => {
+                if !or_replace && !self.is_free(name, *if_not_exists)? {
+                    return done("it is there already");
+                }
+                let mut planned = plan(query, &self.catalog, &self.functions)?;
+                if !columns.is_empty() {
+                    planned = renamed(planned, columns)?;
+                }
+                self.catalog.put(&name.value, Entry::View(Arc::new(View { text: words.text(), plan: planned })));
+                done("view created")
+            }
+            StatementKind::Drop { view, name, if_exists } => {
+                let is_view = match self.catalog.get(&name.value) {
+                    Some(entry) => matches!(entry, Entry::View(_)),
+                    None if *if_exists => return done("there was none"),
+                    None => return Err(self.catalog.missing(&name.value).or_at(Some(name.span))),
+                };
+                if is_view != *view {
+                    let (is, say) = if is_view { ("a view", "DROP VIEW") } else { ("a table", "DROP TABLE") };
+                    return Err(SqlError::new(format!("\"{}\" is {is}", name.value)).at(name.span).help(say));
+                }
+                self.catalog.remove(&name.value);
+                done("dropped")
+            }
+            StatementKind::Insert(insert) => {
+                let planned = self.insert(insert, words)?;
+                self.inserts += 1;
+                Ok(Outcome::Insert(Box::new(planned)))
+            }
+            StatementKind::Query(query) => Ok(Outcome::Query(Box::new(self.query(query, words)?))),
+            StatementKind::Explain(explained) => {
+                let planned = match &**explained {
+                    StatementKind::Insert(insert) => self.insert(insert, words)?,
+                    StatementKind::Query(query) => self.query(query, words)?,
+                    _ => return Err(SqlError::new("only queries and inserts have a plan")),
+                };
+                self.explain(&planned).map(Outcome::Text)
+            }
+            StatementKind::Set(None) => Ok(Outcome::Table(["key", "value", "meaning"].map(String::from).to_vec(), self.settings.list())),
+            StatementKind::Set(Some((key, value))) => {
+                let note = self.settings.set(key, value).map_err(|e| e.or_at(words.find(key)))?;
+                Ok(Outcome::Done(note.unwrap_or_else(|| "set".into())))
+            }
+            StatementKind::Reset(key) => {
+                self.settings.reset(key.as_deref());
+                done("reset")
+            }
+            StatementKind::ShowTables => Ok(self.show_tables()),
+            StatementKind::ShowCreate(name) => self.show_create(name),
+            StatementKind::Describe(name) => self.describe(name),
+            StatementKind::StatementSet => done("all inserts of a script are one job"),
+        }
+    }
+
+    /// Whether a name means nothing yet; an error if it does and that was not foreseen.
+    fn is_free(&self, name: &Ident, if_not_exists: bool) -> SqlResult<bool> {
+        match self.catalog.get(&name.value) {
+            None => Ok(true),
+            Some(_) if if_not_exists => Ok(false),
+            // What was only inferred gives way to what is declared.
+            Some(Entry::Table(table)) if table.inferred.is_some() => Ok(true),
+            Some(_) => Err(SqlError::new(format!("\"{}\" is there already", name.value))
+                .at(name.span)
+                .help("DROP it first, or CREATE ... IF NOT EXISTS")),
+        }
+    }
+
+    fn create_table(&mut self, declared: &CreateTable) -> SqlResult<Outcome> {
+        if !self.is_free(&declared.name, declared.if_not_exists)? {
+            return Ok(Outcome::Done("it is there already".into()));
+        }
+        if let Some(like) = &declared.like {
+            return Err(SqlError::unsupported("LIKE", "columns of another table are not taken over yet", "write the columns").at(like.span));
+        }
+        if declared.columns.is_empty() {
+            return Err(SqlError::new(format!("table \"{}\" has no columns", declared.name.value)).at(declared.name.span));
+        }
+        let table = Table::of(declared, &self.functions)?;
+        self.catalog.put(&declared.name.value, Entry::Table(Arc::new(table)));
+        Ok(Outcome::Done("table created".into()))
+    }
+
+    fn query(&self, query: &Query, words: &Words) -> SqlResult<Planned> {
+        let (plan, order, limit) = final_order(plan(query, &self.catalog, &self.functions)?)?;
+        Ok(Planned { plan: optimize(plan)?, words: words.clone(), name: "query".into(), table: None, order, limit })
+    }
+
+    fn insert(&self, insert: &Insert, words: &Words) -> SqlResult<Planned> {
+        let table = match self.catalog.get(&insert.table.value) {
+            Some(Entry::Table(table)) => table.clone(),
+            Some(Entry::View(_)) => {
+                return Err(SqlError::new(format!("\"{}\" is a view: nothing is written to it", insert.table.value)).at(insert.table.span));
+            }
+            None => return Err(self.catalog.missing(&insert.table.value).or_at(Some(insert.table.span))),
+        };
+        let mut planned = plan(&insert.query, &self.catalog, &self.functions)?;
+        if !insert.columns.is_empty() {
+            planned = in_order(planned, &insert.columns, &table)?;
+        }
+        let planned = check_insert(planned, &table).map_err(|e| e.or_at(Some(insert.table.span)))?;
+        let name = if self.inserts == 0 { table.name.clone() } else { format!("{}-{}", table.name, self.inserts + 1) };
+        Ok(Planned { plan: optimize(planned)?, words: words.clone(), name, table: Some(table), order: Vec::new(), limit: None })
+    }
+
+    /// The plan as optimised, then what will run.
+    fn explain(&self, planned: &Planned) -> SqlResult<String> {
+        let mut graph = LogicalGraph::new(planned.name());
+        let nowhere = SinkRef::Ready(Arc::new(crate::nowhere::Nowhere));
+        planned.draw(&mut graph, &*self.connectors, Some(nowhere))?;
+        let interval = Duration::from_secs(1);
+        let physical = graph::explain(&graph, self.connectors.topics(), interval).map_err(|e| SqlError::new(e.report()))?;
+        Ok(format!("{}\n\n{physical}", planned.plan.display_indent()))
+    }
+
+    fn show_tables(&self) -> Outcome {
+        let row = |name: &str| {
+            let what = match self.catalog.get(name) {
+                Some(Entry::View(_)) => "view".to_string(),
+                Some(Entry::Table(table)) => table.options.connector.name().to_string(),
+                None => "topic".to_string(),
+            };
+            vec![name.to_string(), what]
+        };
+        let mut names: BTreeSet<String> = self.catalog.names().map(String::from).collect();
+        names.extend(self.undeclared.iter().flatten().cloned());
+        Outcome::Table(vec!["table".into(), "what".into()], names.iter().map(|n| row(n)).collect())
+    }
+
+    fn describe(&self, name: &Ident) -> SqlResult<Outcome> {
+        let head = ["column", "type", "null", "key", "from"].map(String::from).to_vec();
+        let rows = match self.catalog.get(&name.value) {
+            Some(Entry::Table(table)) => table
+                .schema
+                .fields()
+                .iter()
+                .enumerate()
+                .map(|(i, field)| {
+                    let from = match &table.columns[i] {
+                        _ if table.watermark.is_some_and(|w| w.column == i) => "event time".to_string(),
+                        crate::catalog::Column::Physical => String::new(),
+                        crate::catalog::Column::Metadata(m) => format!("metadata {m:?}").to_lowercase(),
+                        crate::catalog::Column::Computed(expr) => format!("{expr}"),
+                    };
+                    let key = if table.primary_key.contains(&i) { "PRI" } else { "" };
+                    vec![field.name().clone(), type_name(field.data_type()), nullability(field.is_nullable()), key.to_string(), from]
+                })
+                .collect(),
+            Some(Entry::View(view)) => view
+                .plan
+                .schema()
+                .fields()
+                .iter()
+                .map(|f| vec![f.name().clone(), type_name(f.data_type()), nullability(f.is_nullable()), String::new(), String::new()])
+                .collect(),
+            None => return Err(self.catalog.missing(&name.value).or_at(Some(name.span))),
+        };
+        Ok(Outcome::Table(head, rows))
+    }
+
+    fn show_create(&self, name: &Ident) -> SqlResult<Outcome> {
+        match self.catalog.get(&name.value) {
+            Some(Entry::View(view)) => Ok(Outcome::Text(view.text.clone())),
+            Some(Entry::Table(table)) => Ok(Outcome::Text(create_text(table))),
+            None => Err(self.catalog.missing(&name.value).or_at(Some(name.span))),
+        }
+    }
+}
+
+/// The planner's errors name things; where they stand is looked up.
+fn placed(error: SqlError, words: &Words) -> SqlError {
+    let place = error.subject().and_then(|name| words.find(name)).or_else(|| words.start());
+    error.or_at(place)
+}
+
+fn nullability(nullable: bool) -> String {
+    if nullable { "NULL".into() } else { "NOT NULL".into() }
+}
+
+/// A declaration that makes this table again.
+fn create_text(table: &Table) -> String {
+    let mut lines: Vec<String> = Vec::new();
+    for (i, field) in table.schema.fields().iter().enumerate() {
+        let name = format!("`{}`", field.name());
+        let not_null = if field.is_nullable() { "" } else { " NOT NULL" };
+        lines.push(match &table.columns[i] {
+            crate::catalog::Column::Physical => format!("{name} {}{not_null}", type_name(field.data_type())),
+            crate::catalog::Column::Metadata(m) => {
+                format!("{name} {} METADATA FROM '{}'", type_name(field.data_type()), format!("{m:?}").to_lowercase())
+            }
+            crate::catalog::Column::Computed(expr) => format!("{name} AS {expr}"),
+        });
+    }
+    if let Some(w) = table.watermark {
+        let name = table.schema.field(w.column).name();
+        lines.push(format!("WATERMARK FOR `{name}` AS `{name}` - INTERVAL '{}' MILLISECOND", w.delay_ms));
+    }
+    if !table.primary_key.is_empty() {
+        let names: Vec<String> = table.primary_key.iter().map(|&i| format!("`{}`", table.schema.field(i).name())).collect();
+        lines.push(format!("PRIMARY KEY ({}) NOT ENFORCED", names.join(", ")));
+    }
+    let options = std::iter::once(("connector", table.options.connector.name())).chain(table.options.iter());
+    let options: Vec<String> = options.map(|(k, v)| format!("  '{k}' = '{}'", v.replace('\'', "''"))).collect();
+    format!("CREATE TABLE `{}` (\n  {}\n) WITH (\n{}\n)", table.name, lines.join(",\n  "), options.join(",\n"))
+}
+
+/// Names for the columns of a view.
+fn renamed(plan: LogicalPlan, columns: &[Ident]) -> SqlResult<LogicalPlan> {
+    let schema = plan.schema().clone();
+    if columns.len() != schema.fields().len() {
+        return Err(
+            SqlError::new(format!("the view names {} columns, its query has {}", columns.len(), schema.fields().len())).at(columns[0].span)
+        );
+    }
+    let exprs: Vec<_> = columns.iter().enumerate().map(|(i, name)| column(&schema, i).alias(&name.value)).collect();
+    build(datafusion_expr::LogicalPlanBuilder::from(plan).project(exprs))
+}
+
+/// The columns of an insert in the table's order; those it does not name are NULL.
+fn in_order(plan: LogicalPlan, columns: &[Ident], table: &Table) -> SqlResult<LogicalPlan> {
+    let schema = plan.schema().clone();
+    if columns.len() != schema.fields().len() {
+        return Err(
+            SqlError::new(format!("{} columns are named, the query has {}", columns.len(), schema.fields().len())).at(columns[0].span)
+        );
+    }
+    for ident in columns {
+        if table.schema.index_of(&ident.value).is_err() {
+            let names = table.schema.fields().iter().map(|f| f.name().as_str());
+            return Err(SqlError::new(format!("column {:?} not found in {}", ident.value, table.name))
+                .at(ident.span)
+                .nearest(&ident.value, names));
+        }
+    }
+    let mut exprs = Vec::new();
+    for (i, field) in table.schema.fields().iter().enumerate() {
+        if !matches!(table.columns[i], crate::catalog::Column::Physical) {
+            continue;
+        }
+        exprs.push(match columns.iter().position(|c| c.value == *field.name()) {
+            Some(at) => column(&schema, at).alias(field.name()),
+            None if field.is_nullable() => datafusion_expr::lit(datafusion_common::ScalarValue::Null).alias(field.name()),
+            None => return Err(SqlError::new(format!("column {:?} is NOT NULL and gets no value", field.name())).at(columns[0].span)),
+        });
+    }
+    build(datafusion_expr::LogicalPlanBuilder::from(plan).project(exprs))
+}
+
+fn column(schema: &datafusion_common::DFSchema, i: usize) -> datafusion_expr::Expr {
+    datafusion_expr::Expr::Column(datafusion_common::Column::from(schema.qualified_field(i)))
+}
+
+fn build(builder: datafusion_common::Result<datafusion_expr::LogicalPlanBuilder>) -> SqlResult<LogicalPlan> {
+    builder.and_then(datafusion_expr::LogicalPlanBuilder::build).map_err(SqlError::of_planner)
+}
+
+/// Takes ORDER BY and LIMIT off the end of a query: they are for the rows that are there when the input has ended.
+fn final_order(plan: LogicalPlan) -> SqlResult<(LogicalPlan, Vec<OrderBy>, Option<usize>)> {
+    let (plan, limit) = match plan {
+        LogicalPlan::Limit(limit) => {
+            let fetch = match limit.get_fetch_type().map_err(SqlError::of_planner)? {
+                FetchType::Literal(n) => n,
+                FetchType::UnsupportedExpr => return Err(SqlError::unsupported("a computed LIMIT", "it is a number", "LIMIT 10")),
+            };
+            if !matches!(limit.get_skip_type().map_err(SqlError::of_planner)?, SkipType::Literal(0)) {
+                return Err(SqlError::unsupported("OFFSET", "rows are not numbered", "LIMIT alone"));
+            }
+            (Arc::unwrap_or_clone(limit.input), fetch)
+        }
+        other => (other, None),
+    };
+    let LogicalPlan::Sort(sort) = plan else { return Ok((plan, Vec::new(), limit)) };
+    let input = Arc::unwrap_or_clone(sort.input);
+    let mut order = Vec::with_capacity(sort.expr.len());
+    for by in &sort.expr {
+        let datafusion_expr::Expr::Column(column) = &by.expr else {
+            return Err(SqlError::unsupported(
+                &format!("ORDER BY {}", by.expr),
+                "it is a column of the result",
+                "give it a name in SELECT and order by that",
+            ));
+        };
+        let column = input.schema().index_of_column(column).map_err(SqlError::of_planner)?;
+        order.push(OrderBy { column, descending: !by.asc, nulls_first: by.nulls_first });
+    }
+    Ok((input, order, limit.or(sort.fetch)))
+}

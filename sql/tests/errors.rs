@@ -1,0 +1,84 @@
+//! What a person sees of a statement that is wrong: one style, with the place, and what to write instead.
+
+use crate::connect::NoConnectors;
+use crate::session::{Outcome, Session};
+use std::sync::Arc;
+use waterwheel_engine::graph::{LogicalGraph, SinkRef};
+
+const TABLES: &str = "CREATE TABLE payments (id BIGINT, country STRING, amount DECIMAL(10, 2), at TIMESTAMP(3), WATERMARK FOR at AS at) WITH ('connector' = 'topics', 'format' = 'json');
+CREATE TABLE plain (id BIGINT, at TIMESTAMP(3)) WITH ('connector' = 'topics', 'format' = 'json');
+CREATE TABLE sums (country STRING, total DECIMAL(20, 2)) WITH ('connector' = 'topics', 'format' = 'json');
+";
+
+/// The report of what goes wrong with a statement.
+fn report(sql: &str) -> String {
+    let mut session = Session::new(Arc::new(super::world::Feeds::default()));
+    session.run("tables.sql", TABLES).unwrap();
+    let outcomes = match session.run("job.sql", sql) {
+        Ok(outcomes) => outcomes,
+        Err(e) => return e.report(),
+    };
+    // Lowering refuses more; sources are not needed for it.
+    let Some(Outcome::Query(planned) | Outcome::Insert(planned)) = outcomes.into_iter().last() else { return "nothing is wrong".into() };
+    let mut graph = LogicalGraph::new("test");
+    match planned.draw(&mut graph, &Anything, Some(SinkRef::Ready(Arc::new(crate::nowhere::Nowhere)))) {
+        Err(e) => e.into_error("job.sql", sql).report(),
+        Ok(_) => "nothing is wrong".into(),
+    }
+}
+
+/// Connects everything to nothing.
+struct Anything;
+
+impl crate::connect::Connectors for Anything {
+    fn source(&self, _: &crate::catalog::Table) -> waterwheel_engine::error::Result<waterwheel_engine::graph::SourceFactory> {
+        Ok(Box::new(|_| Err(waterwheel_engine::error::Error::fatal("not to be run"))))
+    }
+    fn sink(&self, _: &crate::catalog::Table) -> waterwheel_engine::error::Result<SinkRef> {
+        Ok(SinkRef::Ready(Arc::new(crate::nowhere::Nowhere)))
+    }
+    fn infer(&self, name: &str) -> waterwheel_engine::error::Result<Option<crate::catalog::Table>> {
+        NoConnectors.infer(name)
+    }
+    fn names(&self) -> waterwheel_engine::error::Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+}
+
+#[test]
+fn statements_that_are_wrong() {
+    let statements = [
+        "SELECT sum(amout) FROM payments",
+        "SELECT country\nFROM paymens",
+        "SELECT cuont(*) FROM payments",
+        "SELEC 1",
+        "SELECT country FROM payments WHERE",
+        "SELECT country + 1 FROM payments WHERE amount > 'x' AND",
+        "SELECT p.id FROM payments AS p JOIN plain AS q ON p.id = q.id",
+        "SELECT id FROM payments ORDER BY id LIMIT 3 OFFSET 2",
+        "SELECT id, ROW_NUMBER() OVER (PARTITION BY country ORDER BY at) AS n FROM payments",
+        "SELECT window_start, COUNT(*) FROM TABLE(TUMBLE(TABLE plain, DESCRIPTOR(at), INTERVAL '1' MINUTE)) GROUP BY window_start, window_end",
+        "SELECT COUNT(*) FROM payments GROUP BY TUMBLE(at, INTERVAL '1' MINUTE)",
+        "SELECT * FROM TABLE(SESSION(TABLE payments, DESCRIPTOR(at), INTERVAL '1' MINUTE))",
+        "INSERT INTO sums SELECT country, SUM(amount) FROM payments GROUP BY country",
+        "INSERT INTO sums SELECT country FROM payments",
+        "INSERT INTO sums SELECT id, amount FROM payments",
+        "INSERT INTO nowhere SELECT id FROM payments",
+        "SELECT id FROM payments FOR SYSTEM_TIME AS OF at",
+        "CREATE TABLE x (a INT) WITH ('connector' = 'kafak')",
+        "CREATE TABLE x (a INT) WITH ('connector' = 'kafka', 'topik' = 't')",
+        "CREATE TABLE x (a INTT) WITH ('connector' = 'print')",
+        "CREATE TABLE x (a INT, WATERMARK FOR a AS a) WITH ('connector' = 'print')",
+        "CREATE TABLE x (a INT, PRIMARY KEY (b) NOT ENFORCED) WITH ('connector' = 'print')",
+        "CREATE TABLE payments (a INT) WITH ('connector' = 'print')",
+        "SET 'paralelism.default' = '2'",
+        "SELECT MEDIAN(amount) FROM payments",
+        "SELECT now() FROM payments",
+    ];
+    let all: String = statements.iter().map(|sql| format!("{sql}\nerror: {}\n\n", report(sql))).collect();
+    let expected = include_str!("errors.txt");
+    if std::env::var_os("WATERWHEEL_WRITE_SNAPSHOTS").is_some() {
+        println!("{all}");
+    }
+    assert_eq!(all.trim(), expected.trim(), "--- got:\n{all}");
+}

@@ -1,0 +1,6 @@
+//! Whole statements: against DataFusion, and against what people shall see.
+
+mod errors;
+mod oracle;
+mod parse;
+mod world;

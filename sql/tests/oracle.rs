@@ -1,0 +1,265 @@
+//! The prefix oracle: after any prefix of the input, in any batching and parallelism and after stops and restarts, what a query
+//! has emitted adds up to what DataFusion computes of that prefix in one go.
+//!
+//! DataFusion plans and runs the text of the query by itself, over tables of the same rows; nothing is shared with the
+//! streaming plan but scalar functions and AVG.
+
+use super::world::{Feed, Feeds, Running, shown};
+use crate::json::JsonRows;
+use crate::plan::Functions;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use datafusion::datasource::MemTable;
+use datafusion::prelude::{SessionConfig, SessionContext};
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+const DDL: &str = "CREATE TABLE t (k INT, s STRING, i BIGINT, f DOUBLE, d DECIMAL(10, 2), b BOOLEAN, ts TIMESTAMP(3),
+    WATERMARK FOR ts AS ts - INTERVAL '1' HOUR) WITH ('connector' = 'topics', 'format' = 'json');";
+
+fn schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("k", DataType::Int32, true),
+        Field::new("s", DataType::Utf8, true),
+        Field::new("i", DataType::Int64, true),
+        Field::new("f", DataType::Float64, true),
+        Field::new("d", DataType::Decimal128(10, 2), true),
+        Field::new("b", DataType::Boolean, true),
+        Field::new("ts", DataType::Timestamp(TimeUnit::Millisecond, None), true),
+    ]))
+}
+
+/// The rows of a query over the records, with how often each is there.
+fn oracle(records: &[String], sql: &str) -> BTreeMap<Vec<String>, i64> {
+    let mut rows = JsonRows::new(schema()).unwrap();
+    records.iter().for_each(|r| rows.push(r.as_bytes()).unwrap());
+    let config = SessionConfig::new()
+        .with_target_partitions(1)
+        .set_bool("datafusion.sql_parser.enable_ident_normalization", false)
+        .set_bool("datafusion.sql_parser.parse_float_as_decimal", true)
+        .set_bool("datafusion.sql_parser.map_string_types_to_utf8view", false);
+    let context = SessionContext::new_with_config(config);
+    let functions = Functions::new();
+    context.register_udaf(functions.aggregate["avg"].as_ref().clone());
+    context.register_udf(functions.scalar["mod"].as_ref().clone());
+    context.register_table("t", Arc::new(MemTable::try_new(schema(), vec![vec![rows.take().unwrap()]]).unwrap())).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let batches = runtime.block_on(async { context.sql(sql).await.unwrap_or_else(|e| panic!("{sql}\n{e}")).collect().await.unwrap() });
+    let mut out = BTreeMap::new();
+    for batch in batches {
+        for row in 0..batch.num_rows() {
+            let cells: Vec<String> = (0..batch.num_columns()).map(|c| shown(&crate::cell(&batch, c, row))).collect();
+            *out.entry(cells).or_insert(0) += 1;
+        }
+    }
+    out
+}
+
+/// One record as JSON; event times within ten minutes.
+fn record() -> impl Strategy<Value = String> {
+    let int = prop_oneof![4 => (-3..4i64).prop_map(|n| n.to_string()), 1 => Just("null".to_string()), 1 => Just(i64::MAX.to_string()), 1 => Just(i64::MIN.to_string())];
+    let float = prop_oneof![3 => (-4..5i32).prop_map(|n| format!("{:?}", f64::from(n) / 4.0)), 1 => Just("null".to_string()), 1 => Just("-0.0".into()), 1 => Just("0.0".into())];
+    let text = prop_oneof![
+        Just("null".to_string()),
+        Just("\"\"".into()),
+        Just("\"a\"".into()),
+        Just("\"b\"".into()),
+        Just("\"A\\u0000\u{e9}\"".into())
+    ];
+    let decimal = prop_oneof![4 => (-500..500i64).prop_map(|n| format!("{n}.{:02}", n.abs() % 100)), 1 => Just("null".to_string()), 1 => Just("99999999.99".into())];
+    let flag = prop_oneof![Just("true"), Just("false"), Just("null")];
+    let key = prop_oneof![4 => (0..4i32).prop_map(|n| n.to_string()), 1 => Just("null".to_string())];
+    (key, text, int, float, decimal, flag, 0..600_000i64).prop_map(|(k, s, i, f, d, b, ms)| {
+        let at = format!("2026-01-01 00:{:02}:{:02}.{:03}", ms / 60_000, ms / 1000 % 60, ms % 1000);
+        format!("{{\"k\":{k},\"s\":{s},\"i\":{i},\"f\":{f},\"d\":{d},\"b\":{b},\"ts\":\"{at}\"}}")
+    })
+}
+
+fn pick(options: &'static [&'static str]) -> impl Strategy<Value = &'static str> {
+    proptest::sample::select(options)
+}
+
+/// A NaN where f is 1, for keys and extremes.
+const NAN: &str = "CASE WHEN f = 1 THEN CAST('NaN' AS DOUBLE) ELSE f END";
+
+/// Calls of aggregates over t.
+fn calls() -> impl Strategy<Value = Vec<String>> {
+    let call = prop_oneof![
+        Just("COUNT(*)".to_string()),
+        // No extremes of NaN: DataFusion's depend on the order of the rows; here a NaN is above all numbers.
+        (pick(&["COUNT", "MIN", "MAX"]), pick(&["k", "s", "i", "f", "d", "b", "ts"])).prop_map(|(f, c)| format!("{f}({c})")),
+        (pick(&["SUM", "AVG"]), pick(&["k", "i", "f", "d", "i + k", "k * 2"])).prop_map(|(f, c)| format!("{f}({c})")),
+        pick(&["COUNT(DISTINCT s)", "COUNT(DISTINCT f + 0)", "COUNT(DISTINCT k)", "SUM(DISTINCT i)", "MIN(DISTINCT s)"])
+            .prop_map(String::from),
+    ];
+    // f + 0: DataFusion's COUNT(DISTINCT) tells -0.0 from 0.0, its GROUP BY does not.
+    let filtered = (call, proptest::option::weighted(0.3, pick(&["k > 1", "s = 'a'", "b", "f IS NULL", "MOD(i, 2) = 0"])))
+        .prop_map(|(call, filter)| filter.map_or(call.clone(), |f| format!("{call} FILTER (WHERE {f})")));
+    proptest::collection::vec(filtered, 1..4)
+}
+
+fn condition() -> impl Strategy<Value = String> {
+    let one = pick(&[
+        "k > 0",
+        "s <> 'a'",
+        "s IS NULL",
+        "f < 0.5",
+        "d >= 1.5",
+        "b",
+        "NOT b",
+        "k IN (1, 2)",
+        "s LIKE 'a%'",
+        "i BETWEEN -1 AND 2",
+        "COALESCE(k, 7) = 7",
+    ]);
+    proptest::option::weighted(0.5, (one, proptest::option::of((pick(&["AND", "OR"]), pick(&["k < 3", "f IS NOT NULL", "i % 2 = 0"])))))
+        .prop_map(|c| {
+            c.map_or(String::new(), |(a, more)| format!("WHERE {a}{}", more.map_or(String::new(), |(op, b)| format!(" {op} {b}"))))
+        })
+}
+
+/// Selects with names for all columns, so that a query around them can use them.
+fn aggregate() -> impl Strategy<Value = String> {
+    let keys = proptest::sample::subsequence(vec!["k", "s", "f", "b", "MOD(k, 2)", NAN, "d"], 0..3);
+    let having = proptest::option::weighted(0.3, pick(&["COUNT(*) > 1", "MAX(i) < 3", "COUNT(DISTINCT s) = 1"]));
+    (keys, calls(), condition(), having).prop_map(|(keys, calls, condition, having)| {
+        let columns =
+            keys.iter().map(|k| k.to_string()).chain(calls).enumerate().map(|(i, e)| format!("{e} AS c{i}")).collect::<Vec<_>>().join(", ");
+        let group = if keys.is_empty() { String::new() } else { format!("GROUP BY {}", keys.join(", ")) };
+        let having = having.map_or(String::new(), |h| format!("HAVING {h}"));
+        format!("SELECT {columns} FROM t {condition} {group} {having}")
+    })
+}
+
+fn query() -> impl Strategy<Value = String> {
+    let stateless = (
+        pick(&[
+            "k, s",
+            "i, i * 2 AS x, s || 'x' AS y",
+            "f + 1 AS x, d * 2 AS y, b",
+            "CASE WHEN b THEN k ELSE -1 END AS x",
+            "UPPER(s) AS x, ts",
+        ]),
+        condition(),
+    )
+        .prop_map(|(columns, condition)| format!("SELECT {columns} FROM t {condition}"));
+    let distinct = (pick(&["k", "s, b", "f", "MOD(k, 2) AS m, s"]), condition())
+        .prop_map(|(c, condition)| format!("SELECT DISTINCT {c} FROM t {condition}"));
+    // Aggregates of aggregates: their input takes rows back.
+    let nested = (
+        pick(&["k", "s", "f", "k, s"]),
+        pick(&["COUNT(*)", "SUM(k)", "MAX(s)", "MIN(f + 0)", "AVG(d)", "SUM(f + 0)"]),
+        condition(),
+        pick(&[
+            "SELECT x, COUNT(*) AS n FROM (q) AS q GROUP BY x",
+            "SELECT COUNT(*) AS n, MIN(x) AS lo, MAX(x) AS hi, COUNT(DISTINCT x) AS u FROM (q) AS q",
+            "SELECT y, MAX(x) AS hi, MIN(x) AS lo FROM (q) AS q GROUP BY y",
+            "SELECT COUNT(x) AS n FROM (q) AS q WHERE x IS NOT NULL",
+            "SELECT DISTINCT x FROM (q) AS q",
+        ]),
+        proptest::option::of(pick(&["SUM(n)", "AVG(n)"])),
+    )
+        .prop_map(|(keys, call, condition, outer, sum)| {
+            let y = keys.split(',').next().unwrap_or("k");
+            let inner = format!("SELECT {y} AS y, {call} AS x FROM t {condition} GROUP BY {keys}");
+            let middle = outer.replace("(q)", &format!("({inner})"));
+            match sum {
+                Some(sum) if middle.contains(" n") && middle.contains("GROUP BY") => format!("SELECT {sum} AS total FROM ({middle}) AS m"),
+                _ => middle,
+            }
+        });
+    let union = (condition(), condition()).prop_map(|(a, b)| {
+        format!("SELECT u.k, COUNT(*) AS n, MAX(u.x) AS hi FROM (SELECT k, i AS x FROM t {a} UNION ALL SELECT k + 1 AS k, i AS x FROM t {b}) AS u GROUP BY u.k")
+    });
+    prop_oneof![1 => stateless, 4 => aggregate(), 1 => distinct, 3 => nested, 1 => union]
+}
+
+/// Whether the outermost query is an aggregate of all rows.
+fn is_global(sql: &str) -> bool {
+    let (mut outermost, mut depth) = (String::new(), 0);
+    for c in sql.chars() {
+        depth += i32::from(c == '(');
+        if depth == 0 {
+            outermost.push(c);
+        }
+        depth -= i32::from(c == ')');
+    }
+    !outermost.contains("GROUP BY") && ["COUNT", "SUM", "MIN", "MAX", "AVG"].iter().any(|f| outermost.contains(f))
+}
+
+fn check(
+    sql: &str,
+    theirs: &str,
+    feed: &Arc<Feed>,
+    prefixes: &[usize],
+    restarts: &[u32],
+    seed: u64,
+    every_prefix: bool,
+) -> Result<(), TestCaseError> {
+    let feeds = Feeds(BTreeMap::from([("t".to_string(), feed.clone())]));
+    let mut running = Running::start(&feeds, &format!("{DDL}\n{sql}"), seed, 1 + (seed % 3) as u32);
+    for (i, &prefix) in prefixes.iter().enumerate() {
+        feed.reveal(prefix);
+        running.settle();
+        if every_prefix {
+            let (got, want) = (running.rows.rows(), oracle(&feed.prefix(), theirs));
+            // A group of all rows has a result of no rows only when the input has ended.
+            let waits = got.is_empty() && is_global(sql);
+            prop_assert!(waits || got == want, "after {} rows:\n{sql}\n got {got:?}\nwant {want:?}", feed.prefix().len());
+        }
+        if let Some(parallelism) = restarts.get(i) {
+            running.restart(*parallelism);
+        }
+    }
+    feed.reveal(usize::MAX);
+    running.finish();
+    let (got, want) = (running.rows.rows(), oracle(&feed.prefix(), theirs));
+    prop_assert!(got == want, "at the end, {} rows:\n{sql}\n got {got:?}\nwant {want:?}", feed.prefix().len());
+    Ok(())
+}
+
+fn input() -> impl Strategy<Value = (Vec<Vec<String>>, usize, Vec<usize>, Vec<u32>, u64)> {
+    let splits = proptest::collection::vec(proptest::collection::vec(record(), 0..14), 1..3);
+    (splits, 1..6usize, proptest::collection::vec(0..15usize, 0..4), proptest::collection::vec(1..4u32, 0..3), any::<u64>()).prop_map(
+        |(splits, batch, mut prefixes, restarts, seed)| {
+            prefixes.sort_unstable();
+            (splits, batch, prefixes, restarts, seed)
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, max_shrink_iters: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_prefix_adds_up((splits, batch, prefixes, restarts, seed) in input(), sql in query()) {
+        check(&sql, &sql, &Feed::new("t", splits, batch), &prefixes, &restarts, seed, true)?;
+    }
+
+    #[test]
+    fn windows_add_up_at_the_end((splits, batch, prefixes, restarts, seed) in input(), calls in calls(), keys in proptest::sample::subsequence(vec!["k", "s", "b"], 0..3),
+        condition in condition(), (size, slide) in proptest::sample::select(vec![(60, 60), (90, 90), (60, 20), (120, 60)]), outer in 0..3usize)
+    {
+        let columns = keys.iter().map(|k| k.to_string()).chain(calls).enumerate().map(|(i, e)| format!("{e} AS c{i}")).collect::<Vec<_>>().join(", ");
+        let group = ["window_start", "window_end"].into_iter().chain(keys.iter().copied()).collect::<Vec<_>>().join(", ");
+        let wrap = |inner: String| match outer {
+            0 => inner,
+            1 => format!("SELECT window_start, window_end, COUNT(*) AS n, MAX(c0) AS hi FROM ({inner}) AS w GROUP BY window_start, window_end"),
+            _ => format!("SELECT c0, COUNT(*) AS n FROM ({inner}) AS w GROUP BY c0"),
+        };
+        let function = if size == slide {
+            format!("TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '{size}' SECOND)")
+        } else {
+            format!("HOP(TABLE t, DESCRIPTOR(ts), INTERVAL '{slide}' SECOND, INTERVAL '{size}' SECOND)")
+        };
+        let ours = wrap(format!("SELECT window_start, window_end, {columns} FROM TABLE({function}) {condition} GROUP BY {group}"));
+        // Each row once for each of its windows, by arithmetic of its own.
+        let epoch = "TIMESTAMP '1970-01-01 00:00:00'";
+        let spread: Vec<String> = (0..size / slide).map(|i| {
+            let start = format!("date_bin(INTERVAL '{slide} seconds', ts, {epoch}) - INTERVAL '{} seconds'", i * slide);
+            format!("SELECT *, CAST({start} AS TIMESTAMP(3)) AS window_start, CAST({start} + INTERVAL '{size} seconds' AS TIMESTAMP(3)) AS window_end FROM t")
+        }).collect();
+        let theirs = wrap(format!("SELECT window_start, window_end, {columns} FROM ({}) AS t {condition} GROUP BY {group}", spread.join(" UNION ALL ")));
+        check(&ours, &theirs, &Feed::new("t", splits, batch), &prefixes, &restarts, seed, false)?;
+    }
+}

@@ -1,0 +1,37 @@
+//! What the dialect reads.
+
+use crate::parse;
+use crate::parser::{ColumnKind, StatementKind};
+
+#[test]
+fn flinks_statements_are_read() {
+    for sql in [
+        "CREATE TABLE a (x INT, PRIMARY KEY (x) NOT ENFORCED) WITH ('connector' = 'kafka', 'topic' = 't')",
+        "CREATE TEMPORARY TABLE IF NOT EXISTS a (x BIGINT NOT NULL PRIMARY KEY NOT ENFORCED COMMENT 'c', y AS x + 1, p INT METADATA FROM 'partition' VIRTUAL) COMMENT 'it''s' WITH ()",
+        "CREATE TABLE datagen (event_type INT, person ROW<id BIGINT, name VARCHAR, extra VARCHAR>, bid ROW<auction BIGINT, price BIGINT, deep ROW<a INT, b ARRAY<ROW<c INT>>>>,
+            dateTime AS CASE WHEN event_type = 0 THEN person.id ELSE bid.price END, WATERMARK FOR dateTime AS dateTime - INTERVAL '4' SECOND) WITH ('connector' = 'datagen')",
+        "CREATE VIEW bid AS SELECT bid.auction FROM datagen WHERE event_type = 2",
+        "CREATE OR REPLACE TEMPORARY VIEW v (a, b) AS SELECT 1, 2 FROM t",
+        "INSERT INTO a SELECT x FROM b; EXECUTE INSERT INTO a (x) SELECT x FROM b",
+        "BEGIN STATEMENT SET; INSERT INTO a SELECT x FROM b; END",
+        "EXPLAIN PLAN FOR SELECT x FROM b; EXPLAIN INSERT INTO a SELECT x FROM b; DESCRIBE a; DESC a; SHOW TABLES; SHOW CREATE TABLE a; DROP VIEW IF EXISTS v; DROP TABLE a",
+        "SET 'parallelism.default' = '2'; SET parallelism.default = 2; SET; RESET; RESET 'parallelism.default'",
+        "SELECT * FROM TABLE(TUMBLE(TABLE bid, DESCRIPTOR(dateTime), INTERVAL '10' SECOND))",
+        "SELECT * FROM TABLE(HOP(DATA => TABLE bid, TIMECOL => DESCRIPTOR(ts), SLIDE => INTERVAL '2' SECOND, SIZE => INTERVAL '10' SECOND))",
+        "WITH a AS (SELECT x FROM b) SELECT `x`, \"x\" FROM a -- a comment\n /* and another */",
+        "SELECT COUNT(*) FILTER (WHERE x > 1), COUNT(DISTINCT y) FROM b GROUP BY ROLLUP (x)",
+    ] {
+        parse(sql).unwrap_or_else(|e| panic!("{}", e.render("test.sql", sql)));
+    }
+}
+
+#[test]
+fn columns_are_what_they_are_declared_as() {
+    let sql = "CREATE TABLE a (x DECIMAL(10, 2) NOT NULL, ts TIMESTAMP_LTZ(3) METADATA FROM 'timestamp', y AS x * 2, WATERMARK FOR ts AS ts) WITH ('connector' = 'topics')";
+    let StatementKind::CreateTable(table) = &parse(sql).unwrap()[0].kind else { panic!("no table") };
+    assert_eq!(table.columns.len(), 3);
+    assert!(table.columns[0].not_null && matches!(table.columns[0].kind, ColumnKind::Physical(_)));
+    assert!(matches!(&table.columns[1].kind, ColumnKind::Metadata { from: Some(from), .. } if from == "timestamp"));
+    assert!(matches!(table.columns[2].kind, ColumnKind::Computed(_)));
+    assert_eq!(table.watermark.as_ref().unwrap().column.value, "ts");
+}

@@ -1,0 +1,284 @@
+//! A world for tests: tables that are fed by hand, rows that are collected, a job that is stepped under a seed.
+
+use crate::catalog::Table;
+use crate::connect::Connectors;
+use crate::session::{Outcome, Planned, Session};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
+use waterwheel_engine::error::{Error, Result};
+use waterwheel_engine::graph::{LogicalGraph, NoTopics, SinkRef, SourceFactory, plan};
+use waterwheel_engine::operators::{
+    Guarantee, LanePublisher, Poll, PublisherContext, ReaderContext, SegmentRef, Sink, SinkWriter, Source, SourceReader, Split, SplitId,
+    SplitState, WriterContext,
+};
+use waterwheel_engine::record::{BatchBox, ChangeBatch, Epoch, RawBatch, downcast};
+use waterwheel_engine::runtime::{Outcome as Ended, Settings};
+use waterwheel_engine::testing::{SimJob, SimMachine};
+
+/// Records of a table, by split, and how many of them may be read yet.
+pub(super) struct Feed {
+    name: Arc<str>,
+    splits: Vec<Vec<String>>,
+    revealed: Vec<AtomicI64>,
+    bounded: bool,
+    /// Records a poll.
+    batch: usize,
+}
+
+impl Feed {
+    pub(super) fn new(name: &str, splits: Vec<Vec<String>>, batch: usize) -> Arc<Feed> {
+        let revealed = splits.iter().map(|_| AtomicI64::new(0)).collect();
+        Arc::new(Feed { name: name.into(), splits, revealed, bounded: true, batch })
+    }
+
+    /// Lets the first `n` records of each split be read.
+    pub(super) fn reveal(&self, n: usize) {
+        for (split, revealed) in self.splits.iter().zip(&self.revealed) {
+            revealed.store(n.min(split.len()) as i64, Ordering::SeqCst);
+        }
+    }
+
+    /// The records revealed, all splits together.
+    pub(super) fn prefix(&self) -> Vec<String> {
+        let of = |(split, revealed): (&Vec<String>, &AtomicI64)| split[..revealed.load(Ordering::SeqCst) as usize].to_vec();
+        self.splits.iter().zip(&self.revealed).flat_map(of).collect()
+    }
+}
+
+struct FeedSource(Arc<Feed>);
+
+impl Source for FeedSource {
+    fn describe(&self) -> String {
+        self.0.name.to_string()
+    }
+    fn is_bounded(&self) -> bool {
+        self.0.bounded
+    }
+    fn splits(&self, _first: bool) -> Result<Vec<Split>> {
+        let split = |(i, records): (usize, &Vec<String>)| Split {
+            id: SplitId { name: self.0.name.clone(), partition: i as i32 },
+            start: 0,
+            end: Some(records.len() as i64),
+            bootstrap_end: None,
+            topic_id: None,
+        };
+        Ok(self.0.splits.iter().enumerate().map(split).collect())
+    }
+    fn reader(&self, _: ReaderContext) -> Result<Box<dyn SourceReader>> {
+        Ok(Box::new(FeedReader { feed: self.0.clone(), at: Vec::new(), turn: 0 }))
+    }
+}
+
+struct FeedReader {
+    feed: Arc<Feed>,
+    at: Vec<(SplitId, i64)>,
+    turn: usize,
+}
+
+impl SourceReader for FeedReader {
+    fn assign(&mut self, splits: &[SplitState]) -> Result<()> {
+        self.at.extend(splits.iter().map(|s| (s.split.id.clone(), s.position)));
+        Ok(())
+    }
+
+    fn poll(&mut self) -> Result<Poll> {
+        for _ in 0..self.at.len() {
+            self.turn = (self.turn + 1) % self.at.len();
+            let (id, at) = &mut self.at[self.turn];
+            let records = &self.feed.splits[id.partition as usize];
+            let revealed = self.feed.revealed[id.partition as usize].load(Ordering::SeqCst);
+            if *at < revealed {
+                let end = revealed.min(*at + self.feed.batch as i64);
+                let mut batch = RawBatch::default();
+                for offset in *at..end {
+                    batch.push_parts(
+                        &self.feed.name,
+                        id.partition,
+                        offset,
+                        1000 + offset,
+                        None,
+                        Some(records[offset as usize].as_bytes()),
+                        &[],
+                    );
+                }
+                *at = end;
+                return Ok(Poll::Batch { split: id.clone(), batch: Box::new(batch), next: end });
+            }
+            if *at == records.len() as i64 {
+                let split = id.clone();
+                self.at.remove(self.turn);
+                return Ok(Poll::Ended { split });
+            }
+        }
+        Ok(Poll::Empty)
+    }
+}
+
+/// What a query's rows add up to, and how many changes came.
+#[derive(Clone, Default)]
+pub(super) struct Collected(Arc<Mutex<Sum>>);
+
+#[derive(Default)]
+struct Sum {
+    rows: BTreeMap<Vec<String>, i64>,
+    changes: usize,
+}
+
+impl Collected {
+    /// Rows with their weights; none with 0.
+    pub(super) fn rows(&self) -> BTreeMap<Vec<String>, i64> {
+        self.0.lock().unwrap().rows.clone()
+    }
+    fn changes(&self) -> usize {
+        self.0.lock().unwrap().changes
+    }
+}
+
+impl Sink for Collected {
+    fn describe(&self) -> String {
+        "collected".into()
+    }
+    fn guarantee(&self) -> Guarantee {
+        Guarantee::None
+    }
+    fn lanes(&self) -> u32 {
+        0
+    }
+    fn check(&self) -> Result<()> {
+        Ok(())
+    }
+    fn writer(&self, _: WriterContext) -> Result<Box<dyn SinkWriter>> {
+        Ok(Box::new(self.clone()))
+    }
+    fn lane(&self, _: PublisherContext) -> Result<Box<dyn LanePublisher>> {
+        Err(Error::fatal("no lanes"))
+    }
+}
+
+impl SinkWriter for Collected {
+    fn ready(&mut self) -> Result<bool> {
+        Ok(true)
+    }
+    fn write(&mut self, batch: BatchBox) -> Result<()> {
+        let batch = downcast::<ChangeBatch>(batch);
+        let mut all = self.0.lock().unwrap();
+        for row in 0..batch.times.len() {
+            let cells = (0..batch.columns.num_columns()).map(|c| shown(&crate::cell(&batch.columns, c, row))).collect();
+            let weight = all.rows.entry(cells).or_insert(0);
+            *weight += batch.kind(row).weight();
+            all.changes += 1;
+        }
+        all.rows.retain(|_, weight| *weight != 0);
+        Ok(())
+    }
+    fn prepare(&mut self, _: Epoch) -> Result<()> {
+        Ok(())
+    }
+    fn prepared(&mut self) -> Result<Option<Vec<SegmentRef>>> {
+        Ok(Some(Vec::new()))
+    }
+}
+
+/// Zeros and NaNs have signs that SQL does not see.
+pub(super) fn shown(cell: &str) -> String {
+    match cell {
+        "-0" | "-0.0" => "0.0".into(),
+        "-NaN" => "NaN".into(),
+        other => other.into(),
+    }
+}
+
+/// Tables by name.
+#[derive(Clone, Default)]
+pub(super) struct Feeds(pub(super) BTreeMap<String, Arc<Feed>>);
+
+impl Connectors for Feeds {
+    fn source(&self, table: &Table) -> Result<SourceFactory> {
+        let feed = self.0.get(&table.name).cloned().ok_or_else(|| Error::fatal("no feed"))?;
+        Ok(Box::new(move |_| Ok(Arc::new(FeedSource(feed.clone())))))
+    }
+    fn sink(&self, _table: &Table) -> Result<SinkRef> {
+        Ok(SinkRef::Ready(Arc::new(crate::nowhere::Nowhere)))
+    }
+    fn infer(&self, _name: &str) -> Result<Option<Table>> {
+        Ok(None)
+    }
+    fn names(&self) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+}
+
+/// A query running on the simulated machine.
+pub(super) struct Running {
+    pub(super) rows: Collected,
+    job: SimJob,
+    parallelism: Arc<Mutex<u32>>,
+    ended: bool,
+}
+
+/// Plans the one query of a script.
+pub(super) fn query(feeds: &Feeds, script: &str) -> Planned {
+    let mut session = Session::new(Arc::new(feeds.clone()));
+    let outcomes = session.run("test.sql", script).unwrap_or_else(|e| panic!("{script}\n{}", e.report()));
+    match outcomes.into_iter().last() {
+        Some(Outcome::Query(planned)) => *planned,
+        other => panic!("no query: {other:?}"),
+    }
+}
+
+impl Running {
+    pub(super) fn start(feeds: &Feeds, script: &str, seed: u64, parallelism: u32) -> Running {
+        // A plan is not shared between threads, and need not be: it is made anew from its text.
+        let (rows, tasks) = (Collected::default(), Arc::new(Mutex::new(parallelism)));
+        let (feeds, script, sink, wanted) = (feeds.clone(), script.to_string(), rows.clone(), tasks.clone());
+        let make = move || {
+            let mut graph = LogicalGraph::new("query");
+            graph.parallelism = *wanted.lock().unwrap();
+            let planned = query(&feeds, &script);
+            planned.draw(&mut graph, &feeds, Some(SinkRef::Ready(Arc::new(sink.clone())))).map_err(|e| Error::fatal(e.message()))?;
+            plan(&graph, &NoTopics)
+        };
+        let mut job = SimJob::new(SimMachine::new(seed), Settings::default(), make);
+        job.start().unwrap_or_else(|e| panic!("{}", e.report()));
+        Running { rows, job, parallelism: tasks, ended: false }
+    }
+
+    /// Steps until no more rows come.
+    pub(super) fn settle(&mut self) {
+        let (mut before, mut quiet) = (self.rows.changes(), 0);
+        while !self.ended && quiet < 3 {
+            self.ended = self.job.run(150).unwrap_or_else(|e| panic!("{}", e.report())).is_some();
+            quiet = if self.rows.changes() == before { quiet + 1 } else { 0 };
+            before = self.rows.changes();
+        }
+    }
+
+    /// Steps until the job has ended.
+    pub(super) fn finish(&mut self) {
+        for _ in 0..2000 {
+            if self.ended {
+                return;
+            }
+            self.ended = self.job.run(200).unwrap_or_else(|e| panic!("{}", e.report())).is_some();
+        }
+        panic!("the job does not end: {}", self.job.describe());
+    }
+
+    /// Stops with a checkpoint and goes on from it with other tasks.
+    pub(super) fn restart(&mut self, parallelism: u32) {
+        if self.ended {
+            return;
+        }
+        self.job.stop();
+        let ended = (0..2000).find_map(|_| self.job.run(200).unwrap_or_else(|e| panic!("{}", e.report())));
+        match ended {
+            Some(Ended::Stopped) => {
+                *self.parallelism.lock().unwrap() = parallelism;
+                self.job.start().unwrap_or_else(|e| panic!("{}", e.report()));
+            }
+            Some(_) => self.ended = true,
+            None => panic!("the job does not stop: {}", self.job.describe()),
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! SQL on this place's topics: what connects [`waterwheel_sql`] with the connectors, and runs what it plans.
+//!
+//! * `tables`: where tables are read from and written to, and what columns a topic has that nobody declared.
+//! * `results`: a sink that shows rows as they come, or what they add up to in the end.
+//! * `run`: a query until it ends or is stopped; a script of inserts as a job with the verbs of every job.
+//!
+//! Invariant: a query leaves nothing behind, neither checkpoints nor offsets; a script's job is a job like any other.
+
+mod results;
+mod run;
+mod tables;
+
+pub use results::Form;
+pub use run::{Shell, Stopper, script};
+pub use tables::Tables;
+pub use waterwheel_sql::{Connectors, FinalRows, NoConnectors, Outcome, Planned, Session, SqlError, parse};

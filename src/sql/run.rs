@@ -1,0 +1,238 @@
+//! Running what a session plans: a query until it ends or is stopped, the inserts of a script as a job.
+//!
+//! Invariant: a query's job is gone when it ends, with everything that it wrote; a script's job keeps its state under its name.
+
+use super::results::{Form, Results, table};
+use super::tables::Tables;
+use crate::Job;
+use crate::program::Draw;
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use waterwheel_connectors::topics::TopicsUrl;
+use waterwheel_engine::env::Env;
+use waterwheel_engine::error::{Error, Result};
+use waterwheel_engine::graph::{LogicalGraph, NodeKind, PhysicalPlan, SinkRef, plan};
+use waterwheel_engine::runtime::{JobControl, JobRunner, Outcome as Ended, Settings};
+use waterwheel_engine::state::{RocksSettings, TieredStores};
+use waterwheel_sql::{Connectors, Outcome, Planned, Session, ShownRow, parse};
+
+/// Stops the query that runs now; shared with whoever hears Ctrl-C.
+#[derive(Clone, Default)]
+pub struct Stopper(Arc<Mutex<Option<JobControl>>>);
+
+impl Stopper {
+    /// Stops it; `false` when nothing runs.
+    pub fn stop(&self) -> bool {
+        match self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(control) => {
+                control.kill();
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn set(&self, control: Option<JobControl>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = control;
+    }
+}
+
+/// A session with a place and a terminal.
+pub struct Shell {
+    session: Session,
+    tables: Tables,
+    form: Form,
+    until_end: bool,
+    env: Env,
+    stopper: Stopper,
+    out: fn() -> Box<dyn Write + Send>,
+}
+
+impl Shell {
+    /// Tables of these topics, rows in this form on standard output. With `until_end` every query ends at what is there now.
+    ///
+    /// # Errors
+    /// A URL with settings that are refused.
+    pub fn new(topics: &TopicsUrl, form: Form, until_end: bool) -> Result<Shell> {
+        let env = Env::real();
+        let tables = Tables::new(topics.open(&env)?, env.clone(), until_end);
+        let session = Session::new(Arc::new(tables.clone()));
+        Ok(Shell { session, tables, form, until_end, env, stopper: Stopper::default(), out: || Box::new(std::io::stdout()) })
+    }
+
+    /// Rows go there instead of to standard output.
+    #[must_use]
+    pub fn out(mut self, out: fn() -> Box<dyn Write + Send>) -> Self {
+        self.out = out;
+        self
+    }
+
+    /// To stop a query from another thread.
+    pub fn stopper(&self) -> Stopper {
+        self.stopper.clone()
+    }
+
+    /// Carries out the statements of a text, one after the other; inserts run until they end or are stopped, all together, last.
+    ///
+    /// # Errors
+    /// Of the first statement that is wrong or fails.
+    pub fn run(&mut self, file: &str, text: &str) -> Result<()> {
+        let statements = parse(text).map_err(|e| e.into_error(file, text))?;
+        let mut inserts = Vec::new();
+        for statement in &statements {
+            let outcome = self.session.execute(statement).map_err(|e| e.into_error(file, text))?;
+            for note in self.session.take_notes() {
+                eprintln!(" {note}");
+            }
+            match outcome {
+                Outcome::Done(note) => eprintln!(" {note}"),
+                Outcome::Text(text) => self.print(&format!("{text}\n"))?,
+                Outcome::Table(head, rows) => {
+                    let rows: Vec<ShownRow> = rows.into_iter().map(|cells| ShownRow { cells, json: Err(String::new()) }).collect();
+                    self.print(&table(&head, &rows))?;
+                }
+                Outcome::Query(query) => self.query(&query, file, text)?,
+                Outcome::Insert(insert) => inserts.push(*insert),
+            }
+        }
+        if inserts.is_empty() { Ok(()) } else { self.inserts(inserts, file, text) }
+    }
+
+    fn print(&self, text: &str) -> Result<()> {
+        let mut out = (self.out)();
+        out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|e| Error::fatal("standard output cannot be written").because(e))
+    }
+
+    fn tables(&self) -> Tables {
+        self.tables.until_end(self.until_end || self.session.settings().is_batch())
+    }
+
+    fn parallelism(&self) -> u32 {
+        self.session.settings().get("parallelism.default").and_then(|n| n.parse().ok()).unwrap_or(1)
+    }
+
+    fn query(&self, query: &Planned, file: &str, text: &str) -> Result<()> {
+        let tables = self.tables();
+        let nowhere: SinkRef = SinkRef::Ready(Arc::new(waterwheel_connectors::blackhole::Blackhole::default()));
+        let mut graph = LogicalGraph::new("query");
+        let changes = query.draw(&mut graph, &tables, Some(nowhere)).map_err(|e| e.into_error(file, text))?;
+        let ends = is_bounded(&plan(&graph, tables.topics())?);
+        if !ends && !query.order().is_empty() {
+            return Err(Error::fatal("ORDER BY needs an input that ends: rows of a stream have no last one")
+                .help("read what is there now:  --until-end, or SET 'execution.runtime-mode' = 'batch'"));
+        }
+        if !ends && changes && query.limit().is_some() {
+            return Err(Error::fatal("LIMIT of rows that change needs an input that ends")
+                .help("read what is there now:  --until-end, or SET 'execution.runtime-mode' = 'batch'"));
+        }
+        let collects = ends && (changes || !query.order().is_empty() || query.limit().is_some());
+        let results = Results::new(query, self.form, collects, (self.out)());
+        let (planned, sink, parallelism) = (query.clone(), results.clone(), self.parallelism());
+        let draw = move || {
+            let mut graph = LogicalGraph::new("query");
+            graph.parallelism = parallelism;
+            let sink = SinkRef::Ready(Arc::new(sink.clone()));
+            planned.draw(&mut graph, &tables, Some(sink)).map_err(|e| Error::fatal(e.message()))?;
+            plan(&graph, tables.topics())
+        };
+        let ended = self.run_here(draw)?;
+        if ended == Ended::Finished {
+            results.finish()?;
+        }
+        Ok(())
+    }
+
+    fn inserts(&self, inserts: Vec<Planned>, file: &str, text: &str) -> Result<()> {
+        let (tables, parallelism) = (self.tables(), self.parallelism());
+        let (file, text) = (file.to_string(), text.to_string());
+        let draw = move || {
+            let mut graph = LogicalGraph::new("inserts");
+            graph.parallelism = parallelism;
+            for insert in &inserts {
+                insert.draw(&mut graph, &tables, None).map_err(|e| e.into_error(&file, &text))?;
+            }
+            plan(&graph, tables.topics())
+        };
+        eprintln!(" running until the input ends; Ctrl-C stops (a script with -f keeps its place)");
+        self.run_here(draw).map(drop)
+    }
+
+    /// Runs a job on this thread in a folder of its own, which goes when it ends.
+    fn run_here(&self, draw: impl Fn() -> Result<PhysicalPlan> + Send + Sync + 'static) -> Result<Ended> {
+        let folder = std::env::temp_dir().join(format!("waterwheel-sql-{}", self.env.fresh_id()));
+        let stores = Arc::new(TieredStores::on_disk(&self.env, RocksSettings::default()));
+        let runner = JobRunner::new(self.env.clone(), stores, Arc::new(draw), self.settings(folder.clone()));
+        self.stopper.set(Some(runner.control()));
+        let ended = runner.run();
+        self.stopper.set(None);
+        let cleared = self.env.files.exists(&folder).and_then(|there| if there { self.env.files.remove_dir_all(&folder) } else { Ok(()) });
+        let ended = ended?;
+        cleared.map_err(|e| Error::from(e).at(folder.display().to_string()))?;
+        Ok(ended)
+    }
+
+    fn settings(&self, checkpoints: PathBuf) -> Settings {
+        let mut settings = Settings { checkpoints, workers: self.parallelism() as usize, max_restarts: 0, ..Settings::default() };
+        let said = self.session.settings().get("execution.checkpointing.interval");
+        if let Some(interval) = said.and_then(|text| text.replace(' ', "").parse::<crate::program::Span>().ok()) {
+            settings.checkpoint.interval = interval.0;
+        } else {
+            // Nothing will go on from these; output of inserts becomes visible with each.
+            settings.checkpoint.interval = Duration::from_secs(1);
+        }
+        settings
+    }
+}
+
+fn is_bounded(plan: &PhysicalPlan) -> bool {
+    plan.chains.iter().flat_map(|c| &c.nodes).all(|node| match &node.kind {
+        NodeKind::Source(spec) => spec.source.is_bounded(),
+        _ => true,
+    })
+}
+
+/// A script of declarations and inserts as a job: its name, and how it is drawn. None when it holds no insert.
+///
+/// # Errors
+/// Of the first statement that is wrong; a query between the inserts.
+pub fn script(file: &str, text: &str) -> Result<Option<(String, Draw)>> {
+    let statements = parse(text).map_err(|e| e.into_error(file, text))?;
+    let kind = |s: &waterwheel_sql::parser::Statement| matches!(s.kind, waterwheel_sql::parser::StatementKind::Insert(_));
+    if !statements.iter().any(kind) {
+        return Ok(None);
+    }
+    let stem = std::path::Path::new(file).file_stem().map_or("sql".to_string(), |s| s.to_string_lossy().into_owned());
+    let named = statements.iter().find_map(|s| match &s.kind {
+        waterwheel_sql::parser::StatementKind::Set(Some((key, value))) if key == "pipeline.name" => Some(value.clone()),
+        _ => None,
+    });
+    let name = named.unwrap_or(stem).replace(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')), "-");
+    let (file, text) = (file.to_string(), text.to_string());
+    Ok(Some((name, Arc::new(move |job: &Job| draw(job, &file, &text)))))
+}
+
+fn draw(job: &Job, file: &str, text: &str) -> Result<()> {
+    let tables = Tables::new(job.topics().clone(), Env::real(), job.is_until_end());
+    let mut session = Session::new(Arc::new(tables.clone()));
+    let outcomes = session.run(file, text)?;
+    let tables = tables.until_end(job.is_until_end() || session.settings().is_batch());
+    if let Some(tasks) = session.settings().get("parallelism.default").and_then(|n| n.parse().ok()) {
+        job.parallelism(tasks);
+    }
+    for outcome in outcomes {
+        match outcome {
+            Outcome::Insert(insert) => {
+                job.draw(|graph| insert.draw(graph, &tables, None)).map_err(|e| e.into_error(file, text))?;
+            }
+            Outcome::Query(_) => {
+                return Err(Error::fatal("a script that is run as a job inserts; it shows no rows")
+                    .at(file.to_string())
+                    .help("INSERT INTO a table, or run the query by itself:  waterwheel sql -e '...'"));
+            }
+            Outcome::Done(_) | Outcome::Text(_) | Outcome::Table(..) => {}
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,254 @@
+//! Tables and the connectors behind them.
+//!
+//! Invariant: an option has the effect that its name says, or the table is refused.
+
+use serde_json::{Map, Number, Value};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use waterwheel_connectors::blackhole::Blackhole;
+use waterwheel_connectors::files::{FilesSink, FilesSource};
+use waterwheel_connectors::generator::{Generator, Random};
+use waterwheel_connectors::print::Print;
+use waterwheel_connectors::topics::{End, Next, Reading, SinkOptions, SourceOptions, Start, Topics, TopicsUrl};
+use waterwheel_engine::env::Env;
+use waterwheel_engine::error::{Error, Result};
+use waterwheel_engine::graph::{SinkRef, SourceFactory, TopicRequest, TopicSinks};
+use waterwheel_engine::operators::{Guarantee, Sink, Source};
+use waterwheel_sql::Connectors;
+use waterwheel_sql::catalog::Table;
+use waterwheel_sql::options::{Connector, Options};
+use waterwheel_sql::parser::type_name;
+
+/// Records of a topic that are looked at for its columns.
+const SAMPLE: usize = 1000;
+/// How long to wait for them.
+const PATIENCE: Duration = Duration::from_millis(300);
+
+/// The tables of a place.
+#[derive(Clone)]
+pub struct Tables {
+    topics: Arc<dyn Topics>,
+    env: Env,
+    until_end: bool,
+    /// Places that tables name themselves, by URL.
+    opened: Arc<Mutex<BTreeMap<String, Arc<dyn Topics>>>>,
+}
+
+impl Tables {
+    /// Of these topics. With `until_end` every source that has no end of its own ends at what is there when it is started.
+    pub fn new(topics: Arc<dyn Topics>, env: Env, until_end: bool) -> Self {
+        Tables { topics, env, until_end, opened: Arc::default() }
+    }
+
+    /// The same, ending or not.
+    #[must_use]
+    pub fn until_end(&self, until_end: bool) -> Self {
+        Tables { until_end, ..self.clone() }
+    }
+
+    fn place(&self, table: &Table) -> Result<Arc<dyn Topics>> {
+        let url: TopicsUrl = match (table.options.connector, table.options.get("properties.bootstrap.servers"), table.options.get("path")) {
+            (Connector::Kafka | Connector::UpsertKafka, Some(servers), _) => format!("kafka://{servers}").parse()?,
+            (Connector::Local, _, Some(path)) => TopicsUrl::Local(path.into()),
+            (Connector::Local, _, None) => return Err(missing(table, "path")),
+            _ => return Ok(self.topics.clone()),
+        };
+        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(topics) = opened.get(&url.to_string()) {
+            return Ok(topics.clone());
+        }
+        let topics: Arc<dyn Topics> = url.open(&self.env)?;
+        opened.insert(url.to_string(), topics.clone());
+        Ok(topics)
+    }
+
+    fn source_options(&self, table: &Table) -> Result<SourceOptions> {
+        let options = &table.options;
+        let mut source = SourceOptions::new(topic(table)?);
+        source.start = match options.get("scan.startup.mode") {
+            None | Some("earliest-offset") => Start::Earliest,
+            Some("latest-offset") => Start::Latest,
+            Some("timestamp") => Start::Timestamp(number(table, "scan.startup.timestamp-millis")?),
+            Some(_) => {
+                Start::GroupOffsets(options.get("properties.group.id").ok_or_else(|| missing(table, "properties.group.id"))?.to_string())
+            }
+        };
+        let bounded = options.get("scan.bounded.mode") == Some("latest-offset");
+        if bounded || (self.until_end && source.start != Start::Latest) {
+            source.end = End::Latest;
+        }
+        source.group = options.get("properties.group.id").map(String::from);
+        Ok(source)
+    }
+}
+
+fn missing(table: &Table, option: &str) -> Error {
+    Error::fatal(format!("table {} has no '{option}'", table.name)).help(format!("WITH (..., '{option}' = '...')"))
+}
+
+fn topic(table: &Table) -> Result<&str> {
+    table.options.get("topic").ok_or_else(|| missing(table, "topic"))
+}
+
+fn number<N: std::str::FromStr>(table: &Table, option: &str) -> Result<N> {
+    let text = table.options.get(option).ok_or_else(|| missing(table, option))?;
+    text.parse().map_err(|_| Error::fatal(format!("table {}: '{option}' is a number, not '{text}'", table.name)))
+}
+
+impl Connectors for Tables {
+    fn source(&self, table: &Table) -> Result<SourceFactory> {
+        let source: Arc<dyn Source> = match table.options.connector {
+            Connector::Filesystem => {
+                let path = table.options.get("path").ok_or_else(|| missing(table, "path"))?;
+                let files = FilesSource::new(self.env.clone(), path.strip_prefix("file://").unwrap_or(path));
+                match table.options.get("source.monitor-interval") {
+                    Some(_) if !self.until_end => Arc::new(files.follow()),
+                    _ => Arc::new(files),
+                }
+            }
+            Connector::Datagen => Arc::new(datagen(table)?),
+            _ => self.place(table)?.source(self.source_options(table)?)?,
+        };
+        Ok(Box::new(move |_| Ok(source.clone())))
+    }
+
+    fn sink(&self, table: &Table) -> Result<SinkRef> {
+        let options = &table.options;
+        let guarantee = match options.get("sink.delivery-guarantee") {
+            Some("at-least-once") => Guarantee::AtLeastOnce,
+            _ => Guarantee::ExactlyOnce,
+        };
+        let compacted = !table.primary_key.is_empty();
+        Ok(match options.connector {
+            Connector::Print => {
+                let print = Print::stdout();
+                SinkRef::Ready(Arc::new(match options.get("print-identifier") {
+                    Some(name) => print.prefix(&format!("{name}>")),
+                    None => print,
+                }))
+            }
+            Connector::Blackhole => SinkRef::Ready(Arc::new(Blackhole::default())),
+            Connector::Filesystem => {
+                let path = options.get("path").ok_or_else(|| missing(table, "path"))?;
+                SinkRef::Ready(Arc::new(FilesSink::new(self.env.clone(), path.strip_prefix("file://").unwrap_or(path))))
+            }
+            Connector::Topics => SinkRef::Topic(TopicRequest { guarantee, compacted, ..TopicRequest::new(topic(table)?) }),
+            Connector::Kafka | Connector::UpsertKafka | Connector::Local => {
+                let sink = SinkOptions {
+                    compacted,
+                    ..SinkOptions::new(topic(table)?).guarantee(guarantee).create(waterwheel_engine::graph::NEW_TOPIC_PARTITIONS)
+                };
+                SinkRef::Ready(self.place(table)?.sink(sink)?)
+            }
+            Connector::Datagen => return Err(Error::fatal("rows are made up, not written, by 'datagen'")),
+        })
+    }
+
+    fn infer(&self, name: &str) -> Result<Option<Table>> {
+        let source = self.topics.source(SourceOptions::new(name).end(End::Latest))?;
+        let mut reading = Reading::open(&*source, &self.env)?;
+        let mut sample: Vec<Vec<u8>> = Vec::new();
+        while sample.len() < SAMPLE {
+            match reading.next(PATIENCE)? {
+                Next::Records(batch) => {
+                    sample.extend(batch.records().filter_map(|r| r.value).take(SAMPLE - sample.len()).map(<[u8]>::to_vec))
+                }
+                Next::Nothing | Next::End => break,
+                Next::Waiting(why) => return Err(Error::transient(why)),
+            }
+        }
+        let schema = waterwheel_sql::infer(sample.iter().map(Vec::as_slice)).map_err(|why| {
+            Error::fatal(format!("topic {name} has no columns to be seen: {why}"))
+                .help(format!("declare it:  CREATE TABLE `{name}` (...) WITH (...)"))
+        })?;
+        let options = Options::implied(Connector::Topics, [("topic", name.to_string()), ("format", "json".to_string())]);
+        let how = format!("columns inferred from {} records (\\d {name} shows them; CREATE TABLE fixes them)", sample.len());
+        Ok(Some(Table::implied(name, schema, options, Some(how))))
+    }
+
+    fn names(&self) -> Result<Vec<String>> {
+        self.topics.list()
+    }
+
+    fn topics(&self) -> &dyn TopicSinks {
+        self
+    }
+}
+
+/// Topics by name become sinks at the place.
+impl TopicSinks for Tables {
+    fn sink(&self, request: &TopicRequest) -> Result<Arc<dyn Sink>> {
+        let options = SinkOptions::new(&request.topic).guarantee(request.guarantee);
+        self.topics.sink(SinkOptions { create_partitions: request.create_partitions, compacted: request.compacted, ..options })
+    }
+}
+
+/// Rows of random values, as JSON; row n is always the same.
+fn datagen(table: &Table) -> Result<Generator<Vec<u8>>> {
+    let mut makers = Vec::new();
+    for field in table.record.fields() {
+        makers.push((field.name().clone(), maker(table, field.name(), &type_name(field.data_type()))?));
+    }
+    let rate: u64 = table.options.get("rows-per-second").map_or(Ok(10_000), |_| number(table, "rows-per-second"))?;
+    let rows: Option<u64> = table.options.get("number-of-rows").map(|_| number(table, "number-of-rows")).transpose()?;
+    let seed = 0x5EED;
+    let row = move |split: u32, n: u64| {
+        let mut random = Random::of(seed, split, n);
+        let members: Map<String, Value> = makers.iter().map(|(name, make)| (name.clone(), make(n, &mut random))).collect();
+        serde_json::to_vec(&Value::Object(members)).ok()
+    };
+    let generator = Generator::new(&table.name, 1, row).rate(rate.max(1));
+    Ok(match rows {
+        Some(rows) => generator.count(rows),
+        None => generator,
+    })
+}
+
+type Maker = Box<dyn Fn(u64, &mut Random) -> Value + Send + Sync>;
+
+fn maker(table: &Table, column: &str, kind: &str) -> Result<Maker> {
+    let key = |option: &str| format!("fields.{column}.{option}");
+    let given = |option: &str, default: i64| -> Result<i64> {
+        let key = key(option);
+        table.options.get(&key).map_or(Ok(default), |_| number(table, &key))
+    };
+    let sequence = table.options.get(&key("kind")) == Some("sequence");
+    let limits = match kind {
+        "TINYINT" => (i64::from(i8::MIN), i64::from(i8::MAX)),
+        "SMALLINT" => (i64::from(i16::MIN), i64::from(i16::MAX)),
+        "INT" => (i64::from(i32::MIN), i64::from(i32::MAX)),
+        "BIGINT" => (i64::MIN, i64::MAX),
+        _ => (0, 100),
+    };
+    let (low, high) = (given("min", limits.0)?, given("max", limits.1)?);
+    if low > high {
+        return Err(Error::fatal(format!("table {}: '{}' is above '{}'", table.name, key("min"), key("max"))));
+    }
+    let start = given("start", 0)?;
+    let between = move |random: &mut Random| {
+        let span = (i128::from(high) - i128::from(low) + 1) as u128;
+        let drawn = if span > u128::from(u64::MAX) { random.next_u64() } else { random.below(span as u64) };
+        low.wrapping_add(drawn as i64)
+    };
+    let length = given("length", 20)?.clamp(0, 1 << 16) as usize;
+    Ok(match kind {
+        "TINYINT" | "SMALLINT" | "INT" | "BIGINT" if sequence => Box::new(move |n, _| Value::from(start.wrapping_add(n as i64))),
+        "TINYINT" | "SMALLINT" | "INT" | "BIGINT" => Box::new(move |_, random| Value::from(between(random))),
+        "BOOLEAN" => Box::new(|_, random| Value::from(random.below(2) == 1)),
+        "DOUBLE" | "FLOAT" => Box::new(move |_, random| {
+            let part = random.below(1 << 20) as f64 / f64::from(1 << 20);
+            Number::from_f64(low as f64 + part * (high as f64 - low as f64)).map_or(Value::Null, Value::Number)
+        }),
+        "STRING" => {
+            Box::new(move |_, random| Value::from((0..length).map(|_| char::from(b'a' + random.below(26) as u8)).collect::<String>()))
+        }
+        k if k.starts_with("DECIMAL") => Box::new(move |_, random| Value::from(between(random))),
+        // A row a millisecond, from the beginning of 2026.
+        k if k.starts_with("TIMESTAMP") => Box::new(|n, _| {
+            let at = chrono::DateTime::from_timestamp_millis(1_767_225_600_000i64.saturating_add(n as i64)).unwrap_or_default();
+            Value::from(at.format("%Y-%m-%d %H:%M:%S%.3f").to_string())
+        }),
+        other => return Err(Error::fatal(format!("table {}: 'datagen' makes no {other} (column {column})", table.name))),
+    })
+}

@@ -1,0 +1,173 @@
+//! SQL as a user has it: the command, on topics of the embedded log, from a query to a job that is stopped and goes on.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use tempfile::TempDir;
+use waterwheel::engine::env::Env;
+use waterwheel::engine::record::RawBatch;
+use waterwheel::topics::{End, Reading, SourceOptions, TopicConfig, TopicsUrl};
+
+use crate::support::cargo::program;
+
+struct Place {
+    folder: TempDir,
+}
+
+impl Place {
+    fn new() -> Place {
+        Place { folder: TempDir::new().expect("a folder") }
+    }
+
+    fn url(&self) -> String {
+        format!("local:{}", self.folder.path().join("topics").display())
+    }
+
+    fn topics(&self) -> std::sync::Arc<dyn waterwheel::topics::Topics> {
+        self.url().parse::<TopicsUrl>().expect("a URL").open(&Env::real()).expect("opens")
+    }
+
+    /// Appends records to a topic, made when missing.
+    fn produce(&self, topic: &str, records: &[String]) {
+        let topics = self.topics();
+        if !topics.list().expect("lists").iter().any(|t| t == topic) {
+            topics.create(topic, &TopicConfig::partitions(2)).expect("is made");
+        }
+        let name: std::sync::Arc<str> = topic.into();
+        let mut batch = RawBatch::default();
+        for (i, record) in records.iter().enumerate() {
+            batch.push_parts(&name, (i % 2) as i32, -1, 1000, None, Some(record.as_bytes()), &[]);
+        }
+        topics.produce(&batch).expect("is written");
+    }
+
+    fn sql(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(program("waterwheel"));
+        command.current_dir(self.folder.path()).args(["sql", "--topics", &self.url()]).args(args);
+        command
+    }
+
+    /// Committed values of a topic with their keys, sorted.
+    fn committed(&self, topic: &str) -> Vec<(Option<String>, Option<String>)> {
+        let source = self.topics().source(SourceOptions::new(topic).end(End::Latest)).expect("a source");
+        let mut rows = Vec::new();
+        let text = |b: Option<&[u8]>| b.map(|b| String::from_utf8_lossy(b).into_owned());
+        Reading::open(&*source, &Env::real())
+            .expect("opens")
+            .drain(|batch| {
+                rows.extend(batch.records().map(|r| (text(r.key), text(r.value))));
+                Ok(())
+            })
+            .expect("is read");
+        rows.sort();
+        rows
+    }
+}
+
+fn payments() -> Vec<String> {
+    let countries = ["DE", "FR", "DE", "IT", "DE", "FR"];
+    let row = |i: usize| {
+        format!("{{\"id\":{i},\"country\":\"{}\",\"amount\":{}.5,\"at\":\"2026-01-01 00:00:{:02}\"}}", countries[i % 6], i, i % 60)
+    };
+    (0..60).map(row).collect()
+}
+
+fn said(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+fn rows(output: Output) -> String {
+    assert!(output.status.success(), "{}", said(&output));
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+#[test]
+fn a_query_needs_no_set_up() {
+    let place = Place::new();
+    place.produce("payments", &payments());
+    let query = "SELECT country, COUNT(*) AS n, SUM(amount) AS total FROM payments GROUP BY country ORDER BY n DESC, country";
+    let output = place.sql(&["--until-end", query]).output().expect("starts");
+    assert!(said(&output).contains("columns inferred from 60 records"), "{}", said(&output));
+    let expected = " country │  n │ total\n─────────┼────┼───────\n DE      │ 30 │ 885.0\n FR      │ 20 │ 610.0\n IT      │ 10 │ 305.0\n";
+    assert_eq!(rows(output), expected);
+    let json = rows(place.sql(&["--until-end", "--output", "json", query]).output().expect("starts"));
+    let first: Value = serde_json::from_str(json.lines().next().expect("a row")).expect("JSON");
+    assert_eq!((&first["country"], &first["n"]), (&Value::from("DE"), &Value::from(30)));
+    let changes =
+        rows(place.sql(&["--until-end", "--output", "changelog", "SELECT id FROM payments WHERE id < 2"]).output().expect("starts"));
+    assert_eq!(changes.lines().collect::<std::collections::BTreeSet<_>>(), ["+I[0]", "+I[1]"].into());
+    assert!(!Path::new(&place.folder.path().join("checkpoints")).exists(), "a query leaves nothing behind");
+}
+
+#[test]
+fn mistakes_are_shown_where_they_are() {
+    let place = Place::new();
+    place.produce("payments", &payments());
+    let output = place.sql(&["-e", "SELECT sum(amout)\nFROM payments"]).output().expect("starts");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said(&output).contains("query:1:12") && said(&output).contains("did you mean \"amount\"?"), "{}", said(&output));
+}
+
+/// Windows into a topic that only grows, running totals into one that is compacted; stopped in the middle, gone on with other
+/// tasks: every result is there once.
+#[test]
+fn a_script_is_a_job_that_goes_on_where_it_was() {
+    let place = Place::new();
+    let all = payments();
+    place.produce("payments", &all[..30]);
+    let script = place.folder.path().join("totals.sql");
+    std::fs::write(
+        &script,
+        "SET 'pipeline.name' = 'totals';
+         CREATE TABLE payments (id BIGINT, country STRING, amount DECIMAL(10, 2), at TIMESTAMP(3), WATERMARK FOR at AS at - INTERVAL '1' SECOND)
+             WITH ('connector' = 'topics', 'topic' = 'payments', 'format' = 'json');
+         CREATE TABLE per_window (window_end TIMESTAMP(3), country STRING, n BIGINT) WITH ('connector' = 'topics', 'topic' = 'per-window', 'format' = 'json');
+         CREATE TABLE totals (country STRING, total DECIMAL(20, 2), PRIMARY KEY (country) NOT ENFORCED)
+             WITH ('connector' = 'topics', 'topic' = 'totals', 'format' = 'json', 'key.format' = 'raw');
+         INSERT INTO per_window SELECT window_end, country, COUNT(*)
+             FROM TABLE(TUMBLE(TABLE payments, DESCRIPTOR(at), INTERVAL '20' SECOND)) GROUP BY window_start, window_end, country;
+         INSERT INTO totals SELECT country, SUM(amount) FROM payments GROUP BY country;",
+    )
+    .expect("is written");
+    let file = script.to_str().expect("UTF-8");
+    let explained = rows(place.sql(&["-f", file, "explain"]).output().expect("starts"));
+    assert!(explained.contains("UNBOUNDED by time") && explained.contains("bounded by the watermark"), "{explained}");
+    let checked = place.sql(&["-f", file, "check"]).output().expect("starts");
+    assert!(checked.status.success(), "{}", said(&checked));
+
+    // Until half of the input is worked off, then the rest with three tasks. Its end is pinned at the first start.
+    let mut job =
+        place.sql(&["-f", file, "run", "--json", "--status-interval", "20ms", "--checkpoint-interval", "50ms"]).spawn().expect("starts");
+    for _ in 0..600 {
+        if place.topics().list().expect("lists").contains(&"totals".to_string()) && !place.committed("totals").is_empty() {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    let pid = rustix::process::Pid::from_child(&job);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("is told");
+    assert!(job.wait().expect("ends").success());
+    place.produce("payments", &all[30..]);
+    let rest = place.sql(&["-f", file, "run", "--parallelism", "3", "--json"]).spawn();
+    let mut rest = rest.expect("starts");
+    let total = |rows: &[(Option<String>, Option<String>)]| {
+        let row = |r: &(Option<String>, Option<String>)| r.1.as_deref().is_some_and(|v| v.contains("885.00"));
+        rows.iter().any(row)
+    };
+    for _ in 0..600 {
+        if total(&place.committed("totals")) {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    rustix::process::kill_process(rustix::process::Pid::from_child(&rest), rustix::process::Signal::INT).expect("is told");
+    assert!(rest.wait().expect("ends").success());
+    assert!(total(&place.committed("totals")), "{:?}", place.committed("totals"));
+    // The first two windows have fired, once each; the third waits for the watermark.
+    let windows: Vec<Value> =
+        place.committed("per-window").iter().map(|(_, v)| serde_json::from_str(v.as_deref().expect("a value")).expect("JSON")).collect();
+    let counted: i64 = windows.iter().filter_map(|w| w["n"].as_i64()).sum();
+    assert_eq!(counted, 40, "{windows:?}");
+    assert_eq!(windows.len(), 6, "{windows:?}");
+}

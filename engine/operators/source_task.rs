@@ -366,5 +366,5 @@ impl SourceTask {
 }
 
 #[cfg(test)]
-#[path = "source_task_tests.rs"]
+#[path = "tests/source_task.rs"]
 mod tests;

@@ -40,8 +40,10 @@ pub use operator::{Windowed, window};
 pub use session::{Global, Session, SessionBy};
 
 #[cfg(test)]
+#[path = "tests/count.rs"]
 mod count_tests;
 #[cfg(test)]
+#[path = "tests/panes.rs"]
 mod pane_tests;
 #[cfg(test)]
 mod tests;

@@ -5,17 +5,18 @@
 //! Invariant: a key keeps the slices that a later window still needs, and none that holds no row. At the end of a bounded
 //! input the rows that no window has shown yet leave in a last one that is not full.
 
-use super::kernel::Accumulate;
+use super::kernel::{Accumulate, result};
 use super::operator::{EMIT_ROWS, Windowed};
 use super::progress;
 use crate::error::{Error, Result};
-use crate::operators::{Operator, OperatorFactory, Output, guarded, guarded_call};
-use crate::record::{BatchBox, Key, Rows, downcast};
+use crate::operators::{OpenContext, Operator, OperatorFactory, Output, guarded, guarded_call};
+use crate::record::{BatchBox, Key, KeyGroup, Rows, downcast};
 use crate::state::{PointTable, Table};
 use crate::time::EventTime;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// All slices of a key are written together, so there must not be too many.
@@ -110,6 +111,7 @@ pub(super) fn count_windows<K: Key, G: Accumulate>(windows: Count, aggregate: G)
             rules: rules.clone(),
             table: PointTable::new("slices"),
             watermark: None,
+            groups: 0..0,
             slots: Vec::new(),
             key: PhantomData,
         })
@@ -130,6 +132,7 @@ struct CountOperator<K, G: Accumulate> {
     rules: Arc<Rules<G>>,
     table: PointTable<Slices<G::Acc>>,
     watermark: Option<EventTime>,
+    groups: Range<KeyGroup>,
     slots: Vec<u32>,
     key: PhantomData<fn() -> K>,
 }
@@ -168,14 +171,14 @@ impl<G: Accumulate> Rules<G> {
     fn show(&self, slices: &VecDeque<Slice<G::Acc>>) -> Option<Shown<G::Out>> {
         let (earliest, latest) = (slices.iter().map(|s| s.earliest).min()?, slices.iter().map(|s| s.latest).max()?);
         let value = guarded_call(|| match slices.len() {
-            1 => self.aggregate.finish(&slices[0].acc),
+            1 => result(&self.aggregate, &slices[0].acc),
             _ => {
                 let mut acc = self.aggregate.create();
                 slices.iter().for_each(|slice| self.aggregate.merge(&mut acc, &slice.acc));
-                self.aggregate.finish(&acc)
+                result(&self.aggregate, &acc)
             }
         });
-        Some(value.map(|value| (earliest, latest, value)).map_err(|error| (latest, error)))
+        value.map(|value| value.map(|value| (earliest, latest, value))).transpose().map(|shown| shown.map_err(|error| (latest, error)))
     }
 }
 
@@ -196,6 +199,11 @@ impl<K: Key, G: Accumulate> CountOperator<K, G> {
 }
 
 impl<K: Key, G: Accumulate> Operator for CountOperator<K, G> {
+    fn open(&mut self, context: &OpenContext) -> Result<()> {
+        self.groups = context.groups.clone();
+        Ok(())
+    }
+
     fn tables(&mut self) -> Vec<&mut dyn Table> {
         vec![&mut self.table]
     }
@@ -245,11 +253,11 @@ impl<K: Key, G: Accumulate> Operator for CountOperator<K, G> {
     }
 
     fn save(&mut self) -> Vec<u8> {
-        progress::save(self.watermark)
+        progress::save(&self.groups, self.watermark)
     }
 
     fn restore(&mut self, blobs: &[Vec<u8>]) -> Result<()> {
-        self.watermark = progress::restore(blobs)?;
+        self.watermark = progress::restore(blobs, &self.groups)?.0;
         Ok(())
     }
 }

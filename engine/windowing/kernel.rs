@@ -73,6 +73,12 @@ pub trait Accumulate: Send + Sync + 'static {
     }
 }
 
+/// The result, if there is to be one.
+#[inline]
+pub(super) fn result<G: Accumulate>(aggregate: &G, acc: &G::Acc) -> Option<G::Out> {
+    aggregate.is_wanted(acc).then(|| aggregate.finish(acc))
+}
+
 /// See [`Accumulate::only_if`].
 pub struct OnlyIf<G, O, W> {
     aggregate: G,

@@ -235,8 +235,8 @@ impl Even {
     fn cumulative_not_before(&self, t: i128) -> Window {
         let (size, step, offset) = (i128::from(self.size), i128::from(self.slide), i128::from(self.offset));
         let (first, last) = (floor(t, size, offset), floor(t, step, offset) + step - 1);
-        // Those that end beyond the end of time are one: nothing could tell them apart.
-        Window { first, last: if last > i128::from(i64::MAX) { first + size - 1 } else { last } }
+        // Those that reach the end of time are one: nothing could tell them apart.
+        Window { first, last: if last >= i128::from(i64::MAX) { first + size - 1 } else { last } }
     }
 }
 
@@ -305,7 +305,7 @@ mod tests {
             let first = (t128 - i128::from(offset)).div_euclid(i128::from(size)) * i128::from(size) + i128::from(offset);
             let ends = (1..=steps).map(|k| first + i128::from(k * step) - 1);
             let whole = first + i128::from(size) - 1;
-            let ends = ends.filter(|last| *last >= t128 && (*last <= i128::from(i64::MAX) || *last == whole));
+            let ends = ends.filter(|last| *last >= t128 && (*last < i128::from(i64::MAX) || *last == whole));
             check(layout, t, ends.map(|last| (first, last)).collect());
         }
 

@@ -14,9 +14,10 @@
 
 use super::assigner::{Slice, SliceLayout, Window, WindowAssigner, saturate};
 use super::kernel::Accumulate;
+use super::progress;
 use super::running::Running;
 use crate::env::{Bug, planted};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::observe::{Counter, LATE};
 use crate::operators::{LATE_PORT, OpenContext, Operator, OperatorFactory, Output, guarded, run_rows};
 use crate::record::{BatchBox, Epoch, Key, KeyGroup, Rows, downcast};
@@ -105,7 +106,7 @@ struct WindowOperator<K, G: Accumulate> {
     /// `None` until the first one: no row is late, not even at the first instant of time.
     watermark: Option<EventTime>,
     /// Key groups taken over from instances that had not come as far as `watermark`, and how far they had.
-    behind: Vec<(Range<KeyGroup>, Option<EventTime>)>,
+    behind: progress::Behind,
     groups: Range<KeyGroup>,
     max_parallelism: u16,
     late: Counter,
@@ -297,7 +298,7 @@ impl<K: Key, G: Accumulate> WindowOperator<K, G> {
         let mut results: Results<G::Out> = Vec::new();
         let each = |results: &mut Results<G::Out>, i: usize| {
             let slot = slot(i);
-            results.extend(self.result(slot, slices).map(|result| (slot, Ok(result))));
+            results.extend(self.result_of(slot, slices).map(|result| (slot, Ok(result))));
             Ok(())
         };
         guarded(n, &mut results, each, |results, i, error| {
@@ -307,7 +308,7 @@ impl<K: Key, G: Accumulate> WindowOperator<K, G> {
         Ok(results)
     }
 
-    fn result(&self, slot: u32, slices: &Slices<'_, G::Acc>) -> Option<G::Out> {
+    fn result_of(&self, slot: u32, slices: &Slices<'_, G::Acc>) -> Option<G::Out> {
         let aggregate = &*self.aggregate;
         let finish = |all: &G::Acc| aggregate.finish(all);
         let Some(running) = self.running.as_ref().filter(|running| !running.is_stale(slot)) else {
@@ -427,17 +428,11 @@ impl<K: Key, G: Accumulate> Operator for WindowOperator<K, G> {
 
     /// Own key groups and how far they have come.
     fn save(&mut self) -> Vec<u8> {
-        postcard::to_allocvec(&(&self.groups, self.watermark)).unwrap_or_default()
+        progress::save(&self.groups, self.watermark)
     }
 
     fn restore(&mut self, blobs: &[Vec<u8>]) -> Result<()> {
-        let mut taken_over: Vec<(Range<KeyGroup>, Option<EventTime>)> = Vec::new();
-        for blob in blobs {
-            taken_over.push(postcard::from_bytes(blob).map_err(|_| Error::fatal("the saved watermark of a window is damaged"))?);
-        }
-        taken_over.retain(|(groups, _)| groups.start < self.groups.end && self.groups.start < groups.end);
-        self.watermark = taken_over.iter().filter_map(|(_, wm)| *wm).max().filter(|_| !planted(Bug::ForgetWatermark));
-        self.behind = taken_over.into_iter().filter(|(_, wm)| *wm < self.watermark).collect();
+        (self.watermark, self.behind) = progress::restore(blobs, &self.groups)?;
         Ok(())
     }
 }

@@ -9,14 +9,14 @@
 //! function panics changes no bounds and joins no windows.
 
 use super::firing::PaneInfo;
-use super::kernel::Accumulate;
+use super::kernel::{Accumulate, result};
 use super::operator::{EMIT_ROWS, Windowed};
 use super::pane::{Clock, Pane, Panes, Shape, Span};
 use super::{Firing, progress};
 use crate::error::Result;
 use crate::observe::{Counter, LATE};
 use crate::operators::{LATE_PORT, OpenContext, Operator, OperatorFactory, Output, guarded, guarded_call};
-use crate::record::{BatchBox, Key, Keys, Rows, downcast};
+use crate::record::{BatchBox, Epoch, Key, KeyGroup, Keys, Rows, downcast, key_group};
 use crate::state::{Due, OrderedTable, PointTable, Table};
 use crate::time::{EventTime, millis};
 use std::marker::PhantomData;
@@ -40,6 +40,9 @@ pub(super) fn panes<K: Key, G: Accumulate>(shape: Shape<G::Row>, lateness: i64, 
     Arc::new(move || {
         Box::new(PaneOperator::<K, G> {
             clock: Clock { watermark: None, lateness: rules.lateness },
+            behind: progress::Behind::new(),
+            groups: 0..0,
+            max_parallelism: 1,
             rules: rules.clone(),
             table: PointTable::new("windows"),
             due: OrderedTable::new("due"),
@@ -59,6 +62,10 @@ struct PaneOperator<K, G: Accumulate> {
     clock: Clock,
     table: PointTable<Panes<G::Acc>>,
     due: OrderedTable<()>,
+    /// Key groups taken over from instances that had not come as far.
+    behind: progress::Behind,
+    groups: Range<KeyGroup>,
+    max_parallelism: u16,
     /// Keys with rows since the last look at the wall clock, all at time 0; used when windows fire by it.
     changed: OrderedTable<()>,
     late: Counter,
@@ -94,8 +101,9 @@ impl<O> Default for Results<O> {
 impl<O: crate::record::Data> Results<O> {
     /// Shows a window as it is.
     fn show<G: Accumulate<Out = O>>(&mut self, rules: &Rules<G>, pane: &Pane<G::Acc>, key: &[u8]) {
-        match guarded_call(|| rules.aggregate.finish(&pane.acc)) {
-            Ok(value) => self.fired.push(Fired { span: pane.span, key: key.to_vec(), value }),
+        match guarded_call(|| result(&rules.aggregate, &pane.acc)) {
+            Ok(Some(value)) => self.fired.push(Fired { span: pane.span, key: key.to_vec(), value }),
+            Ok(None) => {}
             Err(error) => self.failed.push((pane.span.last, error)),
         }
     }
@@ -305,6 +313,40 @@ impl<K: Key, G: Accumulate> PaneOperator<K, G> {
     }
 }
 
+impl<K: Key, G: Accumulate> PaneOperator<K, G> {
+    /// Passes all that is due by `time`; `before` tells how far event time had come for a key group until now.
+    fn pass_due(&mut self, time: EventTime, before: impl Fn(KeyGroup) -> Clock, out: &mut Output<'_>) -> Result<()> {
+        let rules = self.rules.clone();
+        loop {
+            let due = pop(&mut self.due, time);
+            let keys = self.resolve(&due)?;
+            for (i, entry) in due.iter().enumerate() {
+                let hash = keys.hashes()[i];
+                self.pass(&rules, self.slots[i], &entry.key, hash, before(key_group(hash, self.max_parallelism)));
+            }
+            self.results.sort();
+            // A window that ends before the last of these entries was due has been seen.
+            let seen = due.last().filter(|_| due.len() == KEYS_AT_ONCE).map(|entry| entry.time);
+            self.results.emit_before::<K>(seen, out)?;
+            if seen.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Passes what is due for key groups that were behind the others when they were taken over.
+    fn level(&mut self, out: &mut Output<'_>) -> Result<()> {
+        let behind = std::mem::take(&mut self.behind);
+        let (Some(time), false) = (self.clock.watermark, behind.is_empty()) else { return Ok(()) };
+        let clock = self.clock;
+        let before = |group| {
+            let watermark = behind.iter().find(|(groups, _)| groups.contains(&group)).map_or(clock.watermark, |(_, wm)| *wm);
+            Clock { watermark, ..clock }
+        };
+        self.pass_due(time, before, out)
+    }
+}
+
 /// Takes out some entries that are due.
 fn pop(table: &mut OrderedTable<()>, until: EventTime) -> Vec<Due<()>> {
     std::iter::from_fn(|| table.pop_due(until)).take(KEYS_AT_ONCE).collect()
@@ -313,6 +355,7 @@ fn pop(table: &mut OrderedTable<()>, until: EventTime) -> Vec<Due<()>> {
 impl<K: Key, G: Accumulate> Operator for PaneOperator<K, G> {
     fn open(&mut self, context: &OpenContext) -> Result<()> {
         self.late = context.metrics.counter(LATE, context.operator.as_str(), context.index);
+        (self.groups, self.max_parallelism) = (context.groups.clone(), context.max_parallelism);
         Ok(())
     }
 
@@ -323,6 +366,7 @@ impl<K: Key, G: Accumulate> Operator for PaneOperator<K, G> {
     fn on_batch(&mut self, _input: usize, batch: BatchBox, out: &mut Output<'_>) -> Result<()> {
         let batch = downcast::<Rows<G::Row>>(batch);
         let Some(keys) = &batch.keys else { unreachable!("plan bug: a window needs a keyed stream") };
+        self.level(out)?;
         self.table.resolve(keys, &mut self.slots)?;
         let (rules, mut late) = (self.rules.clone(), Vec::new());
         let each = |me: &mut &mut Self, i: usize| {
@@ -342,30 +386,23 @@ impl<K: Key, G: Accumulate> Operator for PaneOperator<K, G> {
         self.fire_again(&rules, out)
     }
 
+    fn before_barrier(&mut self, _epoch: Epoch, out: &mut Output<'_>) -> Result<()> {
+        self.level(out)
+    }
+
     fn on_watermark(&mut self, time: EventTime, out: &mut Output<'_>) -> Result<()> {
+        self.level(out)?;
         if self.clock.watermark.is_some_and(|wm| time <= wm) {
             return Ok(());
         }
-        let (rules, before) = (self.rules.clone(), self.clock);
+        let before = self.clock;
         self.clock.watermark = Some(time);
-        loop {
-            let due = pop(&mut self.due, time);
-            let keys = self.resolve(&due)?;
-            for (i, entry) in due.iter().enumerate() {
-                self.pass(&rules, self.slots[i], &entry.key, keys.hashes()[i], before);
-            }
-            self.results.sort();
-            // A window that ends before the last of these entries was due has been seen.
-            let seen = due.last().filter(|_| due.len() == KEYS_AT_ONCE).map(|entry| entry.time);
-            self.results.emit_before::<K>(seen, out)?;
-            if seen.is_none() {
-                return Ok(());
-            }
-        }
+        self.pass_due(time, |_| before, out)
     }
 
     fn on_time(&mut self, wall_ms: i64, out: &mut Output<'_>) -> Result<Option<i64>> {
         let Some(every) = self.rules.firing.every else { return Ok(None) };
+        self.level(out)?;
         let (rules, next) = (self.rules.clone(), wall_ms.saturating_add(millis(every)));
         // Called at start, or for the sake of another operator; a clock that was set back must not stop early results.
         if self.tick.is_none_or(|tick| wall_ms < tick) {
@@ -398,11 +435,11 @@ impl<K: Key, G: Accumulate> Operator for PaneOperator<K, G> {
     }
 
     fn save(&mut self) -> Vec<u8> {
-        progress::save(self.clock.watermark)
+        progress::save(&self.groups, self.clock.watermark)
     }
 
     fn restore(&mut self, blobs: &[Vec<u8>]) -> Result<()> {
-        self.clock.watermark = progress::restore(blobs)?;
+        (self.clock.watermark, self.behind) = progress::restore(blobs, &self.groups)?;
         Ok(())
     }
 }

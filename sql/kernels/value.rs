@@ -91,7 +91,9 @@ impl Value {
             Class::Int => Value::Int(i64::decode(bytes)?),
             Class::Float => Value::Float(f64::decode(bytes)?),
             Class::Decimal => Value::Decimal(i128::decode(bytes)?),
-            Class::Text => Value::Text(String::from_utf8(decode_bytes(bytes)?.into_owned()).map_err(|_| Error::fatal("text in state is not UTF-8"))?),
+            Class::Text => {
+                Value::Text(String::from_utf8(decode_bytes(bytes)?.into_owned()).map_err(|_| Error::fatal("text in state is not UTF-8"))?)
+            }
             Class::Bytes => Value::Bytes(decode_bytes(bytes)?.into_owned()),
         })
     }

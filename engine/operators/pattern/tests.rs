@@ -414,8 +414,7 @@ proptest! {
             };
             (of(0), of(TIMED_OUT_PORT))
         });
-        for key in 0..2 {
-            let rows = &by_key[key];
+        for (key, rows) in by_key.iter().enumerate().take(2) {
             let kept: Vec<KeptRow<Row>> = rows.iter().enumerate().map(|(i, (time, row))| (i as u64, *time, *row)).collect();
             let fits = |condition: usize, x: u64, taken: &[Taken]| {
                 (pattern.conditions[condition])(&rows[x as usize].1, &Match { steps: &nfa.steps, taken, rows: &kept })

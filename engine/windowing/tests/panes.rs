@@ -325,6 +325,8 @@ fn check(case: Case, script: &[Event], single: bool, restore: impl Fn(usize) -> 
     model.late.sort_unstable();
     assert_eq!(late, model.late);
     assert_eq!(harness.count(LATE), model.late.len() as u64);
+    // What was removed is remembered until its epoch is stored.
+    harness.snapshot_and_restore(1);
     harness.push(0, rows(&[(99, 0, 0)]).boxed());
     if case.kind != Kind::Global {
         assert!(harness.state_bytes() < 1024, "windows are left over after the end: {} bytes", harness.state_bytes());

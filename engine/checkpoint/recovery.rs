@@ -327,17 +327,22 @@ impl Beginning<'_> {
 
 /// What a job can never change is as it was.
 fn check_same_job(history: &JobHistory, options: &BeginOptions) -> Result<()> {
-    let other = |what: String| Err(Error::fatal(what).at(format!("job {}", options.job)));
+    let other = |what: String, help: &str| Err(Error::fatal(what).at(format!("job {}", options.job)).help(help));
+    let as_before = "set it back to what it was; or start over with empty state: run --fresh in another folder";
     if history.job != options.job {
-        return other(format!("this checkpoint folder is of job {}", history.job));
+        return other(
+            format!("this checkpoint folder is of job {}", history.job),
+            "name the folder with this job's checkpoints: --checkpoints <folder>",
+        );
     }
     if history.max_parallelism != options.max_parallelism {
         let (was, is) = (history.max_parallelism, options.max_parallelism);
-        return other(format!("max_parallelism was {was} when the job was created and cannot become {is}"));
+        return other(format!("max_parallelism was {was} when the job was created and cannot become {is}"), as_before);
     }
     for is in &options.lanes {
         if let Some(was) = history.lanes.iter().find(|was| was.sink == is.sink && was.lanes != is.lanes) {
-            return other(format!("sink {} has {} lanes since the job was created and cannot have {}", is.sink, was.lanes, is.lanes));
+            let what = format!("sink {} has {} lanes since the job was created and cannot have {}", is.sink, was.lanes, is.lanes);
+            return other(what, as_before);
         }
     }
     Ok(())

@@ -504,7 +504,7 @@ impl Table for SeenTable {
             let (ttl_ms, watermark) = (self.ttl_ms, self.watermark.get());
             let stored = self.take_bucket(bucket, |key, hash, time| {
                 if time.saturating_add(ttl_ms) > watermark {
-                    batch.put(state_key(key_group(hash, place.max_parallelism), cold, key), time_bytes(time).to_vec());
+                    batch.put(state_key(key_group(hash, place.max_parallelism), cold, key), time_bytes(time));
                 }
             });
             if stored {

@@ -360,10 +360,11 @@ impl<K: Key, G: Accumulate> WindowOperator<K, G> {
             let first = self.table.slices(..).next();
             let Some(first) = first else { return };
             let last = self.layout.last_window(EventTime(first));
-            if !self.is_over(last) && !(planted(Bug::PurgeEarly) && last.last <= self.fired_to()) {
+            if self.is_over(last) || planted(Bug::PurgeEarly) && last.last <= self.fired_to() {
+                self.table.drop_slice(first);
+            } else {
                 return;
             }
-            self.table.drop_slice(first);
         }
     }
 }

@@ -90,6 +90,7 @@ fn mixed(sum: u64, value: i64) -> u64 {
 }
 
 /// Affine maps: fixed in size, and not to be merged the other way round. 13 may not be merged.
+#[expect(clippy::borrowed_box, reason = "an accumulator that owns memory, as small as one that does not")]
 fn affine<const OWNS_MEMORY: bool>(windows: Layout, lateness: i64) -> OperatorFactory {
     type Map = (u64, u64);
     let row = |row: &Row| (2 * (row.1 as u64) + 3, row.1 as u64 ^ 5);

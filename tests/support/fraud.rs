@@ -23,7 +23,7 @@ use super::cargo::program;
 const OUTPUTS: [&str; 4] = ["alerts", "account_activity", "payments.late", "payments.dead-letter"];
 /// What every run is given: checkpoints as often as they can be had, so that faults meet them at every point, and batches so
 /// small that the input lasts for all of them.
-const RUN: [&str; 8] = ["--until-end", "--json", "--status-interval", "20ms", "--checkpoint-interval", "50ms", "--batch-rows", "32"];
+const RUN: [&str; 8] = ["--until-end", "--json", "--status-interval", "20ms", "--checkpoint-interval", "50ms", "--batch-rows", "8"];
 /// How often a long job can be killed: its input lasts for about twice as many.
 pub(crate) const KILLS: usize = 12;
 /// How long anything may take before a test fails.

@@ -125,7 +125,7 @@ impl ProcessFunction<u32, Row, Text> for Delay {
     }
     fn on_element(&mut self, context: &mut ProcessContext<'_, u32, Text>, row: Row) {
         self.rows.insert(context, (row.at, row.id), row.tag);
-        context.set_timer(if row.id % 2 == 0 { "even" } else { "odd" }, EventTime(row.at + self.span_ms));
+        context.set_timer(if row.id.is_multiple_of(2) { "even" } else { "odd" }, EventTime(row.at + self.span_ms));
     }
     fn on_timer(&mut self, context: &mut ProcessContext<'_, u32, Text>, timer: &Timer) {
         let parity = u32::from(timer.name == "odd");
@@ -152,7 +152,7 @@ pub(crate) const TIMERS: Workload = Workload {
     expect: |input| {
         let mut all = Vec::new();
         for (key, rows) in by_key(input) {
-            let timers: BTreeSet<(i64, &str)> = rows.iter().map(|row| (row.at, if row.id % 2 == 0 { "even" } else { "odd" })).collect();
+            let timers: BTreeSet<(i64, &str)> = rows.iter().map(|row| (row.at, if row.id.is_multiple_of(2) { "even" } else { "odd" })).collect();
             for (at, name) in timers {
                 let parity = u32::from(name == "odd");
                 let mut ids: Vec<u32> = rows.iter().filter(|row| row.at == at && row.id % 2 == parity).map(|row| row.id).collect();

@@ -154,18 +154,25 @@ impl Session {
     /// # Errors
     /// What is wrong with it.
     pub fn execute(&mut self, statement: &Statement) -> SqlResult<Outcome> {
-        self.infer(&statement.words)?;
+        self.infer(statement)?;
         self.outcome(&statement.kind, &statement.words).map_err(|e| placed(e, &statement.words))
     }
 
-    /// Makes tables of topics that a statement names and nobody has declared.
-    fn infer(&mut self, words: &Words) -> SqlResult<()> {
+    /// Makes tables of topics that a statement names and nobody has declared, nor declares now: a topic may be empty until then.
+    fn infer(&mut self, statement: &Statement) -> SqlResult<()> {
+        let words = &statement.words;
+        let declared = match &statement.kind {
+            StatementKind::CreateTable(table) => Some(&table.name.value),
+            StatementKind::CreateView { name, .. } => Some(&name.value),
+            _ => None,
+        };
         if self.undeclared.is_none() {
             let names = self.connectors.names().map_err(|e| SqlError::new(e.report()))?;
             self.undeclared = Some(names.into_iter().collect());
         }
         let known = self.undeclared.iter().flatten();
-        let named: Vec<String> = known.filter(|name| self.catalog.get(name).is_none() && words.names(name)).cloned().collect();
+        let named = known.filter(|name| Some(*name) != declared && self.catalog.get(name).is_none() && words.names(name));
+        let named: Vec<String> = named.cloned().collect();
         for name in named {
             if let Some(table) = self.connectors.infer(&name).map_err(|e| SqlError::new(e.report()).or_at(words.find(&name)))? {
                 self.notes.extend(table.inferred.clone().map(|how| format!("{name}: {how}")));

@@ -46,8 +46,8 @@ pub(crate) enum Size {
 impl Size {
     fn payments(self) -> &'static str {
         match self {
-            Size::Brief => "30000",
-            Size::Long => "120000",
+            Size::Brief => "150000",
+            Size::Long => "800000",
         }
     }
 }

@@ -152,7 +152,8 @@ pub(crate) const TIMERS: Workload = Workload {
     expect: |input| {
         let mut all = Vec::new();
         for (key, rows) in by_key(input) {
-            let timers: BTreeSet<(i64, &str)> = rows.iter().map(|row| (row.at, if row.id.is_multiple_of(2) { "even" } else { "odd" })).collect();
+            let timers: BTreeSet<(i64, &str)> =
+                rows.iter().map(|row| (row.at, if row.id.is_multiple_of(2) { "even" } else { "odd" })).collect();
             for (at, name) in timers {
                 let parity = u32::from(name == "odd");
                 let mut ids: Vec<u32> = rows.iter().filter(|row| row.at == at && row.id % 2 == parity).map(|row| row.id).collect();

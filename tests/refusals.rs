@@ -4,6 +4,8 @@
 use std::fs;
 use std::process::Command;
 
+use rustix::process::Signal;
+
 use crate::support::fraud::{Fraud, Size, text};
 
 /// Runs a program that must refuse: with this exit code, saying all of these words.
@@ -21,7 +23,10 @@ fn a_second_process() {
     let fraud = Fraud::on_embedded_log(Size::Brief);
     let mut job = fraud.start(1, &[]);
     assert!(job.wait_for("the job to run", |s| s["phase"] == "running"), "it ended");
+    // Asleep, so that it is still there when the second one gives up.
+    job.signal(Signal::STOP);
     refuses(fraud.run_in(&fraud.checkpoints(), 1), 3, &["fraud is running already", &format!("pid {}", job.pid()), "--take-over"]);
+    job.signal(Signal::CONT);
     let (status, _, said) = job.wait();
     assert!(status.success(), "the first one was disturbed: {said}");
 }

@@ -60,6 +60,7 @@ pub use waterwheel_connectors as connectors;
 pub use waterwheel_connectors::topics;
 pub use waterwheel_engine as engine;
 pub use waterwheel_engine::error::{Error, Kind, Result};
+pub use waterwheel_engine::time::compact as compact_time;
 
 /// What a job needs, in one line: `use waterwheel::prelude::*;`.
 pub mod prelude {

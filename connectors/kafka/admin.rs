@@ -121,7 +121,7 @@ impl Topics for KafkaTopics {
             let partition = placement.place(&record)?;
             let failed = |e: &rdkafka::error::KafkaError| lift(e, &format!("writing to {}/{partition}", record.topic), &self.place());
             while !send::send(&producer, &record, partition).map_err(|e| failed(&e))? {
-                producer.poll(Duration::from_millis(1));
+                send::wait(&producer);
                 if clock.monotonic() >= deadline {
                     return Err(Error::transient("the broker takes no records").at(self.place()));
                 }
@@ -129,7 +129,7 @@ impl Topics for KafkaTopics {
             deadline = clock.monotonic() + DELIVERY;
         }
         while !send::settled(&producer) {
-            producer.poll(Duration::from_millis(1));
+            send::wait(&producer);
             if clock.monotonic() >= deadline {
                 return Err(Error::transient("the broker takes no records").at(self.place()));
             }

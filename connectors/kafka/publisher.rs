@@ -188,7 +188,7 @@ impl KafkaLane {
         }
         // Not rdkafka's flush: it sleeps 100 ms at a time.
         while !send::settled(client) {
-            client.poll(Duration::from_millis(1));
+            send::wait(client);
             self.unfailed(client)?;
             self.in_time(deadline)?;
         }
@@ -205,7 +205,7 @@ impl KafkaLane {
             match send::send(client, record, record.partition) {
                 Ok(true) => return Ok(()),
                 Ok(false) => {
-                    client.poll(Duration::from_millis(1));
+                    send::wait(client);
                     self.unfailed(client)?;
                     self.in_time(deadline)?;
                 }
@@ -324,7 +324,7 @@ fn abandon(client: &Producer) {
         if send::settled(client) {
             break;
         }
-        client.poll(Duration::from_millis(1));
+        send::wait(client);
     }
     if let Err(e) = client.abort_transaction(Duration::from_secs(5)) {
         tracing::debug!("a transaction was left to the next fence or its timeout: {e}");

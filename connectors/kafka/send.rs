@@ -19,6 +19,9 @@ use std::time::Duration;
 use waterwheel_engine::error::Result;
 use waterwheel_engine::record::RawRecord;
 
+/// Between two looks at what the broker has said.
+const MOMENT: Duration = Duration::from_micros(500);
+
 /// A producer that counts.
 pub(super) type Producer = BaseProducer<Deliveries>;
 
@@ -105,6 +108,13 @@ pub(super) fn serve(producer: &Producer) {
     for _ in 0..8 {
         producer.poll(Duration::ZERO);
     }
+}
+
+/// Gives the broker a moment, and serves what has come. Not a `poll` with a time: rdkafka rounds what is left of that down to
+/// whole milliseconds, and so spins through the last one.
+pub(super) fn wait(producer: &Producer) {
+    std::thread::park_timeout(MOMENT);
+    serve(producer);
 }
 
 /// Whether everything handed over has been settled, one way or the other.

@@ -197,7 +197,7 @@ impl WriteBatch {
 /// comparisons end here.
 type Prefix = [u64; 3];
 
-fn prefix(key: &[u8]) -> Prefix {
+pub(super) fn prefix(key: &[u8]) -> Prefix {
     let mut start = [0; 24];
     let len = key.len().min(24);
     start[..len].copy_from_slice(&key[..len]);

@@ -8,6 +8,15 @@ use crate::record::{KeyGroup, Keys, key_group};
 use hashbrown::HashTable;
 use std::cmp::Ordering;
 
+/// So many keys are looked up side by side.
+const ABREAST: usize = 32;
+
+/// Reads something of each slot, for what lies there to be in the cache soon. The reads do not depend on each other, so that
+/// the processor waits for all of them at once.
+pub(super) fn touch(slots: impl Iterator<Item = u32>, read: impl Fn(u32) -> usize) {
+    std::hint::black_box(slots.fold(0, |sum: usize, slot| sum.wrapping_add(read(slot))));
+}
+
 /// Canonical key bytes to slots.
 ///
 /// ```
@@ -65,8 +74,38 @@ impl KeyIndex {
             return self.resolve_numbers(numbers, keys.hashes(), slots, fresh);
         }
         let mut scratch = [0; 8];
-        for (i, &hash) in keys.hashes().iter().enumerate() {
-            slots.push(self.resolve_one(keys.bytes(i, &mut scratch), hash, fresh));
+        for first in (0..keys.len()).step_by(ABREAST) {
+            let rows = first..keys.len().min(first + ABREAST);
+            let likely = self.likely(&keys.hashes()[rows.clone()]);
+            for (row, likely) in rows.zip(likely) {
+                let key = keys.bytes(row, &mut scratch);
+                let slot = match likely {
+                    Some(slot) if self.keys.is(slot, key) => slot,
+                    _ => self.resolve_one(key, keys.hashes()[row], fresh),
+                };
+                slots.push(slot);
+            }
+        }
+    }
+
+    /// For some hashes the slot whose key will nearly always be the one looked for, its bytes already on their way into the
+    /// cache: looked up one after the other, each key would wait for memory four times.
+    fn likely(&self, hashes: &[u64]) -> [Option<u32>; ABREAST] {
+        let mut slots = [None; ABREAST];
+        for (slot, &hash) in slots.iter_mut().zip(hashes) {
+            *slot = self.table.find(hash, |&slot| self.hashes[slot as usize] == hash).copied();
+        }
+        if let Stored::Bytes(arena) = &self.keys {
+            arena.touch(slots.iter().flatten().copied());
+        }
+        slots
+    }
+
+    /// Fetches the keys of some live slots into the cache.
+    pub(super) fn touch(&self, slots: impl Iterator<Item = u32>) {
+        match &self.keys {
+            Stored::Numbers(numbers) => touch(slots, |slot| numbers[slot as usize] as usize),
+            Stored::Bytes(arena) => arena.touch(slots),
         }
     }
 
@@ -269,6 +308,14 @@ impl Arena {
         let span = self.spans[slot as usize];
         let start = span.at as usize * UNIT;
         &self.data[start..start + span.len as usize]
+    }
+
+    /// Fetches the bytes of some slots into the cache.
+    pub(super) fn touch(&self, slots: impl Iterator<Item = u32>) {
+        touch(slots, |slot| {
+            let at = self.spans.get(slot as usize).map_or(0, |span| span.at as usize * UNIT);
+            self.data.get(at).copied().unwrap_or_default() as usize
+        });
     }
 
     pub(super) fn set(&mut self, slot: u32, key: &[u8]) {

@@ -7,11 +7,12 @@
 //! Invariant: entries come out by (time, key bytes, tag), never in hash order, and each lives under the key group of its
 //! key, so that they follow the key through a rescale. An id is given out again only when the queue no longer has it.
 
+use super::batch::prefix;
 use super::evolve::rewrite;
 use super::index::Arena;
-use super::keyspace::{Place, damaged, split_time, state_key, time_bytes};
+use super::keyspace::{Place, damaged, push_key, split_time, time_bytes};
 use super::queue::{Entries, Queue};
-use super::value::{Heap, StateValue, check_codec, decode, encode, key_text, schema_of};
+use super::value::{Heap, StateValue, check_codec, decode, encode_into, key_text, schema_of};
 use super::{Schema, Table, TableContext, WriteBatch};
 use crate::env::{Bug, planted};
 use crate::error::Result;
@@ -66,6 +67,12 @@ impl<V> Slab<V> {
 impl<V> Entries for Slab<V> {
     fn time(&self, id: u32) -> i64 {
         self.entries[id as usize].time
+    }
+
+    /// The first 16 bytes of the key: more of it, and the tag, only where those are equal.
+    fn rank(&self, id: u32) -> [u64; 2] {
+        let [first, second, _] = prefix(self.name(id).0);
+        [first, second]
     }
 
     fn compare(&self, a: u32, b: u32) -> Ordering {
@@ -293,7 +300,9 @@ impl<V: StateValue> OrderedTable<V> {
     fn copy(&mut self, id: u32) {
         let entry = &self.slab.entries[id as usize];
         if let Some(value) = &entry.value {
-            self.copied.put(self.full_key(id), encode(value));
+            let mut copied = std::mem::take(&mut self.copied);
+            copied.put_with(|out| self.push_full_key(id, out), |out| encode_into(value, out));
+            self.copied = copied;
         }
     }
 
@@ -307,8 +316,9 @@ impl<V: StateValue> OrderedTable<V> {
             self.copy(id);
         }
         if (frozen || stored) && !planted(Bug::KeepFiredTimers) {
-            let full = self.full_key(id);
-            self.deletes.delete(full);
+            let mut deletes = std::mem::take(&mut self.deletes);
+            deletes.delete_with(|out| self.push_full_key(id, out));
+            self.deletes = deletes;
         }
         if let Some(by_name) = &mut self.by_name
             && let Ok(found) = by_name.find_entry(self.slab.hash(id), |&other| other == id)
@@ -339,13 +349,11 @@ impl<V: StateValue> OrderedTable<V> {
     }
 
     /// time | key | tag | length of the key: the time first, so that the store holds entries in firing order.
-    fn full_key(&self, id: u32) -> Vec<u8> {
-        let (entry, name) = (&self.slab.entries[id as usize], self.slab.names.get(id));
-        let mut full = state_key(entry.group, self.place().table, &time_bytes(entry.time));
-        full.reserve_exact(name.len() + 4);
-        full.extend_from_slice(name);
-        full.extend_from_slice(&entry.key_len.to_be_bytes());
-        full
+    fn push_full_key(&self, id: u32, out: &mut Vec<u8>) {
+        let entry = &self.slab.entries[id as usize];
+        push_key(out, entry.group, self.place().table, &time_bytes(entry.time));
+        out.extend_from_slice(self.slab.names.get(id));
+        out.extend_from_slice(&entry.key_len.to_be_bytes());
     }
 }
 
@@ -399,9 +407,8 @@ impl<V: StateValue> Table for OrderedTable<V> {
                 && entry.stamp < self.generation
                 && let Some(value) = &entry.value
             {
-                let value = encode(value);
-                self.heap.sample(value.len());
-                out.put(self.full_key(id), value);
+                let bytes = out.put_with(|out| self.push_full_key(id, out), |out| encode_into(value, out));
+                self.heap.sample(bytes);
                 let entry = &mut self.slab.entries[id as usize];
                 (entry.stamp, entry.stored) = (0, true);
                 written += 1;

@@ -12,6 +12,7 @@
 //! [`StateStore::expire`]: super::StateStore::expire
 
 use super::evolve::rewrite;
+use super::index::touch;
 use super::keyspace::{Mark, Place, push_key, split_time, time_bytes};
 use super::value::{Heap, StateValue, check_codec, decode, encode_into, key_text, schema_of};
 use super::{KeyIndex, Schema, Table, TableContext, WriteBatch};
@@ -188,6 +189,7 @@ impl<V: StateValue> PointTable<V> {
             self.fresh.iter().for_each(|&slot| self.used[slot as usize] = 0);
             self.load()?;
         }
+        touch(slots.iter().copied(), |slot| self.cells[slot as usize].stamp as usize);
         Ok(())
     }
 
@@ -543,6 +545,7 @@ impl<V: StateValue> Table for PointTable<V> {
             // In two passes, so that the processor waits for many cells at a time and not for one after the other.
             let mut slots = self.frozen.split_off(self.frozen.len().saturating_sub(DRAINED_AT_ONCE));
             slots.retain(|&slot| (1..self.generation).contains(&self.cells[slot as usize].stamp));
+            self.index.touch(slots.iter().copied());
             for &slot in &slots {
                 // A slot listed twice was written at its first turn.
                 if self.cells[slot as usize].stamp != 0 {

@@ -16,15 +16,31 @@ const FEW: usize = 8;
 pub(super) trait Entries {
     /// Event time of an entry in the queue.
     fn time(&self, id: u32) -> i64;
+    /// Orders entries of one time as [`compare`](Self::compare) does, as far as it goes: different numbers decide.
+    fn rank(&self, id: u32) -> [u64; 2];
     /// In which order two entries leave.
     fn compare(&self, a: u32, b: u32) -> Ordering;
+}
+
+/// An id that is due, and what decides nearly every comparison without a look at its entry.
+#[derive(Debug, Clone, Copy)]
+struct Due {
+    time: u64,
+    rank: [u64; 2],
+    id: u32,
+}
+
+impl Due {
+    fn compare(&self, other: &Due, entries: &impl Entries) -> Ordering {
+        (self.time, self.rank).cmp(&(other.time, other.rank)).then_with(|| entries.compare(self.id, other.id))
+    }
 }
 
 #[derive(Debug)]
 pub(super) struct Queue {
     last: u64,
     /// The next one to leave comes last.
-    due: Vec<u32>,
+    due: Vec<Due>,
     /// Due, and not yet in order.
     fresh: Vec<u32>,
     buckets: Vec<Vec<u32>>,
@@ -56,7 +72,7 @@ impl Queue {
         loop {
             self.settle(entries);
             match self.due.last() {
-                Some(&id) if entries.time(id) <= until => return self.due.pop(),
+                Some(due) if due.time <= ordered(until) => return self.due.pop().map(|due| due.id),
                 Some(_) => return None,
                 None => {}
             }
@@ -79,19 +95,21 @@ impl Queue {
         if self.fresh.is_empty() {
             return;
         }
-        if self.fresh.len() > FEW || self.due.is_empty() {
-            self.due.append(&mut self.fresh);
-            return self.due.sort_unstable_by(|&a, &b| entries.compare(b, a));
+        let fresh = self.fresh.drain(..).map(|id| Due { time: ordered(entries.time(id)), rank: entries.rank(id), id });
+        if fresh.len() > FEW || self.due.is_empty() {
+            self.due.extend(fresh);
+            return self.due.sort_unstable_by(|a, b| b.compare(a, entries));
         }
-        for id in self.fresh.drain(..) {
-            let at = self.due.partition_point(|&other| entries.compare(other, id).is_gt());
-            self.due.insert(at, id);
+        for fresh in fresh {
+            let at = self.due.partition_point(|other| other.compare(&fresh, entries).is_gt());
+            self.due.insert(at, fresh);
         }
     }
 
     /// Keeps the ids that `keep` accepts.
     pub(super) fn retain(&mut self, mut keep: impl FnMut(u32) -> bool) {
-        for ids in self.buckets.iter_mut().chain([&mut self.due, &mut self.fresh]) {
+        self.due.retain(|due| keep(due.id));
+        for ids in self.buckets.iter_mut().chain([&mut self.fresh]) {
             ids.retain(|&id| keep(id));
         }
     }
@@ -107,6 +125,9 @@ mod tests {
     impl Entries for Times {
         fn time(&self, id: u32) -> i64 {
             self.0[id as usize]
+        }
+        fn rank(&self, id: u32) -> [u64; 2] {
+            [0, u64::from(id / 4)]
         }
         fn compare(&self, a: u32, b: u32) -> Ordering {
             (self.time(a), a).cmp(&(self.time(b), b))

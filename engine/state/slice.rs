@@ -7,8 +7,9 @@
 //! stamp is the current generation is listed as changed once.
 
 use super::evolve::rewrite;
-use super::keyspace::{Place, split_time, state_key, table_range, time_bytes};
-use super::value::{Heap, StateValue, check_codec, decode, encode, schema_of};
+use super::index::touch;
+use super::keyspace::{Place, push_key, split_time, state_key, table_range, time_bytes};
+use super::value::{Heap, StateValue, check_codec, decode, encode_into, schema_of};
 use super::{KeyIndex, Schema, Table, TableContext, WriteBatch};
 use crate::env::{Bug, planted};
 use crate::error::Result;
@@ -18,6 +19,8 @@ use std::ops::{Bound, RangeBounds};
 use twox_hash::XxHash3_64;
 
 const PAGE: usize = 256;
+/// So many cells are fetched into the cache at once.
+const ABREAST: usize = 32;
 
 struct Cell<A> {
     /// Generation of the last change not yet drained; 0 = clean.
@@ -226,8 +229,7 @@ impl<A: StateValue> SliceTable<A> {
         let value = cell.value.take();
         slice.cells -= 1;
         if slice.stored {
-            let key = self.shared.full_key(end, slot);
-            self.shared.deletes.delete(key);
+            self.shared.delete(end, slot);
         }
         if slice.cells == 0 {
             self.drop_slice(end);
@@ -355,6 +357,9 @@ impl<A: StateValue> SliceTable<A> {
         slice.roll(generation);
         let mut written = 0;
         while written < entries {
+            if slice.frozen.len().is_multiple_of(ABREAST) {
+                slice.touch_next(&self.shared.index);
+            }
             let Some(slot) = slice.frozen.pop() else { break };
             let cell = slice.cell(slot);
             if cell.stamp == 0 || cell.stamp >= generation {
@@ -362,9 +367,8 @@ impl<A: StateValue> SliceTable<A> {
             }
             cell.stamp = 0;
             if let Some(value) = &cell.value {
-                let encoded = encode(value);
-                self.shared.heap.sample(encoded.len());
-                out.put(self.shared.full_key(end, slot), encoded);
+                let bytes = out.put_with(|out| self.shared.push_full_key(end, slot, out), |out| encode_into(value, out));
+                self.shared.heap.sample(bytes);
             }
             slice.stored = true;
             written += 1;
@@ -525,6 +529,16 @@ impl<A> Slice<A> {
         }
     }
 
+    /// Fetches into the cache what draining the next cells will need.
+    fn touch_next(&self, index: &KeyIndex) {
+        let next = || self.frozen[self.frozen.len().saturating_sub(ABREAST)..].iter().copied();
+        touch(next(), |slot| match self.pages.get(slot as usize / PAGE) {
+            Some(Some(cells)) => cells[slot as usize % PAGE].stamp as usize,
+            _ => 0,
+        });
+        index.touch(next());
+    }
+
     /// Visits cells that hold a value, by slot.
     fn occupied(&self, visit: impl FnMut(u32, &A)) {
         SliceView { slice: Some(self) }.for_each_from(0, visit);
@@ -536,21 +550,25 @@ impl Shared {
         self.place.as_ref().unwrap_or_else(|| unreachable!("table {} is used before it was opened", self.name))
     }
 
-    fn full_key(&self, end: i64, slot: u32) -> Vec<u8> {
-        let place = self.place();
-        let mut scratch = [0; 8];
-        let key = self.index.key_bytes(slot, &mut scratch);
-        let mut full = state_key(self.index.group(slot, place.max_parallelism), place.table, &time_bytes(end));
-        full.extend_from_slice(key);
-        full
+    fn push_full_key(&self, end: i64, slot: u32, out: &mut Vec<u8>) {
+        let (place, mut scratch) = (self.place(), [0; 8]);
+        push_key(out, self.index.group(slot, place.max_parallelism), place.table, &time_bytes(end));
+        out.extend_from_slice(self.index.key_bytes(slot, &mut scratch));
     }
 
     /// Encodes a frozen cell that is about to change.
     fn copy<A: StateValue>(&mut self, end: i64, slot: u32, cell: &Cell<A>) {
         if let Some(value) = &cell.value {
-            let key = self.full_key(end, slot);
-            self.copied.put(key, encode(value));
+            let mut copied = std::mem::take(&mut self.copied);
+            copied.put_with(|out| self.push_full_key(end, slot, out), |out| encode_into(value, out));
+            self.copied = copied;
         }
+    }
+
+    fn delete(&mut self, end: i64, slot: u32) {
+        let mut deletes = std::mem::take(&mut self.deletes);
+        deletes.delete_with(|out| self.push_full_key(end, slot, out));
+        self.deletes = deletes;
     }
 
     fn hold(&mut self, slot: u32) {

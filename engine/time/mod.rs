@@ -2,6 +2,7 @@
 //!
 //! Invariant: arithmetic saturates, division floors, so that negative and extreme times fall into the right window.
 
+pub mod compact;
 mod watermark;
 
 pub use watermark::{BoundedOutOfOrder, Monotonous, WatermarkGenerator, WatermarkStrategy};

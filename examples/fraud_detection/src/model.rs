@@ -34,6 +34,7 @@ pub struct Payment {
     /// Terminal, phone or browser that the card was used with.
     pub device: Str,
     /// When.
+    #[serde(with = "waterwheel::compact_time")]
     pub at: DateTime<Utc>,
 }
 
@@ -171,6 +172,7 @@ pub struct Evidence {
     /// With what.
     pub device: Str,
     /// When.
+    #[serde(with = "waterwheel::compact_time")]
     pub at: DateTime<Utc>,
 }
 
@@ -190,6 +192,7 @@ pub struct Alert {
     /// Account.
     pub account: Str,
     /// Event time of the last payment that proves it.
+    #[serde(with = "waterwheel::compact_time")]
     pub at: DateTime<Utc>,
     /// For a person.
     pub reason: String,

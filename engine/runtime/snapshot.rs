@@ -251,8 +251,8 @@ impl Snapshot {
                 *lock(&reply) = Some(result);
                 waker();
                 if let Err(e) = store.tidy() {
-                    // The store answers every later call with it.
-                    tracing::warn!(error = %e, "tidying up state failed");
+                    // The store answers every later call with it. There is none where the job has ended and cleared its folder.
+                    tracing::debug!(error = %e, "tidying up state failed");
                 }
             }),
         );

@@ -50,6 +50,8 @@ mod outputs;
 pub mod program;
 #[cfg(feature = "sql")]
 pub mod sql;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod topic;
 
 pub use job::Job;
@@ -107,6 +109,11 @@ pub struct WindowsExamples;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/joins.md")]
 pub struct JoinsExamples;
+
+/// Compiles the code of the page on tests.
+#[cfg(all(doctest, feature = "testing"))]
+#[doc = include_str!("../docs/testing.md")]
+pub struct TestingExamples;
 
 /// Compiles the code of the page on tables.
 #[cfg(doctest)]

@@ -41,6 +41,8 @@ mod tests;
 pub use launch::{Draw, draw_job, job_runner, run_job};
 pub use progress::{Progress, Watcher};
 pub use savepoint::{ReadArgs, SavepointVerb, create_savepoint, newest_checkpoint, savepoint_verb};
+#[cfg(feature = "testing")]
+pub(crate) use savepoint::{is_published, stored};
 pub use settings::{JobSettings, Options};
 pub use status::line;
 pub use units::{Size, Span};

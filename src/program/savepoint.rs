@@ -86,13 +86,13 @@ pub fn savepoint_verb(env: &Env, name: &str, settings: &JobSettings, verb: &Save
 }
 
 /// A job's folder, opened for reading.
-struct Stored {
+pub(crate) struct Stored {
     folder: PathBuf,
-    storage: Arc<dyn CheckpointStorage>,
-    history: JobHistory,
+    pub(crate) storage: Arc<dyn CheckpointStorage>,
+    pub(crate) history: JobHistory,
 }
 
-fn stored(env: &Env, name: &str, settings: &JobSettings) -> Result<Stored> {
+pub(crate) fn stored(env: &Env, name: &str, settings: &JobSettings) -> Result<Stored> {
     let folder = settings.run.checkpoints.join(name);
     let nothing = || {
         Error::fatal(format!("job {name} has no state here"))
@@ -136,7 +136,7 @@ pub fn create_savepoint(env: &Env, name: &str, settings: &JobSettings, path: &Pa
         Error::fatal(format!("job {name} has no complete checkpoint yet")).help("let it run until its first checkpoint is complete")
     })?;
     let manifest = load_manifest(&*storage, checkpoint)?;
-    if manifest.segments().next().is_some() && unpublished(&manifest, &history) {
+    if !is_published(&manifest, &history) {
         return Err(Error::fatal("the newest checkpoint has output that is not published yet")
             .at(format!("job {name}, checkpoint {}", manifest.epoch))
             .help("run the job until it stops gracefully, or make the savepoint while it runs"));
@@ -147,11 +147,11 @@ pub fn create_savepoint(env: &Env, name: &str, settings: &JobSettings, path: &Pa
     Ok(manifest.epoch)
 }
 
-/// Whether a lane has segments that the log does not know to be out.
-fn unpublished(manifest: &Manifest, history: &JobHistory) -> bool {
-    manifest.segments().any(|s| {
+/// Whether the log knows all output of a checkpoint to be out.
+pub(crate) fn is_published(manifest: &Manifest, history: &JobHistory) -> bool {
+    manifest.segments().all(|s| {
         let known = history.published.iter().find(|p| p.lane == s.lane() && p.lineage == manifest.lineage);
-        known.is_none_or(|p| p.epoch < s.segment.epoch)
+        known.is_some_and(|p| p.epoch >= s.segment.epoch)
     })
 }
 

@@ -16,6 +16,8 @@ mod rules;
 mod scenario;
 #[cfg(test)]
 mod simulated;
+#[cfg(test)]
+mod tested;
 mod truth;
 
 use cards::{CardRules, Episodes, FOUND, Found};

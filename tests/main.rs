@@ -34,4 +34,5 @@ mod sql;
 mod support;
 mod tidy;
 mod topic_faults;
+mod torture;
 mod zombie;

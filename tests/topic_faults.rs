@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 /// How soon a job must notice that its input is another topic.
 const SOON: Duration = Duration::from_secs(15);
 
-fn total_becomes(job: &SmallJob, running: &mut Running, expected: i64) {
+/// Waits until this is the newest committed total of a job that runs.
+pub(crate) fn total_becomes(job: &SmallJob, running: &mut Running, expected: i64) {
     client::wait_until(&format!("the total {expected}"), || {
         assert!(running.runs(), "the job ended: {}", running.status());
         job.total() == Some(expected)
@@ -33,7 +34,7 @@ fn ends(job: Running, code: i32, says: &[&str]) {
 }
 
 /// Deletes the input and makes it again, with more records than were ever read.
-fn made_again(job: &SmallJob) {
+pub(crate) fn made_again(job: &SmallJob) {
     job.topics.delete(&job.input).expect("deleted");
     client::wait_until("the topic to be gone", || !job.topics.list().expect("topics").contains(&job.input));
     job.create_again();

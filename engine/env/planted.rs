@@ -99,6 +99,8 @@ bugs! {
     ForgetLastFrame,
     /// A file goes with the first checkpoint that lets go of it.
     DeleteShared,
+    /// A copy of a file of state is named by a checkpoint whatever the disk gave when it was read.
+    CopyUnseen,
     // Restore and rescale.
     /// Of several old tasks' state only the first one's is restored.
     RestoreOneTask,
@@ -140,8 +142,33 @@ bugs! {
     SortAhead,
     /// A stream does not wait until its table is read in.
     SkipBootstrap,
+    /// A barrier leaves a table's task before the task has said that nothing is to be read.
+    EagerBarrier,
     /// Of several dead letters of a batch only the first one leaves.
     LoseDeadLetters,
+    // Sessions, joins, tables, patterns.
+    /// Sessions that only touch are taken for one.
+    JoinTouchingSessions,
+    /// Of several sessions that a row joins only the first one's rows are kept.
+    LoseMergedSession,
+    /// A row of an interval join goes a millisecond before the last one that may look for it.
+    ForgetRowsEarly,
+    /// Rows that had their turn before a restore have it again.
+    RepeatTurns,
+    /// That a row has found a partner is forgotten at a restore.
+    ForgetPartners,
+    /// A windowed join lets rows go that the next window still holds.
+    ReleaseEarly,
+    /// Of two versions of one millisecond the older one holds.
+    OlderVersion,
+    /// A row that has found its first partner is not taken back as one without.
+    KeepAlone,
+    /// An answer of a foreign-key join counts although a newer one is there.
+    StaleAnswers,
+    /// A row that changes its group is not taken out of its old one.
+    KeepOldGroup,
+    /// A row is offered to partial matches that are too old for it.
+    MatchTooOld,
 }
 
 /// Whether this bug is planted here.

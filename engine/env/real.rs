@@ -141,7 +141,11 @@ impl Files for RealFiles {
     }
 
     fn create(&self, path: &Path) -> Result<Box<dyn FileWriter>> {
-        Ok(Box::new(Appender(File::create(path)?)))
+        // Not cut off in place: the file may have other names, of checkpoints that are complete.
+        match fs::remove_file(path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+            _ => Ok(Box::new(Appender(File::create(path)?))),
+        }
     }
 
     fn append(&self, path: &Path, keep: u64) -> Result<Box<dyn FileWriter>> {
@@ -198,5 +202,25 @@ impl Files for RealFiles {
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
             Err(e) => Err(e.into()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::env::Env;
+
+    /// A snapshot's files have second names in complete checkpoints.
+    #[test]
+    fn a_new_file_leaves_the_other_names_of_an_old_one_alone() {
+        let (env, dir) = (Env::real(), tempfile::tempdir().expect("a folder"));
+        let (old, name) = (dir.path().join("old"), dir.path().join("name"));
+        let write =
+            |path: &std::path::Path, bytes: &[u8]| env.files.create(path).and_then(|mut file| file.write_all(bytes)).expect("written");
+        write(&old, b"kept");
+        env.files.link_exclusive(&old, &name).expect("linked");
+        write(&name, b"new");
+        assert_eq!((env.files.read(&old).expect("read"), env.files.read(&name).expect("read")), (b"kept".to_vec(), b"new".to_vec()));
+        write(&name, b"");
+        assert_eq!(env.files.len(&name).expect("there"), 0);
     }
 }

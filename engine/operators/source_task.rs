@@ -208,10 +208,12 @@ impl SourceTask {
         self.emitted
     }
 
-    /// Whether a table has been read up to where its stream may pass. Until then no barrier may be let in: the join at the
-    /// other end takes nothing but the table, so it would wait for the stream's barrier for ever.
+    /// Whether a table has been read up to where its stream may pass, and the watermark has left that says so: a task without
+    /// splits says it with its first step. Until then no barrier may be let in: the join at the other end takes nothing but
+    /// the table, so it would wait for the stream's barrier for ever.
     pub fn is_bootstrapped(&self) -> bool {
-        self.splits.iter().all(|r| r.state.ended || r.state.split.bootstrap_end.is_none_or(|end| r.state.position >= end))
+        let has_said = !self.fresh || planted(Bug::EagerBarrier);
+        has_said && self.splits.iter().all(|r| r.state.ended || r.state.split.bootstrap_end.is_none_or(|end| r.state.position >= end))
     }
 
     /// Every split has been read to its end (and the source is bounded).

@@ -15,6 +15,7 @@
 use super::arena::{RowArena, Span};
 use super::keyspace::{Place, damaged, split_time, state_key, time_bytes};
 use super::{KeyIndex, Table, TableContext, WriteBatch};
+use crate::env::{Bug, planted};
 use crate::error::Result;
 use crate::record::{Epoch, Keys};
 use crate::time::EventTime;
@@ -289,7 +290,7 @@ impl AppendTable {
         if self.rows[id as usize].mark == mark {
             return;
         }
-        if stamp != self.generation {
+        if stamp != self.generation && !planted(Bug::ForgetPartners) {
             self.copy_frozen(id);
             self.rows[id as usize].stamp = self.generation;
             self.note_changed(id);

@@ -280,3 +280,66 @@ impl RunReader {
 fn failed(e: std::io::Error, path: &Path) -> Error {
     Error::from(e).at(path.display().to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::env::Env;
+    use proptest::prelude::*;
+
+    /// A run of these blocks, checksums right, that claims so many changes.
+    fn sealed(blocks: &[Vec<u8>], changes: u64) -> Vec<u8> {
+        let mut bytes = HEADER.to_vec();
+        let mut frame = |len: usize, body: &[u8]| {
+            bytes.extend_from_slice(&(len as u32).to_be_bytes());
+            bytes.extend_from_slice(&crc32fast::hash(body).to_be_bytes());
+            bytes.extend_from_slice(body);
+        };
+        blocks.iter().for_each(|block| frame(block.len(), block));
+        frame(0, &changes.to_be_bytes());
+        bytes
+    }
+
+    /// Reads it all: how many changes, or that it is damaged.
+    fn changes(bytes: &[u8]) -> Result<u64> {
+        let (env, dir) = (Env::real(), tempfile::tempdir().expect("a folder"));
+        let path = dir.path().join("noise.run");
+        env.files.create(&path).and_then(|mut file| file.write_all(bytes)).expect("written");
+        let mut reader = RunReader::open(&env.files, &path)?;
+        let mut n = 0;
+        while reader.advance()? {
+            let bytes = match reader.change() {
+                Some(Write::Put { key, value }) => key.len() + value.len(),
+                Some(Write::Delete { key }) => key.len(),
+                Some(Write::DeleteRange { from, to }) => from.len() + to.len(),
+                None => 0,
+            };
+            assert!(bytes <= reader.block.len());
+            n += 1;
+        }
+        Ok(n)
+    }
+
+    proptest! {
+        #[test]
+        fn noise_behind_a_good_checksum_is_refused_or_understood(
+            blocks in proptest::collection::vec(proptest::collection::vec(prop_oneof![0u8..6, any::<u8>()], 1..40), 0..4),
+            claimed in 0u64..8,
+        ) {
+            if let Ok(n) = changes(&sealed(&blocks, claimed)) {
+                prop_assert_eq!(n, claimed);
+            }
+        }
+
+        #[test]
+        fn any_flipped_bit_or_cut_is_found(key in proptest::collection::vec(any::<u8>(), 0..9), at: proptest::sample::Index, bit in 0u8..8) {
+            let put = [&[0, key.len() as u8, 1][..], &key, &[7]].concat();
+            let good = sealed(&[[put.clone(), put].concat()], 2);
+            prop_assert_eq!(changes(&good).ok(), Some(2));
+            let mut flipped = good.clone();
+            flipped[at.index(good.len())] ^= 1 << bit;
+            prop_assert!(changes(&flipped).is_err());
+            prop_assert!(changes(&good[..at.index(good.len())]).is_err());
+        }
+    }
+}

@@ -206,6 +206,11 @@ impl SimJob {
         self.process.is_some()
     }
 
+    /// Checkpoints of this process that failed.
+    pub fn failed_checkpoints(&self) -> u64 {
+        self.process.as_ref().map_or(0, |process| process.runner.status().get().failed_checkpoints)
+    }
+
     /// Newest epoch that any process saw complete.
     pub fn complete_epoch(&self) -> u64 {
         self.complete

@@ -13,6 +13,7 @@ use super::kernel::{Accumulate, result};
 use super::operator::{EMIT_ROWS, Windowed};
 use super::pane::{Clock, Pane, Panes, Shape, Span};
 use super::{Firing, progress};
+use crate::env::{Bug, planted};
 use crate::error::Result;
 use crate::observe::{Counter, LATE};
 use crate::operators::{LATE_PORT, OpenContext, Operator, OperatorFactory, Output, guarded, guarded_call};
@@ -145,7 +146,8 @@ impl<K: Key, G: Accumulate> PaneOperator<K, G> {
                 Ok(true)
             }
             Shape::Session(gap) => {
-                let claim = Span { last: time.plus_ms(gap.of(row)? - 1), ..at };
+                let touches = i64::from(planted(Bug::JoinTouchingSessions));
+                let claim = Span { last: time.plus_ms(gap.of(row)? - 1 + touches), ..at };
                 let join = self.table.get(self.slots[i]).map_or(0..0, |panes| Panes::overlapping(&panes.live, claim));
                 if join.is_empty() && self.clock.is_over(claim.last) {
                     return Ok(false);
@@ -181,7 +183,8 @@ impl<K: Key, G: Accumulate> PaneOperator<K, G> {
         let fires = open && rules.firing.fires_at(row, &info);
         let made = (joined.len() != 1).then(|| {
             let mut acc = rules.aggregate.create();
-            joined.iter().for_each(|pane| rules.aggregate.merge(&mut acc, &pane.acc));
+            let merged = if planted(Bug::LoseMergedSession) { 1 } else { joined.len() };
+            joined.iter().take(merged).for_each(|pane| rules.aggregate.merge(&mut acc, &pane.acc));
             rules.aggregate.accumulate(&mut acc, row);
             acc
         });

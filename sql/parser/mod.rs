@@ -15,6 +15,9 @@ use datafusion_sql::sqlparser::ast::{Ident, ObjectName, Query, Statement as Ast,
 use datafusion_sql::sqlparser::keywords::Keyword;
 use datafusion_sql::sqlparser::parser::{Parser, ParserError};
 use datafusion_sql::sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer};
+
+/// Brackets within brackets.
+const DEPTH: usize = 100;
 pub(crate) use dialect::FlinkDialect;
 
 /// A statement of a script, with the tokens it was read from.
@@ -149,7 +152,28 @@ fn halves(token: TokenWithSpan) -> Vec<TokenWithSpan> {
     vec![half(token.span.start, middle), half(middle, token.span.end)]
 }
 
+/// Where brackets are nested more deeply than in any statement that means something: what reads them calls itself.
+fn too_deep(words: &[TokenWithSpan]) -> Option<Span> {
+    let (mut depth, mut is_type) = (0usize, false);
+    for word in words {
+        match &word.token {
+            Token::LParen => depth += 1,
+            Token::Lt if is_type => depth += 1,
+            Token::RParen | Token::Gt => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > DEPTH {
+            return Some(word.span);
+        }
+        is_type = matches!(&word.token, Token::Word(w) if ["ROW", "ARRAY"].iter().any(|kind| w.value.eq_ignore_ascii_case(kind)));
+    }
+    None
+}
+
 fn parse_one(words: Vec<TokenWithSpan>) -> SqlResult<Statement> {
+    if let Some(span) = too_deep(&words) {
+        return Err(SqlError::new("the statement is nested too deeply").at(span));
+    }
     let mut parser = Parser::new(&FlinkDialect).with_tokens_with_locations(words.clone());
     // The parser has no place for the end of the text: it is behind the last word.
     let end = words.last().map(|t| Span { start: t.span.end, end: t.span.end });

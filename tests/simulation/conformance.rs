@@ -6,7 +6,7 @@
 //! Invariant: both sides see the same calls with the same records.
 
 use super::graph::{Ground, Violations};
-use super::input::Input;
+use super::input::{Form, Input};
 use crate::kafka_source::{open_context, topics};
 use crate::support::kafka::{self, client};
 use std::path::{Path, PathBuf};
@@ -158,7 +158,7 @@ fn the_broker_and_its_model_answer_alike() {
         let ground = Ground {
             machine: machine.clone(),
             broker: broker.clone(),
-            input: Input::make(&machine, &broker, 0, false),
+            input: Input::make(&machine, &broker, 0, Form::Plain),
             violations: Violations::default(),
             lanes: 1,
             trims: false,

@@ -98,7 +98,7 @@ impl Draw {
     /// The rows, in event time as somebody else sees it.
     pub(crate) fn rows_by(&self, watermarks: WatermarkStrategy) -> SourceStream<Row> {
         let decode = |record: RawRecord<'_>| record.value.map(Row::decode).transpose();
-        let rows: SourceStream<Row> = self.job.source_with(ROWS, self.connect(ROWS), Decoding::Values(Arc::new(decode)));
+        let rows: SourceStream<Row> = self.job.source_with(ROWS, self.ground.connect(ROWS), Decoding::Values(Arc::new(decode)));
         let rows = rows.event_time(|row| EventTime(row.at), watermarks).id("rows");
         match self.ground.max_ahead {
             Some(limit) => rows.max_ahead(limit),
@@ -109,12 +109,7 @@ impl Draw {
     /// The table's changes.
     pub(crate) fn entries(&self) -> SourceStream<(u32, u32)> {
         let decode = |record: RawRecord<'_>| record.value.map(decode_entry).transpose();
-        self.job.source_with(TABLE, self.connect(TABLE), Decoding::Values(Arc::new(decode))).id("table")
-    }
-
-    fn connect(&self, topic: &'static str) -> impl Fn(ReadAs) -> Result<Arc<dyn Source>> + 'static {
-        let ground = self.ground.clone();
-        move |read_as| Ok(Arc::new(SimSource::new(&ground.broker, &ground.machine, topic, read_as, ground.trims)))
+        self.job.source_with(TABLE, self.ground.connect(TABLE), Decoding::Values(Arc::new(decode))).id("table")
     }
 
     /// Notes a watermark of this stream that goes back.
@@ -159,6 +154,12 @@ struct SimSink {
 }
 
 impl Ground {
+    /// A topic as a source.
+    pub(crate) fn connect(&self, topic: &'static str) -> impl Fn(ReadAs) -> Result<Arc<dyn Source>> + Send + Sync + 'static {
+        let ground = self.clone();
+        move |read_as| Ok(Arc::new(SimSource::new(&ground.broker, &ground.machine, topic, read_as, ground.trims)))
+    }
+
     fn topic(&self, topic: &str) -> SimSink {
         SimSink { ground: self.clone(), topic: topic.into() }
     }

@@ -26,6 +26,14 @@ pub(crate) struct Row {
 }
 
 impl Row {
+    /// As a record of this form.
+    fn written(&self, form: Form) -> Vec<u8> {
+        match form {
+            Form::Json => format!("{{\"id\":{},\"key\":{},\"ms\":{}}}", self.id, self.key, self.at).into_bytes(),
+            Form::Plain | Form::WithBad => self.encode(),
+        }
+    }
+
     fn encode(&self) -> Vec<u8> {
         let parts = [&self.id.to_le_bytes()[..], &self.key.to_le_bytes(), &self.tag.to_le_bytes(), &self.at.to_le_bytes()];
         parts.concat()
@@ -40,6 +48,17 @@ impl Row {
             _ => Err(format!("{} bytes are no row", bytes.len())),
         }
     }
+}
+
+/// How rows become records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// Numbers one behind the other.
+    Plain,
+    /// So, with records between that are no rows.
+    WithBad,
+    /// JSON.
+    Json,
 }
 
 /// All input of a run.
@@ -61,7 +80,7 @@ pub(crate) struct Input {
 
 impl Input {
     /// Makes the input of a run and puts it into its topics.
-    pub(crate) fn make(machine: &SimMachine, broker: &SimBroker, rows: usize, with_bad: bool) -> Arc<Input> {
+    pub(crate) fn make(machine: &SimMachine, broker: &SimBroker, rows: usize, form: Form) -> Arc<Input> {
         let pick = |n: usize| machine.choose(n);
         let splits = 2 + pick(3);
         let (keys, step) = (1 + pick(40), 1 + pick(30) as i64);
@@ -79,7 +98,7 @@ impl Input {
         broker.create(ROWS, splits as u32);
         for i in 0..rows / splits {
             for split in 0..splits {
-                if with_bad && pick(40) == 0 {
+                if form == Form::WithBad && pick(40) == 0 {
                     let bad = format!("bad {split}/{i}").into_bytes();
                     broker.append(ROWS, split, 0, record(None, Some(bad.clone()), i as i64), false);
                     input.bad[split].push(bad);
@@ -93,9 +112,9 @@ impl Input {
                 let gap = if pick(10) == 0 { pick(3) as i64 } else { 0 };
                 if pick(30) == 0 {
                     let ghost = Row { id: u32::MAX, ..row };
-                    broker.append(ROWS, split, 0, record(None, Some(ghost.encode()), at), true);
+                    broker.append(ROWS, split, 0, record(None, Some(ghost.written(form)), at), true);
                 }
-                broker.append(ROWS, split, gap, record(None, Some(row.encode()), at), false);
+                broker.append(ROWS, split, gap, record(None, Some(row.written(form)), at), false);
                 input.splits[split].push(row);
             }
         }

@@ -3,7 +3,7 @@
 //! Invariant: both runs have the same number of batches and steps, so what differs is the rows.
 
 use super::graph::{Draw, Ground, Violations};
-use super::input::Input;
+use super::input::{Form, Input};
 use super::workloads::Workload;
 use std::time::Duration;
 use waterwheel::engine::checkpoint;
@@ -17,7 +17,7 @@ const A_BATCH: u64 = 60;
 fn calls(workload: &'static str, rows: usize, batches: usize) -> u64 {
     let machine = SimMachine::new(7);
     let broker = SimBroker::new();
-    let input = Input::make(&machine, &broker, rows, false);
+    let input = Input::make(&machine, &broker, rows, Form::Plain);
     let before = machine.env_calls();
     let ground = Ground {
         machine: machine.clone(),

@@ -6,7 +6,7 @@
 use super::fault::{Fault, Scenario};
 use super::files;
 use super::graph::{Draw, Ground, Violations};
-use super::input::Input;
+use super::input::{Form, Input};
 use super::workloads::{self, Output, Workload};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -21,6 +21,8 @@ use waterwheel::engine::testing::{SimBroker, SimJob, SimMachine, Trace};
 
 /// With the faults gone a job finishes within so many steps.
 const STEPS_TO_FINISH: usize = 400_000;
+/// Without a fault no checkpoint takes so long.
+const PATIENT: Duration = Duration::from_secs(10);
 /// Starts in a row that may fail while faults go on.
 const STARTS: usize = 40;
 
@@ -125,10 +127,15 @@ impl World {
         let at = pick(workloads::ALL.len());
         let workload = options.workload.and_then(Workload::named).unwrap_or(&workloads::ALL[at]);
         let broker = SimBroker::new();
-        let input = Input::make(&machine, &broker, options.rows, workload.name == "dead-letters");
+        let form = match workload.name {
+            "dead-letters" => Form::WithBad,
+            name if name.starts_with("sql-") => Form::Json,
+            _ => Form::Plain,
+        };
+        let input = Input::make(&machine, &broker, options.rows, form);
         let checkpoint = checkpoint::Settings {
             interval: Duration::from_millis(5 + pick(20) as u64),
-            timeout: Duration::from_millis([1_500, 4_000, 10_000][pick(3)]),
+            timeout: [Duration::from_millis(1_500), Duration::from_secs(4), PATIENT][pick(3)],
             min_pause: Duration::from_millis(pick(5) as u64),
             tolerated_failures: [5, 100][pick(2)],
             retained: 1 + pick(3),
@@ -179,7 +186,7 @@ impl World {
     fn run(&mut self) -> Result<(), String> {
         let faults = match self.scenario {
             Scenario::Quiet => 0,
-            _ => self.machine.choose(7),
+            _ => self.machine.choose(8),
         };
         for _ in 0..faults {
             self.advance_by_chance(500)?;
@@ -220,7 +227,12 @@ impl World {
             return Ok(());
         }
         self.ensure_running()?;
-        match self.job.run(steps) {
+        let failed = self.job.failed_checkpoints();
+        let run = self.job.run(steps);
+        if self.job.failed_checkpoints() > failed && self.settings.checkpoint.timeout == PATIENT && self.met_nothing() {
+            return Err(format!("a checkpoint failed without a fault: {}", self.job.describe()));
+        }
+        match run {
             Ok(Some(Outcome::Finished)) => self.finished = true,
             Ok(Some(Outcome::Stopped | Outcome::Killed)) => {}
             // Dead, or just not at its end.
@@ -263,6 +275,11 @@ impl World {
             }
         }
         Err(format!("the job does not start: {}", self.job.describe()))
+    }
+
+    /// This attempt has met no fault and no other process.
+    fn met_nothing(&self) -> bool {
+        self.machine.faults_met().values().sum::<u64>() == self.met.0 && !self.rivals
     }
 
     fn begin_attempt(&mut self) {

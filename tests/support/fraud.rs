@@ -44,10 +44,10 @@ pub(crate) enum Size {
 }
 
 impl Size {
-    fn payments(self) -> &'static str {
+    fn payments(self) -> u64 {
         match self {
-            Size::Brief => "150000",
-            Size::Long => "800000",
+            Size::Brief => 150_000,
+            Size::Long => 800_000,
         }
     }
 }
@@ -76,7 +76,7 @@ impl Fraud {
 
     fn filled(folder: TempDir, size: Size, topics: String) -> Self {
         let fraud = Self { folder, size, topics, bug: None };
-        let scenario = ["--payments", size.payments(), "--cards", "4000", "--per-second", "6"];
+        let scenario = ["--payments", &size.payments().to_string(), "--cards", "4000", "--per-second", "6"];
         let made = fraud.verb("generate").args(scenario).output().expect("starts");
         assert!(made.status.success(), "{}", text(&made));
         fraud
@@ -159,11 +159,18 @@ impl Fraud {
         committed
     }
 
-    /// Asserts that the output is what a run without faults commits, and exactly what was planted.
-    pub(crate) fn assert_exact(&self) {
-        assert_same(&self.committed(), faultless(self.size));
+    /// Records of its input.
+    pub(crate) fn input(&self) -> u64 {
+        self.size.payments()
+    }
+
+    /// Asserts that the output is what a run without faults commits, and exactly what was planted; how many records it has.
+    pub(crate) fn assert_exact(&self) -> u64 {
+        let committed = self.committed();
+        assert_same(&committed, faultless(self.size));
         let verdict = self.verb("verify").output().expect("starts");
         assert!(verdict.status.success(), "{}", text(&verdict));
+        committed.values().map(|rows| rows.len() as u64).sum()
     }
 }
 
@@ -360,7 +367,12 @@ impl Chance {
     pub(crate) fn new(test: u64) -> Self {
         let seed = number("WATERWHEEL_SEED", 1);
         println!("WATERWHEEL_SEED={seed}");
-        Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ test.wrapping_mul(0xD6E8_FEB8_6659_FD93))
+        Self(Self::of(seed).0 ^ test.wrapping_mul(0xD6E8_FEB8_6659_FD93))
+    }
+
+    /// From a seed alone.
+    pub(crate) fn of(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15))
     }
 
     /// From nothing to below `end`.
@@ -378,7 +390,8 @@ pub(crate) fn rounds() -> u64 {
     number("WATERWHEEL_CYCLES", 1).div_ceil(KILLS as u64)
 }
 
-fn number(name: &str, default: u64) -> u64 {
+/// A number in the environment.
+pub(crate) fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
 }
 

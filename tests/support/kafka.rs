@@ -38,6 +38,8 @@ const GUARD: &str = r#"
 /// A broker of one test's own. Dropped, it is killed and its data removed.
 pub(crate) struct Broker {
     folder: TempDir,
+    /// The address at which clients reach it.
+    host: String,
     port: u16,
     /// Where users have to say who they are; nothing where nobody asks.
     secured: Option<u16>,
@@ -51,24 +53,29 @@ impl Broker {
     /// # Panics
     /// If Kafka was not fetched (`script/test` does), or the broker does not come up.
     pub(crate) fn start() -> Self {
-        Self::start_with(None)
+        Self::start_with("127.0.0.1", None)
+    }
+
+    /// As [`Self::start`], at another address of this machine.
+    pub(crate) fn start_at(host: &str) -> Self {
+        Self::start_with(host, None)
     }
 
     /// As [`Self::start`], with a second door ([`Self::secured`]) where only the user `job` with this password is let in, who
     /// may do nothing but what [`Self::grant`] allows. Whoever comes by the first door may do everything.
     pub(crate) fn start_secured(password: &str) -> Self {
-        Self::start_with(Some(password))
+        Self::start_with("127.0.0.1", Some(password))
     }
 
-    fn start_with(password: Option<&str>) -> Self {
+    fn start_with(host: &str, password: Option<&str>) -> Self {
         let jars = jars();
         // Another process may take a port between our look and the broker's bind: then once more with others.
         for _ in 0..2 {
-            if let Ok(broker) = Self::boot(&jars, password) {
+            if let Ok(broker) = Self::boot(&jars, host, password) {
                 return broker;
             }
         }
-        Self::boot(&jars, password).unwrap_or_else(|reason| panic!("{reason}"))
+        Self::boot(&jars, host, password).unwrap_or_else(|reason| panic!("{reason}"))
     }
 
     /// `host:port` of the door where users have to say who they are.
@@ -84,9 +91,21 @@ impl Broker {
         assert!(done.status.success(), "{}{}", String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
     }
 
+    /// Lets every client send and read so many bytes a second, or as many as it likes.
+    pub(crate) fn throttle(&self, rates: Option<(u64, u64)>) {
+        let (verb, what) = match rates {
+            Some((send, read)) => ("--add-config", format!("producer_byte_rate={send},consumer_byte_rate={read}")),
+            None => ("--delete-config", "producer_byte_rate,consumer_byte_rate".to_owned()),
+        };
+        let mut quotas = java(&jars());
+        quotas.args(["kafka.admin.ConfigCommand", "--bootstrap-server", &self.bootstrap(), "--alter", verb, &what]);
+        let done = quotas.args(["--entity-type", "clients", "--entity-default"]).output().expect("java starts");
+        assert!(done.status.success(), "{}{}", String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+    }
+
     /// `host:port` for clients.
     pub(crate) fn bootstrap(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        format!("{}:{}", self.host, self.port)
     }
 
     /// Kills the broker with SIGKILL, as a power cut would: it flushes nothing and says goodbye to nobody.
@@ -119,12 +138,12 @@ impl Broker {
     }
 
     /// One attempt at a new broker.
-    fn boot(jars: &Path, password: Option<&str>) -> Result<Self, String> {
+    fn boot(jars: &Path, host: &str, password: Option<&str>) -> Result<Self, String> {
         let folder = tempfile::Builder::new().prefix("waterwheel-kafka-").tempdir().map_err(|e| e.to_string())?;
         let (port, controller) = (free_port(), free_port());
         let settings = folder.path().join("server.properties");
         let secured = password.map(|_| free_port());
-        let mut said = properties(&folder.path().join("data"), port, controller);
+        let mut said = properties(&folder.path().join("data"), host, port, controller);
         if let (Some(secured), Some(password)) = (secured, password) {
             said = said.replace(",CONTROLLER://", &format!(",SECURED://127.0.0.1:{secured},CONTROLLER://"));
             said = said.replace("advertised.listeners=", &format!("advertised.listeners=SECURED://127.0.0.1:{secured},"));
@@ -139,7 +158,7 @@ impl Broker {
         if !format.status.success() {
             return Err(format!("Kafka's format failed: {}", String::from_utf8_lossy(&format.stderr)));
         }
-        let mut broker = Self { folder, port, secured, guard: None };
+        let mut broker = Self { folder, host: host.to_owned(), port, secured, guard: None };
         broker.launch(jars)?;
         Ok(broker)
     }
@@ -230,14 +249,14 @@ fn java(jars: &Path) -> Command {
 
 /// The broker's settings: one node in both roles, internal topics small, old timestamps kept, and sessions short, so that
 /// a killed broker is back in seconds.
-fn properties(data: &Path, port: u16, controller: u16) -> String {
+fn properties(data: &Path, host: &str, port: u16, controller: u16) -> String {
     format!(
         "\
 process.roles=broker,controller
 node.id=1
 controller.quorum.bootstrap.servers=127.0.0.1:{controller}
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+listeners=PLAINTEXT://{host}:{port},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://{host}:{port}
 controller.listener.names=CONTROLLER
 listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
 inter.broker.listener.name=PLAINTEXT

@@ -12,6 +12,7 @@
 use super::kernel::{PairKernel, Paired};
 use super::matches::{JoinKind, in_order};
 use super::{LEFT, RIGHT, late_to, other};
+use crate::env::{Bug, planted};
 use crate::error::Result;
 use crate::observe::{Counter, LATE};
 use crate::operators::guarded::guarded_call;
@@ -136,7 +137,7 @@ impl<N: PairKernel> RegularJoin<N> {
             (false, false) => (RowKind::Delete, RowKind::Insert),
         };
         let says_alone = turns && self.kind.wants_alone(theirs);
-        if says_alone && is_addition {
+        if says_alone && is_addition && !planted(Bug::KeepAlone) {
             self.emit_alone(theirs, partner, time, alone, out)?;
         }
         if with_pairs {

@@ -8,6 +8,7 @@
 //! fails is rejected; it still counts as a row of its group.
 
 use super::{Changes, keys_of};
+use crate::env::{Bug, planted};
 use crate::error::Result;
 use crate::operators::guarded::{guarded, guarded_call};
 use crate::operators::{Operator, OperatorFactory, Output};
@@ -88,7 +89,7 @@ where
                 Some(value) => table.insert(slots[i], value),
                 None => table.remove(slots[i]),
             };
-            if let Some(old) = old {
+            if let Some(old) = old.filter(|_| !planted(Bug::KeepOldGroup)) {
                 moves.push(group(&key, &old), false, old, i);
             }
             if let (Some(new), Some(value)) = (new, value) {

@@ -6,6 +6,7 @@ use crate::state::keyspace::{group_range, time_bytes};
 use crate::state::{
     MemoryStores, RestoredSnapshot, RocksSettings, RocksStores, StateFile, StateStore, StateStores, TieredStores, WriteBatch, state_key,
 };
+use crate::testing::{DiskFault, SimMachine};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -291,6 +292,36 @@ fn a_damaged_snapshot_is_refused() {
         assert!(restore(&flipped).is_err(), "byte {at} is flipped");
         assert!(restore(&good[..at]).is_err(), "cut at {at}");
     }
+}
+
+/// Found by simulation: a run could not be linked, the copy in its place was read with a wrong bit, and a checkpoint named it.
+#[test]
+fn a_snapshot_is_what_it_says_whatever_the_disk_does() {
+    let mut refused = 0;
+    for (calls, more) in (0..12).flat_map(|calls| (0..4).map(move |more| (calls, more))) {
+        let machine = SimMachine::new(calls * 4 + more);
+        let env = machine.env();
+        env.files.create_dir_all(Path::new("home")).unwrap();
+        let stores = TieredStores::new(&env, Arc::new(MemoryStores::new(env.clone())));
+        let store = stores.create(Path::new("home/store")).unwrap();
+        let mut batch = WriteBatch::default();
+        (0..10).for_each(|k| batch.put(key(0, k), vec![k; 10]));
+        store.write(&batch).unwrap();
+        machine.arm(calls, DiskFault::LostAnswer);
+        machine.arm(calls + more, DiskFault::FlippedBit);
+        let snapshot = store.checkpoint(Path::new("home/snapshot"));
+        machine.disarm();
+        match snapshot {
+            Err(_) => refused += 1,
+            Ok(files) => {
+                for file in files {
+                    let bytes = env.files.read(&Path::new("home/snapshot").join(&file.name)).unwrap();
+                    assert_eq!((bytes.len() as u64, crc32fast::hash(&bytes)), (file.len, file.crc), "{calls} {more}");
+                }
+            }
+        }
+    }
+    assert!(refused > 0, "no fault was met");
 }
 
 #[test]

@@ -3,8 +3,8 @@
 //! Invariant: what is expected of a key does not depend on the order in which splits are read.
 
 use super::super::graph::Text;
-use super::super::input::{Input, Row};
-use super::{Order, Workload, nothing};
+use super::super::input::Row;
+use super::{Order, Workload, by_key, nothing};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use waterwheel::engine::operators::{MapState, ProcessContext, ProcessFunction, ProcessOpen, Timer, ValueState};
@@ -23,12 +23,6 @@ impl ProcessFunction<u32, Row, Text> for Counting {
         self.0.set(context, count);
         context.emit((row.key.to_string(), count.to_string()));
     }
-}
-
-fn by_key(input: &Input) -> BTreeMap<u32, Vec<Row>> {
-    let mut by_key: BTreeMap<u32, Vec<Row>> = BTreeMap::new();
-    input.rows().for_each(|row| by_key.entry(row.key).or_default().push(*row));
-    by_key
 }
 
 /// A process function with a value per key.

@@ -6,11 +6,16 @@
 //! Invariant: what is expected follows from the input, never from a run.
 
 mod basic;
+mod joins;
 mod keyed;
+mod sessions;
+#[cfg(feature = "sql")]
+mod sql;
+mod tables;
 mod windows;
 
 use super::graph::{DEAD, Draw, OUT, SIDE, Text};
-use super::input::Input;
+use super::input::{Input, Row};
 use std::collections::BTreeMap;
 use waterwheel::engine::testing::SimBroker;
 
@@ -26,6 +31,8 @@ pub(crate) enum Order {
     None,
     /// Only the last result of a key is.
     Last,
+    /// As `Last`, and a key whose last result is [`GONE`] has none.
+    Table,
     /// Neither order nor results: they depend on timing, and `also` says what must hold.
     Open,
 }
@@ -60,7 +67,32 @@ pub(crate) const ALL: &[Workload] = &[
     windows::TUMBLING,
     windows::SLIDING,
     windows::LATE,
+    sessions::SESSIONS,
+    sessions::COUNTS,
+    sessions::CUMULATIVE,
+    joins::INTERVAL,
+    joins::WINDOW,
+    joins::TEMPORAL,
+    joins::REGULAR,
+    tables::TABLES,
+    tables::PATTERNS,
+    #[cfg(feature = "sql")]
+    sql::WINDOWS,
+    #[cfg(feature = "sql")]
+    sql::GROUPS,
+    #[cfg(feature = "sql")]
+    sql::NESTED,
 ];
+
+/// What a table says of a key that it has no more: a record without a value reads like this.
+const GONE: &str = "";
+
+/// The rows of each key, in no order that means anything.
+fn by_key(input: &Input) -> BTreeMap<u32, Vec<Row>> {
+    let mut by_key: BTreeMap<u32, Vec<Row>> = BTreeMap::new();
+    input.rows().for_each(|row| by_key.entry(row.key).or_default().push(*row));
+    by_key
+}
 
 /// Nothing more to check.
 fn nothing(_: &Input, _: &Output) -> Result<(), String> {
@@ -111,7 +143,10 @@ impl Workload {
             Order::PerKey => {}
             Order::None => expected.values_mut().chain(got.values_mut()).for_each(|values| values.sort()),
             Order::Open => return (self.also)(input, output),
-            Order::Last => expected.values_mut().chain(got.values_mut()).for_each(|values| drop(values.drain(..values.len() - 1))),
+            Order::Last | Order::Table => {
+                expected.values_mut().chain(got.values_mut()).for_each(|values| drop(values.drain(..values.len() - 1)));
+                got.retain(|_, values| self.order == Order::Last || values[0] != GONE);
+            }
         }
         for key in expected.keys().chain(got.keys()) {
             let (want, have) = (expected.get(key), got.get(key));

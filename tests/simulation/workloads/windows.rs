@@ -13,7 +13,7 @@ use waterwheel::engine::windowing::{Sliding, Tumbling, Windowed};
 
 /// The ids of rows.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub(crate) struct Ids(Vec<u32>);
+pub(crate) struct Ids(pub(super) Vec<u32>);
 
 impl Merge for Ids {
     fn merge(&mut self, later: &Self) {
@@ -21,13 +21,15 @@ impl Merge for Ids {
     }
 }
 
-fn show(start: i64, mut ids: Vec<u32>) -> String {
+/// A window by its start, or another of its bounds.
+pub(super) fn show(start: i64, mut ids: Vec<u32>) -> String {
     ids.sort_unstable();
     let ids: Vec<String> = ids.iter().map(u32::to_string).collect();
     format!("{start} {}", ids.join(","))
 }
 
-fn shown(windows: &Stream<Windowed<u32, Ids>>) -> Stream<Text> {
+/// Windows by their start.
+pub(super) fn shown(windows: &Stream<Windowed<u32, Ids>>) -> Stream<Text> {
     windows.map(|w| (w.key.to_string(), show(w.start.0, w.value.0)))
 }
 

@@ -117,7 +117,7 @@ impl SourceTask {
             splits: Vec::new(),
             emitted: EventTime::MIN,
             said_idle: false,
-            fresh: false,
+            fresh: true,
             said_end: false,
             rejected: Vec::new(),
             alignment: None,
@@ -237,6 +237,9 @@ impl SourceTask {
         if std::mem::take(&mut self.fresh) {
             // A restored watermark goes ahead of the first rows: what was late before is late again.
             self.advance(now_ms, targets)?;
+            if self.said_end {
+                return Ok(SourceStep::Empty);
+            }
         }
         let polled = self.reader.poll().map_err(|e| self.place(e))?;
         let step = match polled {

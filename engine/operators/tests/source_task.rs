@@ -156,6 +156,21 @@ fn a_restored_watermark_goes_ahead_of_the_rows() {
     assert_eq!(b.step(10, Some((0, &[600]))), [Some(594)]);
 }
 
+/// Found by simulation: a task without splits let a barrier in before it had said anything. The join at the other end then
+/// waited for the table's watermark behind that barrier, and for the stream's barrier behind the table.
+#[test]
+fn a_task_lets_no_barrier_in_before_it_has_said_how_far_it_is() {
+    let context = context(SimMachine::new(1).env());
+    let targets = Said::default();
+    let mut edges = Targets::new(&context, vec![vec![Target::Edge(Box::new(targets.clone()))]], Vec::new());
+    let mut task = SourceTask::open(Arc::new(Script::default()), Box::new(AsIs), None, context, Arc::new(|| {}), 100).unwrap();
+    task.assign(&[], 0).unwrap();
+    assert!(!task.is_bootstrapped());
+    task.step(0, &mut edges).unwrap();
+    assert!(task.is_bootstrapped());
+    assert_eq!(*targets.0.lock().unwrap(), [None], "it says that it has nothing");
+}
+
 /// Nobody runs ahead before all have begun; then the slowest of all sources counts, whoever it is and whatever it allows.
 #[test]
 fn tasks_of_several_sources_keep_step() {

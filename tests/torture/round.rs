@@ -88,7 +88,7 @@ impl Round<'_> {
     }
 
     /// It runs, started if need be; `false` when it has finished.
-    fn running(&mut self) -> bool {
+    pub(super) fn running(&mut self) -> bool {
         if self.done {
             return false;
         }

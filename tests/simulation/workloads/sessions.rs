@@ -83,7 +83,8 @@ pub(crate) const COUNTS: Workload = Workload {
     expect: |input| {
         let size = rows_a_window(input) as usize;
         let of_split = |(split, rows): (usize, &Vec<Row>)| {
-            rows.chunks(size).map(move |rows| (split.to_string(), show(0, rows.iter().map(|row| row.id).collect())))
+            let ids = |rows: &[Row]| rows.iter().map(|row| row.id).collect();
+            rows.chunks(size).map(|rows| (split.to_string(), show(0, ids(rows)))).collect::<Vec<_>>()
         };
         input.splits.iter().enumerate().flat_map(of_split).collect()
     },

@@ -113,7 +113,7 @@ proptest! {
 
     #[test]
     fn words_at_random_are_refused_or_understood(words in proptest::collection::vec(proptest::sample::select(WORDS), 0..25), glue in "[ \n]?") {
-        take(&words.join(&glue));
+        take(&words.join(glue.as_str()));
     }
 
     #[test]
@@ -132,7 +132,7 @@ fn good_statements_are_understood() {
 #[test]
 fn what_is_nested_without_end_is_refused() {
     let nested = |open: &str, middle: &str, close: &str, times: usize| open.repeat(times) + middle + &close.repeat(times);
-    for times in [100, 20_000] {
+    for times in [200, 20_000] {
         for text in [
             format!("SELECT {} FROM a", nested("(", "x", ")", times)),
             format!("SELECT {} FROM a", nested("CAST(", "x", " AS BIGINT)", times)),
@@ -151,7 +151,7 @@ fn what_is_nested_without_end_is_refused() {
 
 #[test]
 fn long_chains_are_refused_or_understood() {
-    for times in [200, 20_000] {
+    for times in [200, 1_000] {
         take(&format!("SELECT x{} FROM a", " + 1".repeat(times)));
         take(&format!("SELECT x FROM a WHERE x = 1{}", " OR x = 1".repeat(times)));
         take(&format!("SELECT x FROM a{}", " UNION ALL SELECT x FROM a".repeat(times)));

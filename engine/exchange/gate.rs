@@ -3,6 +3,12 @@
 //! Invariants: the merged watermark never goes back; after a channel's barrier nothing of it passes until every channel's
 //! barrier is there; rows of one channel keep their order. An idle channel holds no watermark back; when it wakes up its
 //! older watermark does not pull the merged one back.
+//!
+//! Channels hold much: what is late must not depend on which of them is emptied first. So where the sources are held in step,
+//! the channels are too: none is read that is further ahead of the slowest. That cannot come to a standstill. The slowest is
+//! never held, and whoever sends it has sent its watermark everywhere; if that task waits for room itself, then because of
+//! a gate whose slowest is behind it by more still, and so on up to a source that nobody holds. A channel whose barrier has
+//! come waits for the others, so it does not count.
 
 use super::Receiver;
 use crate::env::{Bug, planted};
@@ -45,6 +51,15 @@ struct Channel {
     barrier: Option<Barrier>,
 }
 
+/// How far channels may be ahead of the slowest of them, in milliseconds, and of which inputs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InStep {
+    /// Milliseconds of event time.
+    pub max_ahead_ms: i64,
+    /// Inputs whose channels keep step; others are neither held nor waited for.
+    pub inputs: Vec<usize>,
+}
+
 /// The inputs of one task.
 pub struct Gate {
     channels: Vec<Channel>,
@@ -55,6 +70,7 @@ pub struct Gate {
     announced_idle: bool,
     announced_end: bool,
     ready: VecDeque<Gated>,
+    in_step: Option<InStep>,
     /// Newest barrier let through by the planted bug.
     passed: Epoch,
 }
@@ -77,8 +93,16 @@ impl Gate {
             announced_idle: false,
             announced_end: false,
             ready: VecDeque::new(),
+            in_step: None,
             passed: 0,
         }
+    }
+
+    /// Keeps channels in step.
+    #[must_use]
+    pub fn in_step(mut self, in_step: Option<InStep>) -> Self {
+        self.in_step = in_step;
+        self
     }
 
     /// Number of inputs (not channels).
@@ -105,10 +129,14 @@ impl Gate {
     /// In turn over the channels, so that none starves.
     fn take(&mut self, only: Option<usize>) -> Option<(usize, Element)> {
         let n = self.channels.len();
+        let limit = self.limit();
         for offset in 0..n {
             let at = (self.next + offset) % n;
             let channel = &self.channels[at];
             if (channel.barrier.is_some() && !planted(Bug::ReadPastBarrier)) || only.is_some_and(|input| channel.input != input) {
+                continue;
+            }
+            if limit.is_some_and(|limit| channel.watermark > limit && self.keeps_step(channel)) {
                 continue;
             }
             if let Some(element) = channel.receiver.pop() {
@@ -117,6 +145,17 @@ impl Gate {
             }
         }
         None
+    }
+
+    /// The watermark beyond which a channel is held.
+    fn limit(&self) -> Option<EventTime> {
+        let in_step = self.in_step.as_ref()?;
+        let waited_for = |c: &&Channel| self.keeps_step(c) && !c.idle && !c.ended && c.barrier.is_none();
+        Some(self.channels.iter().filter(waited_for).map(|c| c.watermark).min()?.plus_ms(in_step.max_ahead_ms))
+    }
+
+    fn keeps_step(&self, channel: &Channel) -> bool {
+        self.in_step.as_ref().is_some_and(|in_step| in_step.inputs.contains(&channel.input))
     }
 
     fn accept(&mut self, at: usize, element: Element) {
@@ -261,6 +300,43 @@ mod tests {
         let seen = all(&mut gate);
         assert_eq!(seen.last().unwrap(), "Barrier(Barrier { epoch: 4, kind: Checkpoint })");
         assert_eq!(seen.iter().filter(|s| *s == "End").count(), 1);
+    }
+
+    /// Inputs 0, 0, 1 of which the first two keep step; each event of the script is sent, then the gate is emptied.
+    #[test]
+    fn a_channel_that_is_ahead_waits_for_the_slowest() {
+        let (tx, gate) = gate(&[0, 0, 1]);
+        let mut gate = gate.in_step(Some(InStep { max_ahead_ms: 10, inputs: vec![0] }));
+        let watermark = |ms| Element::Watermark(EventTime(ms));
+        tx[0].send(watermark(5));
+        tx[0].send(row(1));
+        assert!(all(&mut gate).is_empty(), "nobody knows where the other one is");
+        tx[2].send(row(2));
+        assert_eq!(all(&mut gate), ["1:2"], "another input passes");
+        tx[1].send(watermark(-5));
+        assert_eq!(all(&mut gate), ["InputWatermark(0, EventTime(-5))", "0:1"], "ten are allowed");
+        tx[0].send(watermark(6));
+        tx[0].send(row(3));
+        tx[1].send(row(4));
+        assert_eq!(all(&mut gate), ["0:4"], "eleven are not");
+        tx[1].send(Element::Idle);
+        assert_eq!(all(&mut gate), ["InputWatermark(0, EventTime(6))", "0:3"], "an idle one is not waited for");
+    }
+
+    #[test]
+    fn a_channel_that_is_ahead_is_read_up_to_the_barrier_that_the_others_wait_for() {
+        let (tx, gate) = gate(&[0, 0]);
+        let mut gate = gate.in_step(Some(InStep { max_ahead_ms: 10, inputs: vec![0] }));
+        tx[0].send(Element::Watermark(EventTime(100)));
+        tx[0].send(row(1));
+        tx[0].send(barrier(1));
+        tx[0].send(row(2));
+        tx[1].send(Element::Watermark(EventTime(0)));
+        assert_eq!(all(&mut gate), ["Watermark(EventTime(0))"]);
+        tx[1].send(barrier(1));
+        assert_eq!(all(&mut gate), ["0:1", "Barrier(Barrier { epoch: 1, kind: Checkpoint })"]);
+        tx[1].send(Element::End);
+        assert_eq!(all(&mut gate), ["Watermark(EventTime(100))", "0:2"]);
     }
 
     #[test]

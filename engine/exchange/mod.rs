@@ -12,7 +12,7 @@ mod gate;
 
 pub use channel::{Receiver, Sender, Waker, channel};
 pub use edge::{Edge, Routing};
-pub use gate::{Gate, Gated};
+pub use gate::{Gate, Gated, InStep};
 
 use crate::record::Element;
 

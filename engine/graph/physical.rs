@@ -111,6 +111,8 @@ pub struct SourceSpec {
     pub max_ahead_ms: Option<i64>,
     /// Sources of one name keep step with each other.
     pub in_step: Option<String>,
+    /// It is read in before the stream that joins it; event time is that stream's.
+    pub is_table: bool,
 }
 
 /// A sink.

@@ -121,6 +121,7 @@ impl<'a> Planner<'a> {
                 watermarks: s.watermarks.clone(),
                 max_ahead_ms: s.max_ahead_ms,
                 in_step: s.in_step.clone(),
+                is_table: s.read_as == super::ReadAs::Table,
             }),
             Role::Operator(factory) => NodeKind::Operator(factory.clone()),
             Role::Sink(sink) => NodeKind::Sink(SinkSpec { sink: connect(self.topics, sink, &self.ids[index])? }),

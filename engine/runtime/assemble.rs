@@ -9,7 +9,7 @@ use super::{Events, Mailbox};
 use crate::checkpoint::{CheckpointStorage, Uploads};
 use crate::env::Env;
 use crate::error::Result;
-use crate::exchange::{Edge, EdgeSender, Gate, Receiver, Routing, Sender, Waker, channel};
+use crate::exchange::{Edge, EdgeSender, Gate, InStep, Receiver, Routing, Sender, Waker, channel};
 use crate::graph::{Chain, NodeKind, PhysicalPlan, PlanNode, PlanTarget};
 use crate::observe::Metrics;
 use crate::operators::{Aligned, Alignment, Node, OpenContext, Operator, SinkOperator, SourceTask, Target, Targets};
@@ -67,13 +67,14 @@ pub(crate) type RestoreTask<'a> = &'a mut dyn FnMut(&TaskId, &Chain) -> Result<(
 pub(crate) fn assemble(plan: &PhysicalPlan, attempt: &Attempt, wakers: &[Waker], restored: RestoreTask<'_>) -> Result<Vec<Assembled>> {
     let mut wires = wire(plan, attempt.channel_bytes, wakers);
     let mut all = Vec::new();
-    let mut aligned = align(plan);
+    let (mut aligned, ahead) = (align(plan), max_ahead(plan));
     for (at, chain) in plan.chains.iter().enumerate() {
         for index in 0..chain.parallelism {
             let id = TaskId { head: chain.head.clone(), index };
             let (restored, uploads) = restored(&id, chain)?;
             let waker = wakers[worker_of(index, wakers.len())].clone();
-            let builder = Builder { plan, attempt, chain, at, index, waker, aligned: aligned.remove(&(at, index)) };
+            let (aligned, in_step) = (aligned.remove(&(at, index)), in_step(plan, at, &ahead));
+            let builder = Builder { plan, attempt, chain, at, index, waker, aligned, in_step };
             all.push(builder.build(id, &mut wires, restored, uploads)?);
         }
     }
@@ -99,6 +100,27 @@ fn align(plan: &PhysicalPlan) -> BTreeMap<(usize, u32), Aligned> {
         aligned.extend(members.into_iter().zip(0..).map(|((at, index, ms), number)| ((at, index), all.member(number, ms))));
     }
     aligned
+}
+
+/// By chain: how far its tasks may be apart in event time, in milliseconds, as the sources above it are told. 0: no stream
+/// feeds it, only tables; the largest number: nothing is told.
+fn max_ahead(plan: &PhysicalPlan) -> Vec<i64> {
+    let own = |chain: &Chain| match &chain.nodes[0].kind {
+        NodeKind::Source(spec) if !spec.is_table => spec.max_ahead_ms.unwrap_or(i64::MAX),
+        _ => 0,
+    };
+    let mut ahead: Vec<i64> = plan.chains.iter().map(own).collect();
+    for _ in &plan.chains {
+        plan.edges.iter().for_each(|edge| ahead[edge.to] = ahead[edge.to].max(ahead[edge.from]));
+    }
+    ahead
+}
+
+/// What the gate of a chain keeps in step.
+fn in_step(plan: &PhysicalPlan, chain: usize, ahead: &[i64]) -> Option<InStep> {
+    let of_streams = plan.edges.iter().filter(|edge| edge.to == chain && ahead[edge.from] > 0);
+    let max_ahead_ms = of_streams.clone().map(|edge| ahead[edge.from]).max().filter(|ms| *ms < i64::MAX)?;
+    Some(InStep { max_ahead_ms, inputs: of_streams.map(|edge| edge.input).collect() })
 }
 
 fn wire(plan: &PhysicalPlan, capacity: usize, wakers: &[Waker]) -> Wires {
@@ -131,6 +153,7 @@ struct Builder<'a> {
     index: u32,
     waker: Waker,
     aligned: Option<Aligned>,
+    in_step: Option<InStep>,
 }
 
 impl Builder<'_> {
@@ -149,7 +172,7 @@ impl Builder<'_> {
             }
             _ => {
                 let receivers = wires.receivers.remove(&(self.at, self.index)).unwrap_or_default();
-                Head::Gate { gate: Gate::new(receivers), node: Box::new(self.node(0, wires)) }
+                Head::Gate { gate: Gate::new(receivers).in_step(self.in_step.clone()), node: Box::new(self.node(0, wires)) }
             }
         };
         let snapshots = SnapshotContext {

@@ -97,9 +97,18 @@ impl Draw {
 
     /// The rows, in event time as somebody else sees it.
     pub(crate) fn rows_by(&self, watermarks: WatermarkStrategy) -> SourceStream<Row> {
+        self.rows_at(|row| EventTime(row.at), watermarks)
+    }
+
+    /// The rows, at times of the workload's own.
+    pub(crate) fn rows_at(
+        &self,
+        at: impl Fn(&Row) -> EventTime + Send + Sync + 'static,
+        watermarks: WatermarkStrategy,
+    ) -> SourceStream<Row> {
         let decode = |record: RawRecord<'_>| record.value.map(Row::decode).transpose();
         let rows: SourceStream<Row> = self.job.source_with(ROWS, self.ground.connect(ROWS), Decoding::Values(Arc::new(decode)));
-        let rows = rows.event_time(|row| EventTime(row.at), watermarks).id("rows");
+        let rows = rows.event_time(at, watermarks).id("rows");
         match self.ground.max_ahead {
             Some(limit) => rows.max_ahead(limit),
             None => rows,

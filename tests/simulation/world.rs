@@ -78,6 +78,7 @@ pub(crate) fn run(options: &Options) -> Report {
     }));
     let violation = match outcome {
         Ok(Ok(())) => None,
+        Ok(Err(_)) if world.asked => None,
         Ok(Err(why)) => Some(why),
         Err(panic) => {
             let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
@@ -117,6 +118,8 @@ pub(super) struct World {
     met: (u64, u64),
     /// Another process has run the job since this one began: one that was taken over may fail in any way, if it does no harm.
     rivals: bool,
+    /// Markers are gone, and what was written can be told apart by nobody: a person decides, and the run is over.
+    asked: bool,
     trace: Trace,
 }
 
@@ -142,7 +145,7 @@ impl World {
             max_unpublished: 1 + pick(4) as u64,
             max_unpublished_bytes: checkpoint::Settings::default().max_unpublished_bytes,
         };
-        let settings = Settings {
+        let mut settings = Settings {
             checkpoint,
             batch_rows: 2 + pick(40),
             channel_bytes: [200, 4_000, 256 << 10][pick(3)],
@@ -150,6 +153,10 @@ impl World {
             publish_bytes: [1, 2_000, 32 << 20][pick(3)],
             ..Settings::default()
         };
+        if workload.name == "hours-late" {
+            // What lies in channels is ahead of the watermark: it must not be half of the input.
+            (settings.batch_rows, settings.channel_bytes) = (settings.batch_rows.min(8), 200);
+        }
         let max_ahead = (pick(3) == 0).then(|| Duration::from_millis(1 + pick(500) as u64));
         let ground = Ground {
             machine: machine.clone(),
@@ -179,6 +186,7 @@ impl World {
             savepoints: 0,
             met: (0, 0),
             rivals: false,
+            asked: false,
             trace: Trace(0),
         }
     }
@@ -306,7 +314,13 @@ impl World {
         if report.contains("panicked") {
             return Err(report);
         }
-        if all == self.met.0 && !self.rivals {
+        if met.contains_key("markers expired") && self.workload.may_repeat() && report.contains("nobody can tell whether") {
+            self.machine.note("a person is asked");
+            self.asked = true;
+            return Err(report);
+        }
+        let is_slow = report.contains("timed out after") && self.settings.checkpoint.timeout != PATIENT;
+        if all == self.met.0 && !self.rivals && !is_slow {
             return Err(format!("the job failed without a fault: {report}"));
         }
         if e.kind() == Kind::Fatal && flips == self.met.1 && !self.rivals {

@@ -67,6 +67,7 @@ pub(crate) const ALL: &[Workload] = &[
     windows::TUMBLING,
     windows::SLIDING,
     windows::LATE,
+    windows::HOURS_LATE,
     sessions::SESSIONS,
     sessions::COUNTS,
     sessions::CUMULATIVE,
@@ -127,6 +128,11 @@ impl Output {
 }
 
 impl Workload {
+    /// Whether records of one epoch may be the same as those of another: then nobody can tell them apart without their marker.
+    pub(crate) fn may_repeat(&self) -> bool {
+        matches!(self.order, Order::Last | Order::Table | Order::Open)
+    }
+
     /// The workload of that name.
     pub(crate) fn named(name: &str) -> Option<&'static Workload> {
         ALL.iter().find(|w| w.name == name)

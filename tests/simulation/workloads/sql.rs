@@ -49,7 +49,8 @@ fn planned(input: &Input, columns: &str, query: &str) -> Arc<Planned> {
              WATERMARK FOR ts AS ts - INTERVAL '{}' MILLISECOND) WITH ('connector' = 'topics', 'topic' = '{ROWS}', 'format' = 'json');
          CREATE TABLE output ({columns}) WITH ('connector' = 'topics', 'topic' = '{OUT}', 'format' = 'json');
          INSERT INTO output {query};",
-        input.disorder_ms
+        // SQL's watermark is the highest time less the delay, without the millisecond more that the typed one leaves.
+        input.disorder_ms + 1
     );
     let mut plans = PLANS.lock().unwrap_or_else(PoisonError::into_inner);
     let plan = plans.entry(text.clone()).or_insert_with(|| {

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use waterwheel::engine::dsl::{Merge, OutOfOrder, Stream};
+use waterwheel::engine::time::EventTime;
 use waterwheel::engine::windowing::{Sliding, Tumbling, Windowed};
 
 /// The ids of rows.
@@ -142,4 +143,50 @@ fn late(input: &Input, output: &Output) -> Result<(), String> {
         0 => Ok(()),
         n => Err(format!("{n} rows are neither in a window nor late")),
     }
+}
+
+/// Some rows of the second half of the input say that they are from long before it began.
+fn is_hours_late(input: &Input, row: &Row) -> bool {
+    let splits = input.splits.len() as u32;
+    row.id.is_multiple_of(9) && row.id / splits > input.splits[0].len() as u32 / 2
+}
+
+/// Rows that are late whatever happens: no split runs far ahead, so the watermark has long passed them. Each of them leaves by
+/// the side, in whatever attempt and task; no other row does.
+pub(crate) const HOURS_LATE: Workload = Workload {
+    name: "hours-late",
+    draw: |draw| {
+        let (input, ground) = (draw.ground.input.clone(), draw.ground.clone());
+        let begin = begin(&input);
+        let time = move |row: &Row| EventTime(if is_hours_late(&input, row) { begin - 1 } else { row.at });
+        let tenth = (draw.input().rows().map(|row| row.at - begin).max().unwrap_or(0) / 10).max(1);
+        let disorder = OutOfOrder::by(millis(draw.input().disorder_ms));
+        let rows = draw.rows_at(time, disorder).max_ahead(millis(tenth)).rebalance().map(|row| row).id("dealt");
+        let sorted = rows.key_by(|row| row.key).sort_by_time(|row| row.id);
+        let sorted = sorted.late_to(move |late| ground.write(&late.map(|row| (row.key.to_string(), row.id.to_string())), SIDE)).id("sort");
+        let windows = sorted.window(Tumbling::of(millis(draw.input().span_ms)));
+        draw.out(&shown(&windows.aggregate_windows(Ids::default, |ids, row: &Row| ids.0.push(row.id)).id("windows")));
+    },
+    expect: |input| {
+        let mut windows: BTreeMap<(u32, i64), Vec<u32>> = BTreeMap::new();
+        for row in input.rows().filter(|row| !is_hours_late(input, row)) {
+            let start = row.at.div_euclid(input.span_ms) * input.span_ms;
+            windows.entry((row.key, start)).or_default().push(row.id);
+        }
+        windows.into_iter().map(|((key, start), ids)| (key.to_string(), show(start, ids))).collect()
+    },
+    order: Order::PerKey,
+    also: |input, output| {
+        let expected: BTreeSet<String> = input.rows().filter(|row| is_hours_late(input, row)).map(|row| row.id.to_string()).collect();
+        let late: Vec<&String> = output.all(SIDE).map(|(_, id)| id).collect();
+        let once: BTreeSet<&String> = late.iter().copied().collect();
+        match once.len() == late.len() && expected.iter().collect::<BTreeSet<_>>() == once {
+            true => Ok(()),
+            false => Err(format!("{} rows are late, {} of them different ones; {} expected", late.len(), once.len(), expected.len())),
+        }
+    },
+};
+
+fn begin(input: &Input) -> i64 {
+    input.rows().map(|row| row.at).min().unwrap_or(0)
 }

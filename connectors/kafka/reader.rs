@@ -14,6 +14,7 @@ use crate::topics::SourceOptions;
 use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::types::RDKafkaErrorCode as Code;
 use rdkafka::{Offset, TopicPartitionList};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
@@ -46,6 +47,8 @@ pub(super) struct KafkaReader {
     consumer: Option<Arc<Client>>,
     cursor: usize,
     since_events: u32,
+    /// Splits that are held back, also those that are not read yet.
+    held: BTreeSet<SplitId>,
     /// Splits whose position is yet to be checked, and the check under way.
     unchecked: Vec<SplitState>,
     checking: Option<Receiver<Checked>>,
@@ -80,6 +83,7 @@ impl KafkaReader {
             consumer: None,
             cursor: 0,
             since_events: 0,
+            held: BTreeSet::new(),
             unchecked: Vec::new(),
             checking: None,
             check_after: Duration::ZERO,
@@ -143,7 +147,7 @@ impl KafkaReader {
             self.splits.push(Reading {
                 next: start,
                 told: start.min(state.position),
-                held: false,
+                held: self.held.contains(id),
                 ended: false,
                 queue,
                 failure: None,
@@ -340,6 +344,10 @@ impl SourceReader for KafkaReader {
     }
 
     fn hold_back(&mut self, split: &SplitId, hold: bool) {
+        match hold {
+            true => drop(self.held.insert(split.clone())),
+            false => drop(self.held.remove(split)),
+        }
         if let Some(reading) = self.splits.iter_mut().find(|r| r.state.split.id == *split) {
             reading.held = hold;
         }

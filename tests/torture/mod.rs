@@ -44,7 +44,10 @@ fn own_broker_output_is_exact_whatever_happens() {
 fn round(seed: u64, tally: &mut Tally, until: Instant) {
     let mut chance = Chance::of(seed);
     let ground = Ground::new();
-    let broker = Broker::start_at(&ground.host());
-    topics::play(&ground, &broker, &mut chance, tally);
-    round::play(ground, broker, &mut chance, tally, until);
+    let mut broker = Broker::start_at(&ground.host());
+    round::play(&ground, &mut broker, &mut chance, tally, until);
+    // The slice leaves these out: `topic_faults` does the same one by one.
+    if Instant::now() < until {
+        topics::play(&ground, &broker, &mut chance, tally);
+    }
 }

@@ -18,8 +18,8 @@ const FAULTS: usize = 24;
 
 /// A job and all that it stands on.
 pub(super) struct Round<'a> {
-    pub(super) ground: Ground,
-    pub(super) broker: Broker,
+    pub(super) ground: &'a Ground,
+    pub(super) broker: &'a mut Broker,
     pub(super) chance: &'a mut Chance,
     pub(super) tally: &'a mut Tally,
     pub(super) job: Option<Running>,
@@ -32,7 +32,7 @@ pub(super) struct Round<'a> {
 }
 
 /// Plays one job to its end; no fault begins after `until`.
-pub(super) fn play(ground: Ground, broker: Broker, chance: &mut Chance, tally: &mut Tally, until: Instant) {
+pub(super) fn play(ground: &Ground, broker: &mut Broker, chance: &mut Chance, tally: &mut Tally, until: Instant) {
     let fraud = Fraud::on_kafka(Size::Long, &broker.bootstrap(), TRANSACTIONS);
     let mut deck = Deck::default();
     let mut round = Round { ground, broker, chance, tally, job: None, fraud, started: None, kept: false, done: false };

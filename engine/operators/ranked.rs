@@ -1,0 +1,316 @@
+//! `ranked`: the first rows of each key in some order, kept up to date by changes.
+//!
+//! The core sees keys, canonical bytes of rows and of what they are ordered by, and weights; what is inside is the kernel's.
+//! Over rows that only come, a key keeps its first rows and no more. Over rows that are taken away too it keeps all of them,
+//! because any may move up; their weights are signed, so that a row may be taken away before it was added (it came by another
+//! channel).
+//!
+//! Invariant: after any batch, the sum of what was emitted is, of each key, its first rows so far, ties in the order of arrival
+//! (or the newest first). A batch emits the differences between what was first before it and what is first after it.
+
+use super::group::check_description;
+use super::{OpenContext, Operator, OperatorFactory, Output};
+use crate::error::Result;
+use crate::record::{BatchBox, ChangeBatch, RowKind, downcast};
+use crate::state::{PointTable, Table};
+use crate::time::EventTime;
+use arrow_array::RecordBatch;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// What looks inside: rows to bytes and back. One per task.
+pub trait RankKernel: Send + 'static {
+    /// Says what is computed, so that state of another query is refused.
+    fn describe(&self) -> String;
+    /// Looks at a batch before its rows are asked for.
+    ///
+    /// # Errors
+    /// Columns of another type than planned.
+    fn begin(&mut self, batch: &ChangeBatch) -> Result<()>;
+    /// Appends bytes of row `row` that are ordered as the rows are.
+    fn order(&self, row: usize, out: &mut Vec<u8>);
+    /// Appends the bytes of row `row`; the same row has the same bytes.
+    fn encode(&self, row: usize, out: &mut Vec<u8>);
+    /// Appends a row to be emitted, with its rank, from 1; no rank where nobody asks for it.
+    ///
+    /// # Errors
+    /// Bytes that are no such row.
+    fn emit(&mut self, row: &[u8], rank: Option<u64>) -> Result<()>;
+    /// Takes the rows appended.
+    ///
+    /// # Errors
+    /// Of Arrow, for columns beyond its limits.
+    fn take(&mut self) -> Result<RecordBatch>;
+}
+
+/// What is wanted of each key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ranking {
+    /// So many rows.
+    pub first: usize,
+    /// Rows are taken away, too.
+    pub retracting: bool,
+    /// Of rows that are equal in order the newest is first; else the oldest.
+    pub newest_first: bool,
+    /// The rank is part of the result: a row that moves is a change.
+    pub with_rank: bool,
+}
+
+/// Keyed changes in, changes of the first rows of each key out: `ChangeBatch` to `ChangeBatch`.
+pub fn ranked<K: RankKernel>(ranking: Ranking, make: impl Fn() -> Result<K> + Send + Sync + 'static) -> OperatorFactory {
+    let make = Arc::new(make);
+    Arc::new(move || {
+        Box::new(Ranked {
+            make: make.clone(),
+            ranking,
+            kernel: None,
+            table: PointTable::<Kept>::new("ranked"),
+            slots: Vec::new(),
+            touched: Vec::new(),
+            places: Vec::new(),
+            scratch: (Vec::new(), Vec::new()),
+        })
+    })
+}
+
+/// A row's bytes.
+type Row = Arc<[u8]>;
+
+/// What is kept of a key.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+enum Kept {
+    /// The first rows with what they are ordered by, in order.
+    First(Vec<(Row, Row)>),
+    /// All rows with their weights, by order and arrival; none has a weight of 0.
+    All { arrived: u64, rows: BTreeMap<(Row, u64), (Row, i64)> },
+}
+
+impl Kept {
+    fn none(ranking: Ranking) -> Kept {
+        if ranking.retracting { Kept::All { arrived: 0, rows: BTreeMap::new() } } else { Kept::First(Vec::new()) }
+    }
+
+    fn is_empty(&self) -> bool {
+        match self {
+            Kept::First(rows) => rows.is_empty(),
+            Kept::All { rows, .. } => rows.is_empty(),
+        }
+    }
+
+    /// The first rows.
+    fn first(&self, n: usize) -> Vec<Row> {
+        match self {
+            Kept::First(rows) => rows.iter().take(n).map(|(_, row)| row.clone()).collect(),
+            Kept::All { rows, .. } => {
+                let present = rows.values().filter(|(_, weight)| *weight > 0);
+                present.flat_map(|(row, weight)| std::iter::repeat_n(row, *weight as usize)).take(n).cloned().collect()
+            }
+        }
+    }
+
+    /// Whether one more row changes nothing, because it comes behind the last one.
+    fn is_behind(&self, order: &[u8], ranking: Ranking) -> bool {
+        let Kept::First(rows) = self else { return false };
+        let behind = |last: &[u8]| if ranking.newest_first { last < order } else { last <= order };
+        rows.len() >= ranking.first && rows.last().is_none_or(|(last, _)| behind(last))
+    }
+
+    fn change(&mut self, order: &[u8], row: &[u8], weight: i64, ranking: Ranking) {
+        match self {
+            Kept::First(rows) => {
+                let before = |(other, _): &(Row, Row)| if ranking.newest_first { **other < *order } else { **other <= *order };
+                let rank = rows.partition_point(before);
+                if rows.len() >= ranking.first {
+                    rows.pop();
+                }
+                rows.insert(rank.min(rows.len()), (order.into(), row.into()));
+            }
+            Kept::All { arrived, rows } => {
+                let order: Row = order.into();
+                let same = rows.range((order.clone(), 0)..=(order.clone(), u64::MAX)).find(|(_, (other, _))| **other == *row);
+                if let Some(place) = same.map(|(place, _)| place.clone()) {
+                    let gone = rows.get_mut(&place).is_some_and(|(_, sum)| {
+                        *sum += weight;
+                        *sum == 0
+                    });
+                    if gone {
+                        rows.remove(&place);
+                    }
+                    return;
+                }
+                *arrived += 1;
+                let arrival = if ranking.newest_first { u64::MAX - *arrived } else { *arrived };
+                rows.insert((order, arrival), (row.into(), weight));
+            }
+        }
+    }
+}
+
+/// A key that the batch changes.
+struct Touched {
+    slot: u32,
+    /// Latest time among its rows.
+    time: EventTime,
+    before: Vec<Row>,
+}
+
+/// One change of the result.
+struct Leaving {
+    row: Row,
+    rank: Option<u64>,
+    kind: RowKind,
+    time: EventTime,
+}
+
+struct Ranked<K, M> {
+    make: Arc<M>,
+    ranking: Ranking,
+    kernel: Option<K>,
+    table: PointTable<Kept>,
+    slots: Vec<u32>,
+    touched: Vec<Touched>,
+    /// By slot: 1 + index into `touched`; 0 = not touched by this batch.
+    places: Vec<u32>,
+    scratch: (Vec<u8>, Vec<u8>),
+}
+
+impl<K: RankKernel, M> Ranked<K, M> {
+    fn kernel(&mut self) -> &mut K {
+        match &mut self.kernel {
+            Some(kernel) => kernel,
+            None => unreachable!("an operator is opened before it is used"),
+        }
+    }
+
+    fn touch(&mut self, slot: u32, time: EventTime) {
+        if self.places.len() <= slot as usize {
+            self.places.resize(slot as usize + 1, 0);
+        }
+        match self.places[slot as usize] {
+            0 => {
+                let before = self.table.get(slot).map_or_else(Vec::new, |kept| kept.first(self.ranking.first));
+                self.touched.push(Touched { slot, time, before });
+                self.places[slot as usize] = self.touched.len() as u32;
+            }
+            place => {
+                let latest = &mut self.touched[place as usize - 1].time;
+                *latest = time.max(*latest);
+            }
+        }
+    }
+
+    fn take_in(&mut self, batch: &ChangeBatch) {
+        let (mut order, mut row) = std::mem::take(&mut self.scratch);
+        for i in 0..batch.times.len() {
+            let slot = self.slots[i];
+            let Some(kernel) = &self.kernel else { continue };
+            order.clear();
+            kernel.order(i, &mut order);
+            if self.table.get(slot).is_some_and(|kept| kept.is_behind(&order, self.ranking)) {
+                continue;
+            }
+            row.clear();
+            kernel.encode(i, &mut row);
+            self.touch(slot, batch.times[i]);
+            let kept = self.table.get_mut(slot).get_or_insert_with(|| Kept::none(self.ranking));
+            kept.change(&order, &row, batch.kind(i).weight(), self.ranking);
+        }
+        self.scratch = (order, row);
+    }
+
+    /// The differences of all keys touched, in the order of their first rows.
+    fn differences(&mut self) -> Vec<Leaving> {
+        let mut leaving = Vec::with_capacity(self.touched.len() * 2);
+        for Touched { slot, time, before } in std::mem::take(&mut self.touched) {
+            self.places[slot as usize] = 0;
+            let after = self.table.get(slot).map_or_else(Vec::new, |kept| kept.first(self.ranking.first));
+            if self.table.get(slot).is_some_and(Kept::is_empty) {
+                self.table.remove(slot);
+            }
+            if self.ranking.with_rank || self.ranking.first == 1 {
+                by_rank(&before, &after, time, &mut leaving);
+            } else {
+                by_row(&before, &after, time, &mut leaving);
+            }
+        }
+        leaving
+    }
+}
+
+fn by_rank(before: &[Row], after: &[Row], time: EventTime, leaving: &mut Vec<Leaving>) {
+    for i in 0..before.len().max(after.len()) {
+        let mut leave = |row: &Row, kind| leaving.push(Leaving { row: row.clone(), rank: Some(i as u64 + 1), kind, time });
+        match (before.get(i), after.get(i)) {
+            (Some(old), Some(new)) if old == new => {}
+            (Some(old), Some(new)) => {
+                leave(old, RowKind::UpdateBefore);
+                leave(new, RowKind::UpdateAfter);
+            }
+            (Some(old), None) => leave(old, RowKind::Delete),
+            (None, Some(new)) => leave(new, RowKind::Insert),
+            (None, None) => {}
+        }
+    }
+}
+
+fn by_row(before: &[Row], after: &[Row], time: EventTime, leaving: &mut Vec<Leaving>) {
+    let mut sum: BTreeMap<&Row, i64> = BTreeMap::new();
+    after.iter().for_each(|row| *sum.entry(row).or_insert(0) += 1);
+    before.iter().for_each(|row| *sum.entry(row).or_insert(0) -= 1);
+    // What goes leaves first, so that there are never more rows than wanted.
+    for gone in [true, false] {
+        let kind = if gone { RowKind::Delete } else { RowKind::Insert };
+        for (row, weight) in sum.iter().filter(|(_, weight)| (**weight < 0) == gone) {
+            for _ in 0..weight.unsigned_abs() {
+                leaving.push(Leaving { row: (*row).clone(), rank: None, kind, time });
+            }
+        }
+    }
+}
+
+impl<K: RankKernel, M: Fn() -> Result<K> + Send + Sync + 'static> Operator for Ranked<K, M> {
+    fn open(&mut self, _context: &OpenContext) -> Result<()> {
+        self.kernel = Some((self.make)()?);
+        Ok(())
+    }
+
+    fn tables(&mut self) -> Vec<&mut dyn Table> {
+        vec![&mut self.table]
+    }
+
+    fn on_batch(&mut self, _input: usize, batch: BatchBox, out: &mut Output<'_>) -> Result<()> {
+        let batch = downcast::<ChangeBatch>(batch);
+        let Some(keys) = &batch.keys else { unreachable!("plan bug: a ranking needs keyed rows") };
+        let mut slots = std::mem::take(&mut self.slots);
+        self.table.resolve(keys, &mut slots)?;
+        self.slots = slots;
+        self.kernel().begin(&batch)?;
+        self.take_in(&batch);
+        let leaving = self.differences();
+        if leaving.is_empty() {
+            return Ok(());
+        }
+        let with_rank = self.ranking.with_rank;
+        let kernel = self.kernel();
+        leaving.iter().try_for_each(|l| kernel.emit(&l.row, l.rank.filter(|_| with_rank)))?;
+        let mut changes = ChangeBatch::inserts(kernel.take()?, leaving.iter().map(|l| l.time).collect());
+        changes.kinds = Some(leaving.iter().map(|l| l.kind).collect());
+        out.emit(changes.boxed())
+    }
+
+    fn save(&mut self) -> Vec<u8> {
+        let ranking = self.ranking;
+        format!("{ranking:?}: {}", self.kernel().describe()).into_bytes()
+    }
+
+    fn restore(&mut self, blobs: &[Vec<u8>]) -> Result<()> {
+        let ranking = self.ranking;
+        let now = format!("{ranking:?}: {}", self.kernel().describe());
+        check_description(&now, blobs)
+    }
+}
+
+#[cfg(test)]
+#[path = "tests/ranked.rs"]
+mod tests;

@@ -41,6 +41,7 @@ pub use connect::{Connectors, NoConnectors};
 pub use error::{SqlError, SqlResult};
 pub use infer::infer;
 pub use parser::parse;
+pub use plan::ScalarFunction;
 pub use rows::{FinalRows, ShownRow};
 pub use session::{OrderBy, Outcome, Planned, Session};
 pub use settings::Settings;

@@ -7,7 +7,7 @@ use crate::connect::Connectors;
 use crate::error::{SqlError, SqlResult};
 use crate::lower::{Target, check_insert, lower_insert};
 use crate::parser::{CreateTable, Insert, Statement, StatementKind, Words, parse, type_name};
-use crate::plan::{Functions, optimize, plan};
+use crate::plan::{Functions, ScalarFunction, optimize, plan};
 use crate::settings::Settings;
 use arrow::datatypes::SchemaRef;
 use datafusion_expr::LogicalPlan;
@@ -123,6 +123,11 @@ impl Session {
             undeclared: None,
             notes: Vec::new(),
         }
+    }
+
+    /// Lets queries call a function, by its name in any case.
+    pub fn register(&mut self, function: ScalarFunction) {
+        self.functions.register(function);
     }
 
     /// What was set.

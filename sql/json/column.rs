@@ -146,7 +146,7 @@ impl Column {
             Values::Float(kind, v) => v.push(text::float(kind, scan.number()?).map_err(|_| Odd)?),
             Values::Decimal(precision, scale, v) => v.push(text::decimal(scan.number()?, *precision, *scale).map_err(|_| Odd)?),
             Values::Text { data, ends } if next == b'"' => {
-                data.push_str(scan.string()?);
+                scan.copy_string(data)?;
                 ends.push(data.len());
             }
             Values::Row(fields, columns) => object(scan, fields.iter().map(|f| f.name().as_str()), columns)?,

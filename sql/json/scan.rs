@@ -1,7 +1,7 @@
 //! A scanner over the bytes of one JSON text: what the decoder reads with.
 //!
-//! It decides nothing about odd input: anything but the straight case (an escape, a number it cannot read exactly, a syntax
-//! error) is `Odd`, and the record goes to the careful path, which rests on serde_json.
+//! It decides nothing about odd input: anything but the straight case (an escape with a number, a number it cannot read
+//! exactly, a syntax error) is `Odd`, and the record goes to the careful path, which rests on serde_json.
 //!
 //! Invariant: what it accepts, serde_json accepts with the same meaning.
 
@@ -14,13 +14,14 @@ const DEPTH: usize = 100;
 
 /// A place in a text that is known to be UTF-8.
 pub(super) struct Scan<'a> {
+    whole: &'a str,
     text: &'a [u8],
     at: usize,
 }
 
 impl<'a> Scan<'a> {
     pub(super) fn new(text: &'a str) -> Self {
-        Scan { text: text.as_bytes(), at: 0 }
+        Scan { whole: text, text: text.as_bytes(), at: 0 }
     }
 
     fn byte(&self) -> u8 {
@@ -64,13 +65,65 @@ impl<'a> Scan<'a> {
     pub(super) fn string(&mut self) -> Result<&'a str, Odd> {
         self.take(b'"')?;
         let start = self.at;
-        let len = self.text[start..].iter().position(|&b| b == b'"' || b == b'\\' || b < 0x20).ok_or(Odd)?;
-        self.at = start + len + 1;
-        if self.text[start + len] != b'"' {
+        self.at += plain(&self.text[start..]);
+        if self.byte() != b'"' {
             return Err(Odd);
         }
-        // Cut at quotes, which are no part of a longer character.
-        std::str::from_utf8(&self.text[start..start + len]).map_err(|_| Odd)
+        self.at += 1;
+        self.piece(start, self.at - 1)
+    }
+
+    /// A string, appended to a text.
+    pub(super) fn copy_string(&mut self, to: &mut String) -> Result<(), Odd> {
+        self.take(b'"')?;
+        loop {
+            let start = self.at;
+            self.at += plain(&self.text[start..]);
+            to.push_str(self.piece(start, self.at)?);
+            match self.byte() {
+                b'"' => break,
+                b'\\' => to.push(self.escape()?),
+                _ => return Err(Odd),
+            }
+        }
+        self.at += 1;
+        Ok(())
+    }
+
+    fn skip_string(&mut self) -> Result<(), Odd> {
+        self.take(b'"')?;
+        loop {
+            self.at += plain(&self.text[self.at..]);
+            match self.byte() {
+                b'"' => break,
+                b'\\' => drop(self.escape()?),
+                _ => return Err(Odd),
+            }
+        }
+        self.at += 1;
+        Ok(())
+    }
+
+    /// The character of an escape, which begins here; none with a number, which may be half of a character.
+    fn escape(&mut self) -> Result<char, Odd> {
+        let character = match self.text.get(self.at + 1) {
+            Some(b'\\') => '\\',
+            Some(b'"') => '"',
+            Some(b'/') => '/',
+            Some(b'n') => '\n',
+            Some(b't') => '\t',
+            Some(b'r') => '\r',
+            Some(b'b') => '\u{8}',
+            Some(b'f') => '\u{c}',
+            _ => return Err(Odd),
+        };
+        self.at += 2;
+        Ok(character)
+    }
+
+    /// A part of the text; it is cut at ASCII, which is no part of a longer character.
+    fn piece(&self, start: usize, end: usize) -> Result<&'a str, Odd> {
+        self.whole.get(start..end).ok_or(Odd)
     }
 
     /// `true`, `false`, `null`.
@@ -102,7 +155,7 @@ impl<'a> Scan<'a> {
             self.at += usize::from(matches!(self.byte(), b'+' | b'-'));
             self.digits()?;
         }
-        std::str::from_utf8(&self.text[start..self.at]).map_err(|_| Odd)
+        self.piece(start, self.at)
     }
 
     fn digits(&mut self) -> Result<(), Odd> {
@@ -118,13 +171,13 @@ impl<'a> Scan<'a> {
         self.space();
         let start = self.at;
         self.skip(DEPTH)?;
-        std::str::from_utf8(&self.text[start..self.at]).map_err(|_| Odd)
+        self.piece(start, self.at)
     }
 
     fn skip(&mut self, depth: usize) -> Result<(), Odd> {
         let depth = depth.checked_sub(1).ok_or(Odd)?;
         match self.peek() {
-            b'"' => self.string().map(drop),
+            b'"' => self.skip_string(),
             b't' => self.word("true"),
             b'f' => self.word("false"),
             b'n' => self.word("null"),
@@ -155,6 +208,40 @@ impl<'a> Scan<'a> {
                 }
             }
             _ => self.number().map(drop),
+        }
+    }
+}
+
+/// How many bytes come before the first quote, backslash or control character. Eight at a time: texts are long.
+fn plain(bytes: &[u8]) -> usize {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = 0x8080_8080_8080_8080;
+    let is_special = |b: &u8| *b == b'"' || *b == b'\\' || *b < 0x20;
+    let mut chunks = bytes.chunks_exact(8);
+    for (i, chunk) in chunks.by_ref().enumerate() {
+        let word = u64::from_le_bytes(chunk.try_into().unwrap_or_default());
+        // The lowest high bit that is set marks the first byte that is 0, or below 0x20; those above may be carries.
+        let zero = |x: u64| x.wrapping_sub(ONES) & !x & HIGH;
+        let control = word.wrapping_sub(ONES * 0x20) & !word & HIGH;
+        let special = zero(word ^ (ONES * u64::from(b'"'))) | zero(word ^ (ONES * u64::from(b'\\'))) | control;
+        if special != 0 {
+            return i * 8 + special.trailing_zeros() as usize / 8;
+        }
+    }
+    let rest = chunks.remainder();
+    bytes.len() - rest.len() + rest.iter().position(is_special).unwrap_or(rest.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn the_first_special_byte_is_found(bytes in proptest::collection::vec(prop_oneof![6 => 0x20u8..=255, 1 => Just(b'"'), 1 => Just(b'\\'), 1 => 0u8..0x20], 0..40)) {
+            let first = bytes.iter().position(|b| *b == b'"' || *b == b'\\' || *b < 0x20).unwrap_or(bytes.len());
+            prop_assert_eq!(plain(&bytes), first);
         }
     }
 }

@@ -8,6 +8,7 @@
 //! on their order too).
 
 use super::calc::evaluate;
+use super::distinct::{MOST, Seen};
 use super::value::{Cells, Class, Value};
 use arrow::array::{Array, AsArray, BooleanArray};
 use arrow::datatypes::DataType;
@@ -50,6 +51,8 @@ pub(crate) struct Argument {
     pub(crate) expr: Arc<dyn PhysicalExpr>,
     pub(crate) kind: DataType,
     pub(crate) class: Class,
+    /// Calls on the same column share what they can.
+    pub(crate) column: usize,
 }
 
 impl Call {
@@ -72,7 +75,15 @@ impl Call {
         }
     }
 
+    /// Whether it counts the distinct values of rows that are never taken away.
+    fn counts_seen(&self) -> bool {
+        self.function == Function::Count && self.distinct && !self.retracting && self.argument.is_some()
+    }
+
     fn create(&self) -> State {
+        if self.counts_seen() {
+            return State::Count(0);
+        }
         if self.keeps_values() {
             return State::Values(Multiset::default());
         }
@@ -271,17 +282,38 @@ pub(crate) struct Acc {
     /// Signed count of rows.
     pub(crate) rows: i64,
     states: Vec<State>,
+    /// One a family.
+    seen: Vec<Seen>,
 }
 
 /// The calls of one aggregate node.
 #[derive(Debug, Clone)]
-pub(crate) struct Calls(pub(crate) Arc<[Call]>);
+pub(crate) struct Calls(pub(crate) Arc<[Call]>, Arc<[Family]>);
+
+/// Calls that count the distinct values of one column, each with its filter.
+#[derive(Debug)]
+struct Family {
+    numbers: bool,
+    calls: Vec<usize>,
+}
 
 /// Arguments and filters of a batch, by call.
 #[derive(Debug, Clone)]
 pub(crate) struct Arguments(Vec<(Option<Cells>, Option<BooleanArray>)>);
 
 impl Calls {
+    pub(crate) fn new(calls: Vec<Call>) -> Self {
+        let mut families: Vec<(usize, Family)> = Vec::new();
+        for (i, call) in calls.iter().enumerate().filter(|(_, call)| call.counts_seen()) {
+            let Some(argument) = &call.argument else { continue };
+            match families.iter_mut().find(|(column, family)| *column == argument.column && family.calls.len() < MOST) {
+                Some((_, family)) => family.calls.push(i),
+                None => families.push((argument.column, Family { numbers: argument.class == Class::Int, calls: vec![i] })),
+            }
+        }
+        Calls(calls.into(), families.into_iter().map(|(_, family)| family).collect())
+    }
+
     /// For the description that state is checked against.
     pub(crate) fn describe(&self) -> String {
         self.0.iter().map(Call::describe).collect::<Vec<_>>().join(", ")
@@ -307,15 +339,49 @@ impl Calls {
 
     /// The accumulator of no rows.
     pub(crate) fn create(&self) -> Acc {
-        Acc { rows: 0, states: self.0.iter().map(Call::create).collect() }
+        Acc {
+            rows: 0,
+            states: self.0.iter().map(Call::create).collect(),
+            seen: self.1.iter().map(|family| Seen::none(family.numbers)).collect(),
+        }
     }
 
     /// Takes a row in (weight 1) or out (-1).
     pub(crate) fn fold(&self, acc: &mut Acc, arguments: &Arguments, row: usize, weight: i64) {
         acc.rows += weight;
+        let passes = |filter: &Option<BooleanArray>| filter.as_ref().is_none_or(|f| f.is_valid(row) && f.value(row));
         for ((call, state), (cells, filter)) in self.0.iter().zip(&mut acc.states).zip(&arguments.0) {
-            if filter.as_ref().is_none_or(|f| f.is_valid(row) && f.value(row)) {
+            if !call.counts_seen() && passes(filter) {
                 state.fold(call.function, cells.as_ref(), row, weight);
+            }
+        }
+        for (family, seen) in self.1.iter().zip(&mut acc.seen) {
+            let Some(cells) = arguments.0[family.calls[0]].0.as_ref().filter(|cells| !cells.is_null(row)) else { continue };
+            let mut bits = 0;
+            for (bit, &call) in family.calls.iter().enumerate() {
+                bits |= u32::from(passes(&arguments.0[call].1)) << bit;
+            }
+            let mut fresh = if bits == 0 { 0 } else { seen.see(cells, row, bits) };
+            while fresh != 0 {
+                if let State::Count(n) = &mut acc.states[family.calls[fresh.trailing_zeros() as usize]] {
+                    *n += 1;
+                }
+                fresh &= fresh - 1;
+            }
+        }
+    }
+
+    /// Whether they only count rows, so that nothing of a row is looked at.
+    pub(crate) fn only_count_rows(&self) -> bool {
+        self.0.iter().all(|c| c.argument.is_none() && c.filter.is_none())
+    }
+
+    /// Takes a row in, for calls that only count rows.
+    pub(crate) fn count_row(acc: &mut Acc) {
+        acc.rows += 1;
+        for state in &mut acc.states {
+            if let State::Count(n) = state {
+                *n += 1;
             }
         }
     }
@@ -324,7 +390,17 @@ impl Calls {
     pub(crate) fn merge(&self, acc: &mut Acc, later: &Acc) {
         acc.rows += later.rows;
         for ((call, state), later) in self.0.iter().zip(&mut acc.states).zip(&later.states) {
-            state.merge(call.function, later);
+            if !call.counts_seen() {
+                state.merge(call.function, later);
+            }
+        }
+        for ((family, seen), later) in self.1.iter().zip(&mut acc.seen).zip(&later.seen) {
+            let counts = seen.merge(later);
+            for (&call, count) in family.calls.iter().zip(counts) {
+                if let State::Count(n) = &mut acc.states[call] {
+                    *n += count;
+                }
+            }
         }
     }
 

@@ -4,7 +4,10 @@
 
 pub(crate) mod aggregate;
 pub(crate) mod calc;
+mod distinct;
 pub(crate) mod group;
 pub(crate) mod keys;
+pub(crate) mod ranked;
+pub(crate) mod row;
 pub(crate) mod value;
 pub(crate) mod window;

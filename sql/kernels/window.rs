@@ -17,10 +17,10 @@ use waterwheel_engine::operators::{Operator, Output, check_description};
 use waterwheel_engine::record::{BatchBox, ChangeBatch, Rows, downcast};
 use waterwheel_engine::windowing::{Accumulate, Windowed};
 
-/// A row of a batch whose arguments are evaluated.
+/// A row of a batch whose arguments are evaluated; none where nothing of a row is looked at.
 #[derive(Debug, Clone)]
 pub(crate) struct RowRef {
-    arguments: Arc<Arguments>,
+    arguments: Option<Arc<Arguments>>,
     row: u32,
 }
 
@@ -31,7 +31,7 @@ impl Operator for ToRowRefs {
     fn on_batch(&mut self, _input: usize, batch: BatchBox, out: &mut Output<'_>) -> Result<()> {
         let batch = downcast::<ChangeBatch>(batch);
         let mut failed = Vec::new();
-        let arguments = Arc::new(self.0.arguments(&batch, &mut failed)?);
+        let arguments = if self.0.only_count_rows() { None } else { Some(Arc::new(self.0.arguments(&batch, &mut failed)?)) };
         let refs = (0..batch.times.len() as u32).map(|row| RowRef { arguments: arguments.clone(), row }).collect();
         let rows = Rows { rows: refs, times: batch.times, keys: batch.keys, origins: batch.origins };
         if failed.is_empty() {
@@ -69,7 +69,10 @@ impl Accumulate for WindowCalls {
     }
 
     fn accumulate(&self, acc: &mut Acc, row: &RowRef) {
-        self.0.fold(acc, &row.arguments, row.row as usize, 1);
+        match &row.arguments {
+            Some(arguments) => self.0.fold(acc, arguments, row.row as usize, 1),
+            None => Calls::count_row(acc),
+        }
     }
 
     fn merge(&self, acc: &mut Acc, later: &Acc) {
@@ -96,6 +99,8 @@ pub(crate) struct FromWindows {
     pub(crate) columns: Vec<GroupColumn>,
     pub(crate) classes: Vec<Class>,
     pub(crate) schema: SchemaRef,
+    /// By how much the engine's windows are longer than the query's.
+    pub(crate) longer_ms: i64,
 }
 
 impl Operator for FromWindows {
@@ -107,8 +112,8 @@ impl Operator for FromWindows {
             let value = |column: &GroupColumn| match column {
                 GroupColumn::Key => key.next().unwrap_or(Value::Null),
                 GroupColumn::WindowStart => Value::Int(window.start.0),
-                GroupColumn::WindowEnd => Value::Int(window.end.0),
-                GroupColumn::WindowTime => Value::Int(window.end.0.saturating_sub(1)),
+                GroupColumn::WindowEnd => Value::Int(window.end.0.saturating_sub(self.longer_ms)),
+                GroupColumn::WindowTime => Value::Int(window.end.0.saturating_sub(1 + self.longer_ms)),
             };
             let mut row: Vec<Value> = self.columns.iter().map(value).collect();
             row.extend(window.value);

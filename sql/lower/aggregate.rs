@@ -8,23 +8,22 @@
 //! Invariant: the columns of the result are those of the plan's node: group expressions, then calls.
 
 use super::rows::named;
+use super::windows::operator;
 use super::{Lowered, Lowering, Place, arrow_schema, check_class, column_of, physical};
 use crate::error::{SqlError, SqlResult};
 use crate::kernels::aggregate::{Argument, Call, Calls, Function};
 use crate::kernels::group::GroupBy;
-use crate::kernels::keys::{ColumnKeys, KeyBytes};
+use crate::kernels::keys::ColumnKeys;
 use crate::kernels::value::Class;
-use crate::kernels::window::{FromWindows, GroupColumn, ToRowRefs, WindowCalls};
-use crate::plan::Windows;
+use crate::kernels::window::{FromWindows, GroupColumn, ToRowRefs};
+use crate::plan::{WindowKind, Windows};
 use arrow::datatypes::{DataType, Field, Schema};
 use datafusion_common::{DFSchema, ScalarValue};
 use datafusion_expr::expr::{AggregateFunction, Expr};
 use datafusion_expr::{Aggregate, ExprSchemable};
 use std::sync::Arc;
-use std::time::Duration;
 use waterwheel_engine::graph::{Bound, EqualityClass, NodeIndex, NodeNote, Routing, StateNote};
 use waterwheel_engine::operators::{OperatorFactory, group, key_columns};
-use waterwheel_engine::windowing::{Sliding, Tumbling, window};
 
 /// An aggregate's parts, on columns that were computed before it.
 struct Parts {
@@ -62,7 +61,11 @@ impl Lowering<'_> {
                 Some(Place::WindowTime) => GroupColumn::WindowTime,
                 _ => GroupColumn::Key,
             });
-            return self.windowed(node, &input, columns.collect(), &Over::Windows(windows));
+            let columns: Vec<GroupColumn> = columns.collect();
+            if windows.kind == WindowKind::Session {
+                check_session(&input, &sources, &columns)?;
+            }
+            return self.windowed(node, &input, columns, &Over::Windows(windows));
         }
         if let Some((start, end)) = input.fired.filter(|_| !input.updating)
             && sources.contains(&Some(start))
@@ -108,41 +111,38 @@ impl Lowering<'_> {
         let glue = || NodeNote { glue: true, ..NodeNote::default() };
         let refs: OperatorFactory = Arc::new(move || Box::new(ToRowRefs(to_refs.clone())));
         let refs = self.add("rows", refs, &[(keyed, Routing::KeyGroup)], glue());
-        let millis = |ms: i64| Duration::from_millis(ms.unsigned_abs());
-        let (factory, slices) = match over {
-            Over::Windows(w) if w.size_ms == w.slide_ms => {
-                (window::<KeyBytes, _>(&Tumbling::of(millis(w.size_ms)).offset_ms(w.offset_ms), Duration::ZERO, WindowCalls(calls)), 1)
-            }
-            Over::Windows(w) => {
-                let sliding = Sliding::of(millis(w.size_ms)).every(millis(w.slide_ms)).offset_ms(w.offset_ms);
-                (window::<KeyBytes, _>(&sliding, Duration::ZERO, WindowCalls(calls)), w.size_ms / w.slide_ms)
-            }
-            Over::Fired => (window::<KeyBytes, _>(&Tumbling::of(millis(1)), Duration::ZERO, WindowCalls(calls)), 1),
+        let (factory, kept) = match over {
+            Over::Windows(windows) => operator(*windows, calls)?,
+            Over::Fired => operator(Windows { kind: WindowKind::Sliding, size_ms: 1, slide_ms: 1, offset_ms: 0, of_clock: false }, calls)?,
         };
-        let factory = factory.map_err(|e| SqlError::new(e.report()))?;
         let note = NodeNote {
             detail: match over {
                 Over::Windows(w) => format!("{w}: {}", detail(node)),
                 Over::Fired => format!("of windows that have fired: {}", detail(node)),
             },
-            state: vec![StateNote { what: format!("{slices} slices a key"), bound: Bound::Watermark }],
+            state: vec![StateNote { what: kept, bound: Bound::Watermark }],
             class: vec![(EqualityClass::TimeDependent, "late rows".into())],
             glue: false,
         };
         let fired = self.add("window", factory, &[(refs, Routing::Forward)], note);
+        let is_session = matches!(over, Over::Windows(Windows { kind: WindowKind::Session, .. }));
+        let longer_ms = i64::from(is_session);
         let from_windows = (columns.clone(), classes, arrow_schema(&node.schema));
         let results: OperatorFactory = Arc::new(move || {
             let (columns, classes, schema) = from_windows.clone();
-            Box::new(FromWindows { columns, classes, schema })
+            Box::new(FromWindows { columns, classes, schema, longer_ms })
         });
         let results = self.add("results", results, &[(fired, Routing::Forward)], glue());
         let mut lowered = Lowered::plain(results, node.schema.clone(), false);
         let at = |wanted: GroupColumn| columns.iter().position(|c| *c == wanted);
         let group_source = |i: usize| node.group_expr.iter().position(|e| column_of(e, &input.schema) == Some(i));
         (lowered.fired, lowered.rowtimes) = match (over, input.fired) {
-            (Over::Windows(_), _) => {
+            (Over::Windows(windows), _) => {
                 let bounds = at(GroupColumn::WindowStart).zip(at(GroupColumn::WindowEnd));
-                (bounds, at(GroupColumn::WindowTime).into_iter().collect())
+                // A session leaves when it is known to have ended, which is later than its own last instant. Of windows of
+                // the clock the time is none that a watermark goes with downstream.
+                let keeps_time = !is_session && !windows.of_clock;
+                (bounds, at(GroupColumn::WindowTime).filter(|_| keeps_time).into_iter().collect())
             }
             (Over::Fired, Some((start, end))) => {
                 (group_source(start).zip(group_source(end)), input.rowtimes.iter().filter_map(|&i| group_source(i)).collect())
@@ -168,9 +168,17 @@ impl Lowering<'_> {
         }
         let key_count = exprs.len();
         let functions = node.aggr_expr.iter().map(call_of).collect::<SqlResult<Vec<_>>>()?;
+        // What several calls ask for is computed once.
+        let mut place = |expr: &Expr| match exprs[key_count..].iter().position(|e| e == expr) {
+            Some(at) => key_count + at,
+            None => {
+                exprs.push(expr.clone());
+                exprs.len() - 1
+            }
+        };
+        let mut places = Vec::with_capacity(functions.len());
         for function in &functions {
-            exprs.extend(argument(function)?.cloned());
-            exprs.extend(function.params.filter.as_deref().cloned());
+            places.push((argument(function)?.map(&mut place), function.params.filter.as_deref().map(&mut place)));
         }
         let mut fields = Vec::with_capacity(exprs.len());
         for (i, expr) in exprs.iter().enumerate() {
@@ -179,29 +187,44 @@ impl Lowering<'_> {
         let schema = Arc::new(Schema::new(fields));
         let computed = self.calc(input, None, Some(&exprs), schema.clone(), "project")?;
         let over = DFSchema::try_from(schema.clone()).map_err(SqlError::of_planner)?;
-        let mut next = key_count;
-        let mut column = || {
-            next += 1;
-            Ok::<_, SqlError>((physical(&named(&format!("c{}", next - 1)), &over)?, schema.field(next - 1).data_type().clone()))
-        };
+        let column = |i: usize| physical(&named(&format!("c{i}")), &over);
         let mut calls = Vec::with_capacity(functions.len());
-        for (i, function) in functions.iter().enumerate() {
+        for (i, (function, (argument, filter))) in functions.iter().zip(places).enumerate() {
             let output = node.schema.field(node.group_expr.len() + i).data_type().clone();
             let name = name_of(function)?;
-            let argument = match argument(function)? {
+            let argument = match argument {
                 None => None,
-                Some(expr) => {
-                    let (column, kind) = column()?;
-                    let class = check_class(&kind, &format!("{name:?} of {expr}"))?;
-                    Some(Argument { expr: column, kind, class })
+                Some(at) => {
+                    let kind = schema.field(at).data_type().clone();
+                    let class = check_class(&kind, &format!("{name:?} of {}", exprs[at]))?;
+                    Some(Argument { expr: column(at)?, kind, class, column: at })
                 }
             };
-            let filter = if function.params.filter.is_some() { Some(column()?.0) } else { None };
+            let filter = filter.map(column).transpose()?;
             check_result(name, argument.as_ref(), &output)?;
             calls.push(Call { function: name, argument, filter, distinct: function.params.distinct, retracting, output });
         }
-        Ok(Parts { node: computed, classes, calls: Calls(calls.into()) })
+        Ok(Parts { node: computed, classes, calls: Calls::new(calls) })
     }
+}
+
+/// The rows of a session are those of its PARTITION BY columns, so these are its groups.
+fn check_session(input: &Lowered, sources: &[Option<usize>], columns: &[GroupColumn]) -> SqlResult<()> {
+    let keys = sources.iter().zip(columns).filter(|(_, c)| **c == GroupColumn::Key).map(|(s, _)| *s);
+    let mut keys = keys.collect::<Option<Vec<usize>>>();
+    let mut by = input.session_by.clone();
+    for columns in [&mut keys, &mut by].into_iter().flatten() {
+        columns.sort_unstable();
+        columns.dedup();
+    }
+    if keys.is_some() && keys == by {
+        return Ok(());
+    }
+    Err(SqlError::unsupported(
+        "a GROUP BY that differs from the PARTITION BY of its SESSION",
+        "a session is of these columns",
+        "SESSION(TABLE t PARTITION BY k, DESCRIPTOR(ts), gap) with GROUP BY k, window_start, window_end",
+    ))
 }
 
 fn call_of(expr: &Expr) -> SqlResult<&AggregateFunction> {

@@ -8,6 +8,8 @@
 //! come late apart; there is no node that is left out or done differently.
 
 mod aggregate;
+mod members;
+mod ranks;
 mod rows;
 mod scan;
 mod sink;
@@ -40,6 +42,8 @@ pub(super) enum Place {
     WindowStart,
     WindowEnd,
     WindowTime,
+    /// Nowhere: the time at which a row passes, for windows over it.
+    Clock,
 }
 
 /// A lowered node: its stream, and what is known of it.
@@ -60,13 +64,15 @@ pub(super) struct Lowered {
     pub(super) pending: Option<Windows>,
     /// Columns that hold start and end of a window that has fired.
     pub(super) fired: Option<(usize, usize)>,
+    /// Columns that the pending sessions are by, if they are all still there.
+    pub(super) session_by: Option<Vec<usize>>,
 }
 
 impl Lowered {
     /// A stream whose columns are all in the batch.
     fn plain(node: NodeIndex, schema: Arc<DFSchema>, updating: bool) -> Self {
         let places = (0..schema.fields().len()).map(Place::Batch).collect();
-        Lowered { node, schema, places, updating, key: None, rowtimes: Vec::new(), pending: None, fired: None }
+        Lowered { node, schema, places, updating, key: None, rowtimes: Vec::new(), pending: None, fired: None, session_by: None }
     }
 
     fn has_window_columns(&self) -> bool {
@@ -95,11 +101,17 @@ pub(super) struct Lowering<'a> {
     name: String,
     /// How many of each kind there are already.
     counts: BTreeMap<&'static str, u32>,
+    /// What the filter above a ROW_NUMBER that is to be lowered next asks of it.
+    rank: Option<ranks::Wanted>,
+    /// Nobody looks at the ranks of the filter that is to be lowered next.
+    rank_unseen: bool,
+    /// What is looked at of the scan that is to be lowered next.
+    members: Option<members::Members>,
 }
 
 impl<'a> Lowering<'a> {
     fn new(graph: &'a mut LogicalGraph, connectors: &'a dyn Connectors, name: &str) -> Self {
-        Lowering { graph, connectors, name: name.to_string(), counts: BTreeMap::new() }
+        Lowering { graph, connectors, name: name.to_string(), counts: BTreeMap::new(), rank: None, rank_unseen: false, members: None }
     }
 
     /// A stable id within the statement: the statement's name, the kind, a number.
@@ -128,6 +140,9 @@ impl<'a> Lowering<'a> {
             }
             LogicalPlan::Projection(projection) => self.project(projection),
             LogicalPlan::Filter(filter) => {
+                if let Some(ranked) = self.rank_filter(filter)? {
+                    return Ok(ranked);
+                }
                 let input = self.lower(&filter.input)?;
                 self.filter(input, &filter.predicate)
             }
@@ -136,6 +151,7 @@ impl<'a> Lowering<'a> {
                 let inputs = all.inputs.iter().map(|plan| self.lower(plan)).collect::<SqlResult<Vec<_>>>()?;
                 self.union(inputs, &all.schema)
             }
+            LogicalPlan::Window(window) => self.ranked(window),
             LogicalPlan::Extension(extension) => match extension.node.as_any().downcast_ref::<WindowTvf>() {
                 Some(tvf) => self.tvf(tvf),
                 None => Err(unknown(plan)),
@@ -162,6 +178,8 @@ impl<'a> Lowering<'a> {
     }
 
     fn project(&mut self, projection: &Projection) -> SqlResult<Lowered> {
+        self.note_rank_use(projection);
+        self.note_members(projection);
         let mut input = self.lower(&projection.input)?;
         // Window columns that are passed on as they are stay pending; any other use asks for them in the batch.
         let sources: Vec<Option<usize>> = projection.expr.iter().map(|e| column_of(e, &input.schema)).collect();
@@ -172,7 +190,7 @@ impl<'a> Lowering<'a> {
         }
         let (mut exprs, mut places) = (Vec::new(), Vec::new());
         for (expr, source) in projection.expr.iter().zip(&sources) {
-            match source.map(|i| input.places[i]) {
+            match source.map(|i| input.places[i]).or_else(|| windows::is_clock(expr).then_some(Place::Clock)) {
                 Some(place) if !matches!(place, Place::Batch(_)) => places.push(place),
                 _ => {
                     places.push(Place::Batch(exprs.len()));
@@ -194,10 +212,12 @@ impl<'a> Lowering<'a> {
             rowtimes: (0..sources.len()).filter(|&o| sources[o].is_some_and(|i| input.rowtimes.contains(&i))).collect(),
             pending: input.pending,
             fired: input.fired.and_then(|(start, end)| Some((moved(start)?, moved(end)?))),
+            session_by: input.session_by.and_then(|by| by.into_iter().map(moved).collect()),
         })
     }
 
     fn filter(&mut self, input: Lowered, predicate: &Expr) -> SqlResult<Lowered> {
+        windows::check_filter(&input)?;
         let input = if self.uses_windows(predicate, &input) { self.materialised(input)? } else { input };
         let schema = arrow_schema(&input.batch_schema()?);
         let node = self.calc(&input, Some(predicate), None, schema, "filter")?;
@@ -277,7 +297,6 @@ fn unknown(plan: &LogicalPlan) -> SqlError {
         LogicalPlan::Limit(_) => {
             ("LIMIT here", "which rows come first depends on how they arrive", "LIMIT at the end of a query whose input ends")
         }
-        LogicalPlan::Window(_) => ("OVER (...)", "functions over rows before and behind are not here yet", ""),
         LogicalPlan::Distinct(_) => ("DISTINCT ON", "which row of several it keeps is not said", "GROUP BY"),
         LogicalPlan::Values(_) => ("VALUES", "a query reads tables", "create a table over a file"),
         LogicalPlan::EmptyRelation(_) => ("a query without FROM", "a query reads tables", "SELECT ... FROM table"),

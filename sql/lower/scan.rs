@@ -2,6 +2,7 @@
 //!
 //! Invariant: only the columns that the query uses are read from a record, and those that they are computed from.
 
+use super::members::Members;
 use super::{Lowered, Lowering, arrow_schema, nullable, physical};
 use crate::catalog::{Column, PlannedTable, Table};
 use crate::error::{SqlError, SqlResult};
@@ -34,7 +35,9 @@ impl Lowering<'_> {
             )));
         }
         let projection: Vec<usize> = scan.projection.clone().unwrap_or_else(|| (0..table.schema.fields().len()).collect());
-        let reading = Arc::new(reading(&table, &projection)?);
+        let members = self.members.take().unwrap_or_default();
+        let reading = Arc::new(reading(&table, &projection, &members)?);
+        let output = reading.output.clone();
         let source = self.connectors.source(&table).map_err(|e| SqlError::new(e.report()))?;
         let policy = match table.options.get("error-policy") {
             Some("drop") => ErrorPolicy::Drop,
@@ -58,7 +61,14 @@ impl Lowering<'_> {
         node.subject = Some(table.name.clone());
         node.can_reject = true;
         let node = self.graph.add(node);
-        let mut lowered = Lowered::plain(node, scan.projected_schema.clone(), false);
+        // The query's columns, rows with the members that are read.
+        let read = scan.projected_schema.iter().zip(output.fields());
+        let fields = read.map(|((qualifier, field), read)| {
+            let kind = read.data_type().clone();
+            (qualifier.cloned(), Arc::new(field.as_ref().clone().with_data_type(kind)))
+        });
+        let schema = DFSchema::new_with_metadata(fields.collect(), Default::default()).map_err(SqlError::of_planner)?;
+        let mut lowered = Lowered::plain(node, Arc::new(schema), false);
         if let Some(w) = table.watermark {
             lowered.rowtimes = (0..projection.len()).filter(|&i| projection[i] == w.column).collect();
         }
@@ -71,7 +81,7 @@ fn watermarks(field: &Field, delay_ms: i64) -> WatermarkStrategy {
     WatermarkStrategy::custom(format!("{}, {delay} out of order", field.name()), move || Box::new(Delayed::new(delay_ms)))
 }
 
-fn reading(table: &Table, projection: &[usize]) -> SqlResult<Reading> {
+fn reading(table: &Table, projection: &[usize], above: &Members) -> SqlResult<Reading> {
     let format = match table.options.format() {
         None | Some("json") => Format::Json,
         Some("raw") => Format::Raw,
@@ -82,6 +92,11 @@ fn reading(table: &Table, projection: &[usize]) -> SqlResult<Reading> {
     let wanted: Vec<usize> = projection.iter().copied().chain(table.watermark.map(|w| w.column)).collect();
     // Which of the record's columns are needed.
     let exprs: Vec<Expr> = wanted.iter().map(|&i| column(table, i)).collect();
+    let mut members = Members::default();
+    exprs.iter().filter(|e| !matches!(e, Expr::Column(_))).for_each(|e| members.add(e));
+    for &i in projection.iter().filter(|i| !matches!(table.columns[**i], Column::Computed(_))) {
+        members.merge(&above.of(table.schema.field(i).name()));
+    }
     let mut needed: Vec<&str> = exprs.iter().flat_map(|e| e.column_refs()).map(|c| c.name.as_str()).collect();
     let all_values: Vec<&str> = (0..table.columns.len())
         .filter(|&i| matches!(table.columns[i], Column::Physical))
@@ -97,7 +112,7 @@ fn reading(table: &Table, projection: &[usize]) -> SqlResult<Reading> {
     for (i, column) in table.columns.iter().enumerate() {
         let field = table.schema.field(i);
         match column {
-            Column::Physical if needed.contains(&field.name().as_str()) || !field.is_nullable() => value.push(field.clone()),
+            Column::Physical if needed.contains(&field.name().as_str()) || !field.is_nullable() => value.push(members.pruned(field)),
             Column::Metadata(m) if needed.contains(&field.name().as_str()) => {
                 metadata.push(*m);
                 around.push(field.clone());
@@ -107,7 +122,7 @@ fn reading(table: &Table, projection: &[usize]) -> SqlResult<Reading> {
     }
     let record = DFSchema::try_from(Schema::new([value.clone(), around].concat())).map_err(SqlError::of_planner)?;
     let physical_exprs = exprs.iter().map(|e| physical(e, &record)).collect::<SqlResult<Vec<_>>>()?;
-    let fields: Vec<Field> = wanted.iter().map(|&i| nullable(table.schema.field(i))).collect();
+    let fields: Vec<Field> = wanted.iter().map(|&i| nullable(&members.pruned(table.schema.field(i)))).collect();
     let output = Arc::new(Schema::new(fields[..projection.len()].to_vec()));
     Ok(Reading {
         format,

@@ -4,23 +4,80 @@
 
 use super::{Lowered, Lowering, Place, arrow_schema, column_of};
 use crate::error::{SqlError, SqlResult};
-use crate::plan::{WindowTvf, Windows};
+use crate::kernels::aggregate::Calls;
+use crate::kernels::keys::KeyBytes;
+use crate::kernels::window::WindowCalls;
+use crate::plan::{WindowKind, WindowTvf, Windows};
 use arrow::array::{Array, ArrayRef, Int64Array};
 use arrow::datatypes::{DataType, SchemaRef, TimestampMillisecondType};
+use datafusion_expr::Expr;
 use datafusion_expr::logical_plan::UserDefinedLogicalNodeCore;
 use std::sync::Arc;
+use std::time::Duration;
 use waterwheel_engine::error::{Error, Result};
-use waterwheel_engine::graph::{NodeNote, Routing};
-use waterwheel_engine::operators::{ColumnKernel, RowError, columns};
+use waterwheel_engine::graph::{EqualityClass, NodeNote, Routing};
+use waterwheel_engine::operators::{ColumnKernel, OperatorFactory, RowError, by_clock, columns};
 use waterwheel_engine::record::{ChangeBatch, record_batch};
 use waterwheel_engine::time::EventTime;
+use waterwheel_engine::windowing::{self, Cumulative, Session, Sliding, Tumbling, WindowOptions, window};
+
+/// Whether an expression is `PROCTIME()`.
+pub(super) fn is_clock(expr: &Expr) -> bool {
+    match expr {
+        Expr::Alias(alias) => is_clock(&alias.expr),
+        Expr::ScalarFunction(function) => function.name() == "proctime",
+        _ => false,
+    }
+}
+
+/// Which rows keep a session going is decided before a filter behind it.
+pub(super) fn check_filter(input: &Lowered) -> SqlResult<()> {
+    match input.pending {
+        Some(Windows { kind: WindowKind::Session, .. }) => Err(SqlError::unsupported(
+            "WHERE between SESSION and its GROUP BY",
+            "the rows that it leaves out keep sessions going all the same",
+            "the condition in a view that SESSION is taken over, or HAVING",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// The engine's operator for an aggregate over windows, and how many slices a key has.
+pub(super) fn operator(windows: Windows, calls: Calls) -> SqlResult<(OperatorFactory, String)> {
+    let Windows { kind, size_ms, slide_ms, offset_ms, .. } = windows;
+    let millis = |ms: i64| Duration::from_millis(ms.unsigned_abs());
+    let calls = WindowCalls(calls);
+    let factory = match kind {
+        // Flink's sessions end after more than the gap, the engine's after the gap: its windows are one millisecond longer.
+        WindowKind::Session => {
+            windowing::Windows::operator::<KeyBytes, _>(&Session::gap(millis(size_ms + 1)), WindowOptions::default(), calls)
+        }
+        WindowKind::Cumulative => {
+            window::<KeyBytes, _>(&Cumulative::of(millis(size_ms)).every(millis(slide_ms)).offset_ms(offset_ms), Duration::ZERO, calls)
+        }
+        WindowKind::Sliding if size_ms == slide_ms => {
+            window::<KeyBytes, _>(&Tumbling::of(millis(size_ms)).offset_ms(offset_ms), Duration::ZERO, calls)
+        }
+        WindowKind::Sliding => {
+            window::<KeyBytes, _>(&Sliding::of(millis(size_ms)).every(millis(slide_ms)).offset_ms(offset_ms), Duration::ZERO, calls)
+        }
+    };
+    let kept = if kind == WindowKind::Session { "open sessions".into() } else { format!("{} slices a key", size_ms / slide_ms) };
+    Ok((factory.map_err(|e| SqlError::new(e.report()))?, kept))
+}
 
 impl Lowering<'_> {
     pub(super) fn tvf(&mut self, tvf: &WindowTvf) -> SqlResult<Lowered> {
-        let input = self.lower(tvf.input())?;
-        let input = self.materialised(input)?;
+        let mut input = self.lower(tvf.input())?;
         let time = column_of(&tvf.time, &input.schema);
-        if !time.is_some_and(|i| input.rowtimes.contains(&i)) {
+        let of_clock = time.is_some_and(|i| input.places[i] == Place::Clock);
+        if of_clock {
+            let note = NodeNote { class: vec![(EqualityClass::TimeDependent, "windows of the clock".into())], ..NodeNote::default() };
+            input.node = self.add("clock", by_clock(), &[(input.node, Routing::Forward)], note);
+        } else {
+            input = self.materialised(input)?;
+        }
+        if !of_clock && !time.is_some_and(|i| input.rowtimes.contains(&i)) {
             let name = time.map_or_else(|| tvf.time.to_string(), |i| input.schema.field(i).name().clone());
             return Err(SqlError::new(format!("{name:?} is no event time: a window is taken over the column that WATERMARK FOR names"))
                 .help(format!("declare it:  WATERMARK FOR {name} AS {name} - INTERVAL '5' SECOND")));
@@ -32,17 +89,38 @@ impl Lowering<'_> {
                 "aggregate in the window first",
             ));
         }
+        if of_clock && input.pending.is_some() {
+            return Err(SqlError::unsupported("a window of the clock over a window", "its rows have left time already", "one window"));
+        }
         let mut places = input.places.clone();
         places.extend([Place::WindowStart, Place::WindowEnd, Place::WindowTime]);
-        Ok(Lowered { schema: tvf.schema().clone(), places, pending: Some(tvf.windows), fired: None, ..input })
+        let session_by = tvf.partition.iter().map(|e| column_of(e, &input.schema)).collect::<Option<Vec<_>>>();
+        let windows = Windows { of_clock, ..tvf.windows };
+        let rowtimes = if of_clock { Vec::new() } else { input.rowtimes.clone() };
+        Ok(Lowered { schema: tvf.schema().clone(), places, pending: Some(windows), fired: None, session_by, rowtimes, ..input })
     }
 
     /// The same stream with all its columns in the batch, one row a window.
     pub(super) fn materialised(&mut self, input: Lowered) -> SqlResult<Lowered> {
+        if input.places.contains(&Place::Clock) {
+            return Err(SqlError::unsupported(
+                "PROCTIME() here",
+                "the time at which a row passes is another one after each restart",
+                "TABLE(TUMBLE(TABLE t, DESCRIPTOR(proctime), ...)) with GROUP BY window_start, window_end",
+            ));
+        }
         // In windows that overlap a row is several rows, whether its window's bounds are looked at or not.
-        let Some(windows) = input.pending.filter(|w| input.has_window_columns() || w.size_ms != w.slide_ms) else {
+        let overlap = |w: &Windows| w.size_ms != w.slide_ms || w.kind == WindowKind::Session;
+        let Some(windows) = input.pending.filter(|w| input.has_window_columns() || overlap(w)) else {
             return Ok(Lowered { pending: None, ..input });
         };
+        if windows.kind == WindowKind::Session {
+            return Err(SqlError::unsupported(
+                "SESSION without its GROUP BY",
+                "where a session ends is known only when it has ended",
+                "GROUP BY its PARTITION BY columns, window_start and window_end",
+            ));
+        }
         let schema = arrow_schema(&input.schema);
         let kernel = Spread { windows, places: input.places.clone(), schema };
         let factory = columns(Arc::new(move || Ok(Box::new(kernel.clone()))));
@@ -62,37 +140,44 @@ struct Spread {
 }
 
 impl Spread {
-    /// Starts of the windows that hold a time, the earliest first; none where time itself ends.
-    fn starts(&self, time: EventTime) -> Vec<i64> {
-        let Windows { size_ms, slide_ms, offset_ms } = self.windows;
-        let newest = time.floor_to(slide_ms, offset_ms).0;
+    /// The windows that hold a time, the earliest first; none where time itself ends.
+    fn windows_of(&self, time: EventTime) -> Vec<(i64, i64)> {
+        let Windows { kind, size_ms, slide_ms, offset_ms, .. } = self.windows;
         let count = size_ms / slide_ms;
-        (0..count).rev().filter_map(|i| newest.checked_sub(i * slide_ms)).filter(|start| start.checked_add(size_ms).is_some()).collect()
+        if kind == WindowKind::Cumulative {
+            let start = time.floor_to(size_ms, offset_ms).0;
+            let ends = (1..=count).filter_map(|i| start.checked_add(i * slide_ms)).filter(|end| *end > time.0);
+            return ends.map(|end| (start, end)).collect();
+        }
+        let newest = time.floor_to(slide_ms, offset_ms).0;
+        let starts = (0..count).rev().filter_map(|i| newest.checked_sub(i * slide_ms));
+        starts.filter_map(|start| Some((start, start.checked_add(size_ms)?))).collect()
     }
 }
 
 impl ColumnKernel for Spread {
     fn apply(&mut self, batch: &ChangeBatch, failed: &mut Vec<RowError>) -> Result<ChangeBatch> {
-        let (mut rows, mut starts) = (Vec::new(), Vec::new());
+        let (mut rows, mut bounds) = (Vec::new(), Vec::new());
         for (row, &time) in batch.times.iter().enumerate() {
-            let of_row = self.starts(time);
+            let of_row = self.windows_of(time);
             if of_row.is_empty() {
                 failed.push((row, format!("event time {} is out of range", time.0)));
             }
             rows.extend(std::iter::repeat_n(row as u32, of_row.len()));
-            starts.extend(of_row);
+            bounds.extend(of_row);
         }
         let spread = batch.gather(&rows)?;
-        let stamps = |plus: i64, kind: &DataType| -> Result<ArrayRef> {
-            let values = Int64Array::from_iter_values(starts.iter().map(|s| s + plus));
+        let stamps = |bound: fn(&(i64, i64)) -> i64, kind: &DataType| -> Result<ArrayRef> {
+            let values = Int64Array::from_iter_values(bounds.iter().map(bound));
             let zone = if let DataType::Timestamp(_, zone) = kind { zone.clone() } else { None };
             Ok(Arc::new(values.reinterpret_cast::<TimestampMillisecondType>().with_timezone_opt(zone)))
         };
         let column = |(place, field): (&Place, &arrow::datatypes::FieldRef)| match place {
             Place::Batch(i) => Ok(spread.columns.column(*i).clone()),
-            Place::WindowStart => stamps(0, field.data_type()),
-            Place::WindowEnd => stamps(self.windows.size_ms, field.data_type()),
-            Place::WindowTime => stamps(self.windows.size_ms - 1, field.data_type()),
+            Place::WindowStart => stamps(|w| w.0, field.data_type()),
+            Place::WindowEnd => stamps(|w| w.1, field.data_type()),
+            Place::WindowTime => stamps(|w| w.1 - 1, field.data_type()),
+            Place::Clock => Err(Error::fatal("plan bug: the clock has no column")),
         };
         let all = self.places.iter().zip(self.schema.fields()).map(column).collect::<Result<Vec<_>>>()?;
         let all =

@@ -61,9 +61,26 @@ impl Dialect for FlinkDialect {
     }
 }
 
+/// `TABLE t [PARTITION BY a, b]`. The columns travel as CLUSTER BY, which no query of the dialect has.
 fn table_argument(parser: &mut Parser) -> Result<Expr, ParserError> {
     parser.next_token();
     let name = parser.parse_object_name(false)?;
-    let query = Parser::new(&FlinkDialect).try_with_sql(&format!("SELECT * FROM {name}"))?.parse_query()?;
+    let mut text = format!("SELECT * FROM {name}");
+    if parser.parse_keywords(&[Keyword::PARTITION, Keyword::BY]) {
+        let mut columns = vec![parser.parse_identifier()?.to_string()];
+        while another_column(parser) {
+            parser.next_token();
+            columns.push(parser.parse_identifier()?.to_string());
+        }
+        text.push_str(&format!(" CLUSTER BY {}", columns.join(", ")));
+    }
+    let query = Parser::new(&FlinkDialect).try_with_sql(&text)?.parse_query()?;
     Ok(Expr::Subquery(query))
+}
+
+/// Whether a comma and one more column follow, and not the next argument: `DESCRIPTOR(...)`, an interval, `name => ...`.
+fn another_column(parser: &Parser) -> bool {
+    let [comma, name, behind] = parser.peek_tokens_ref::<3>();
+    let is_name = matches!(&name.token, Token::Word(w) if w.keyword != Keyword::INTERVAL || w.quote_style.is_some());
+    comma.token == Token::Comma && is_name && !matches!(behind.token, Token::LParen | Token::RArrow)
 }

@@ -5,11 +5,15 @@
 //!
 //! Invariant: DataFusion's physical planner has no part in it; a plan that leaves here is lowered node by node, or refused.
 
+mod fields;
 mod functions;
+mod legacy;
+mod ranks;
 mod tvf;
 
 pub(crate) use functions::Functions;
-pub(crate) use tvf::{WindowTvf, Windows, interval_ms};
+pub use functions::ScalarFunction;
+pub(crate) use tvf::{WindowKind, WindowTvf, Windows, interval_ms};
 
 use crate::catalog::{Catalog, Entry, PlannedTable, PlannedView};
 use crate::error::{SqlError, SqlResult};
@@ -79,8 +83,8 @@ impl ContextProvider for Context<'_> {
         self.functions.aggregate.get(&name.to_lowercase()).cloned()
     }
 
-    fn get_window_meta(&self, _name: &str) -> Option<Arc<WindowUDF>> {
-        None
+    fn get_window_meta(&self, name: &str) -> Option<Arc<WindowUDF>> {
+        self.functions.window.get(&name.to_lowercase()).cloned()
     }
 
     fn get_variable_type(&self, _names: &[String]) -> Option<DataType> {
@@ -104,7 +108,7 @@ impl ContextProvider for Context<'_> {
     }
 
     fn udwf_names(&self) -> Vec<String> {
-        Vec::new()
+        self.functions.window.keys().cloned().collect()
     }
 }
 
@@ -122,7 +126,9 @@ fn options() -> ParserOptions {
 pub(crate) fn plan(query: &Query, catalog: &Catalog, functions: &Functions) -> SqlResult<LogicalPlan> {
     let context = Context::new(catalog, functions);
     let planner = SqlToRel::new_with_options(&context, options());
-    planner.sql_statement_to_plan(Statement::Query(Box::new(query.clone()))).map_err(explain)
+    let mut query = query.clone();
+    legacy::rewrite(&mut query)?;
+    planner.sql_statement_to_plan(Statement::Query(Box::new(query))).map_err(explain)
 }
 
 /// The same plan with types made equal and work moved to where it is least.
@@ -164,7 +170,7 @@ fn explain(error: DataFusionError) -> SqlError {
         "tumble" | "hop" | "session" | "cumulate" => unknown.help(
             "windows are tables:  FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' MINUTE)) GROUP BY window_start, window_end",
         ),
-        "row_number" | "rank" | "dense_rank" | "lag" | "lead" | "first_value" | "last_value" | "ntile" => {
+        "rank" | "dense_rank" | "lag" | "lead" | "first_value" | "last_value" | "ntile" => {
             SqlError::unsupported(&format!("{name}(...) OVER"), "functions over rows before and behind are not here yet", "")
                 .placed_as(error)
         }

@@ -1,4 +1,4 @@
-//! Window table functions: `TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' MINUTE))`, `HOP`.
+//! Window table functions: `TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' MINUTE))`, `HOP`, `CUMULATE`, `SESSION`.
 //!
 //! The node adds window_start, window_end and window_time to the columns of its input. A table factor with anything in it that
 //! DataFusion would leave out without a word is refused here.
@@ -12,27 +12,46 @@ use datafusion_expr::logical_plan::UserDefinedLogicalNodeCore;
 use datafusion_expr::planner::{PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning};
 use datafusion_expr::{Expr, ExprSchemable, Extension, LogicalPlan};
 use datafusion_sql::sqlparser::ast::{
-    Expr as SqlExpr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Spanned, TableAlias, TableFactor, Value,
+    Expr as SqlExpr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Query, SetExpr, Spanned, TableAlias, TableFactor, Value,
 };
 use datafusion_sql::sqlparser::tokenizer::Span;
 use std::cmp::Ordering;
 use std::fmt;
 use std::sync::Arc;
 
+/// Which windows there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd)]
+pub(crate) enum WindowKind {
+    /// Of one length, side by side or overlapping: TUMBLE, HOP.
+    Sliding,
+    /// Growing in steps up to their length, then beginning anew: CUMULATE.
+    Cumulative,
+    /// As long as rows of a key come without a pause: SESSION.
+    Session,
+}
+
 /// How event time is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd)]
 pub(crate) struct Windows {
-    /// Length of a window, in milliseconds.
+    pub(crate) kind: WindowKind,
+    /// Length of a window, in milliseconds; of a session, the pause that ends it.
     pub(crate) size_ms: i64,
-    /// A window begins every so many milliseconds; the size, where they do not overlap.
+    /// A window begins, or is a step longer, every so many milliseconds; the size, where they do not overlap.
     pub(crate) slide_ms: i64,
     /// Where the first one of 1970 begins.
     pub(crate) offset_ms: i64,
+    /// Over the time of the clock, not of the rows.
+    pub(crate) of_clock: bool,
 }
 
 impl fmt::Display for Windows {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = if self.size_ms == self.slide_ms { "TUMBLE" } else { "HOP" };
+        let name = match self.kind {
+            WindowKind::Session => return write!(f, "SESSION until a pause of {} ms", self.size_ms),
+            WindowKind::Cumulative => "CUMULATE",
+            WindowKind::Sliding if self.size_ms == self.slide_ms => "TUMBLE",
+            WindowKind::Sliding => "HOP",
+        };
         write!(f, "{name} {} ms every {} ms", self.size_ms, self.slide_ms)
     }
 }
@@ -43,12 +62,14 @@ pub(crate) struct WindowTvf {
     input: LogicalPlan,
     /// The column with the event time.
     pub(crate) time: Expr,
+    /// The columns that sessions are by.
+    pub(crate) partition: Vec<Expr>,
     pub(crate) windows: Windows,
     schema: DFSchemaRef,
 }
 
 impl WindowTvf {
-    pub(crate) fn new(input: LogicalPlan, time: Expr, windows: Windows) -> PlanResult<Self> {
+    pub(crate) fn new(input: LogicalPlan, time: Expr, partition: Vec<Expr>, windows: Windows) -> PlanResult<Self> {
         let (_, kind) = time.to_field(input.schema())?;
         let stamp = DataType::Timestamp(TimeUnit::Millisecond, None);
         let mut fields: Vec<_> = input.schema().iter().map(|(q, f)| (q.cloned(), f.clone())).collect();
@@ -56,7 +77,7 @@ impl WindowTvf {
             fields.push((None, Arc::new(Field::new(name, kind, false))));
         }
         let schema = Arc::new(DFSchema::new_with_metadata(fields, input.schema().metadata().clone())?);
-        Ok(WindowTvf { input, time, windows, schema })
+        Ok(WindowTvf { input, time, partition, windows, schema })
     }
 
     pub(crate) fn input(&self) -> &LogicalPlan {
@@ -87,7 +108,7 @@ impl UserDefinedLogicalNodeCore for WindowTvf {
     }
 
     fn expressions(&self) -> Vec<Expr> {
-        vec![self.time.clone()]
+        std::iter::once(&self.time).chain(&self.partition).cloned().collect()
     }
 
     fn fmt_for_explain(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -95,17 +116,21 @@ impl UserDefinedLogicalNodeCore for WindowTvf {
     }
 
     fn with_exprs_and_inputs(&self, exprs: Vec<Expr>, inputs: Vec<LogicalPlan>) -> PlanResult<Self> {
-        let (Some(time), Some(input)) = (exprs.into_iter().next(), inputs.into_iter().next()) else {
+        let mut exprs = exprs.into_iter();
+        let (Some(time), Some(input)) = (exprs.next(), inputs.into_iter().next()) else {
             return Err(datafusion_common::DataFusionError::Internal("a window function has one input and one column".into()));
         };
-        WindowTvf::new(input, time, self.windows)
+        WindowTvf::new(input, time, exprs.collect(), self.windows)
     }
 
     fn necessary_children_exprs(&self, output: &[usize]) -> Option<Vec<Vec<usize>>> {
         let columns = self.input.schema().fields().len();
-        let Expr::Column(time) = &self.time else { return None };
-        let time = self.input.schema().index_of_column(time).ok()?;
-        let mut needed: Vec<usize> = output.iter().copied().filter(|i| *i < columns).chain([time]).collect();
+        let own = self.expressions().into_iter().map(|e| match &e {
+            Expr::Column(column) => self.input.schema().index_of_column(column).ok(),
+            _ => None,
+        });
+        let own = own.collect::<Option<Vec<usize>>>()?;
+        let mut needed: Vec<usize> = output.iter().copied().filter(|i| *i < columns).chain(own).collect();
         needed.sort_unstable();
         needed.dedup();
         Some(vec![needed])
@@ -145,7 +170,7 @@ impl RelationPlanner for WindowPlanner {
                 }
             }
             TableFactor::TableFunction { .. } => {
-                Err(SqlError::unsupported("this table function", "TUMBLE and HOP are known", "").at(span).into_planner())
+                Err(SqlError::unsupported("this table function", "TUMBLE, HOP, CUMULATE and SESSION are known", "").at(span).into_planner())
             }
             other => Ok(RelationPlanning::Original(Box::new(other))),
         }
@@ -169,51 +194,73 @@ fn function_plan(
     context: &mut dyn RelationPlannerContext,
 ) -> SqlResult<(LogicalPlan, Option<TableAlias>)> {
     let name = function.name.to_string().to_uppercase();
-    if !matches!(name.as_str(), "TUMBLE" | "HOP") {
-        let why = if matches!(name.as_str(), "SESSION" | "CUMULATE") {
-            "these windows are not here yet"
-        } else {
-            "no such table function is known"
-        };
-        return Err(SqlError::unsupported(&format!("{name}(...)"), why, "TUMBLE or HOP").at(name_span(function)));
-    }
+    let usage = match name.as_str() {
+        "TUMBLE" => "TUMBLE(TABLE t, DESCRIPTOR(ts), size [, offset])",
+        "HOP" => "HOP(TABLE t, DESCRIPTOR(ts), slide, size [, offset])",
+        "CUMULATE" => "CUMULATE(TABLE t, DESCRIPTOR(ts), step, size [, offset])",
+        "SESSION" => "SESSION(TABLE t [PARTITION BY key], DESCRIPTOR(ts), gap)",
+        _ => {
+            let why = "no such table function is known";
+            return Err(SqlError::unsupported(&format!("{name}(...)"), why, "TUMBLE, HOP, CUMULATE or SESSION").at(name_span(function)));
+        }
+    };
     let mut arguments = arguments(function)?;
-    let usage = if name == "TUMBLE" {
-        "TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' MINUTE [, offset])"
-    } else {
-        "HOP(TABLE t, DESCRIPTOR(ts), slide, size [, offset])"
-    };
     let wrong = || SqlError::new(format!("{name} is called otherwise")).at(name_span(function)).help(usage);
-    let mut spans = std::mem::take(&mut arguments.spans).into_iter();
-    let (slide, size) = match name.as_str() {
-        "TUMBLE" => (None, arguments.size.or_else(|| spans.next())),
-        _ => (arguments.slide.or_else(|| spans.next()), arguments.size.or_else(|| spans.next())),
+    let Some(SqlExpr::Subquery(mut data)) = arguments.data.take() else { return Err(wrong()) };
+    let partition = partition_of(&mut data);
+    if name != "SESSION" && !partition.is_empty() {
+        return Err(SqlError::unsupported(&format!("PARTITION BY in {name}"), "its windows are the same for all keys", "GROUP BY")
+            .at(name_span(function)));
+    }
+    let windows = windows(&name, &mut arguments, &wrong).map_err(|e| e.or_at(Some(name_span(function))))?;
+    let input = TableFactor::Derived { lateral: false, subquery: data, alias: None, sample: None };
+    let input = context.plan(input).map_err(SqlError::of_planner)?;
+    let mut column = |e: SqlExpr| {
+        let span = e.span();
+        let expr = context.sql_to_expr(e, input.schema()).map_err(|e| SqlError::of_planner(e).or_at(Some(span)))?;
+        if matches!(expr, Expr::Column(_)) { Ok(expr) } else { Err(wrong()) }
     };
-    let offset = arguments.offset.or_else(|| spans.next());
+    let time = column(arguments.time.ok_or_else(wrong)?)?;
+    let partition = partition.into_iter().map(&mut column).collect::<SqlResult<Vec<_>>>()?;
+    let node = WindowTvf::new(input, time, partition, windows).map_err(SqlError::of_planner)?;
+    Ok((LogicalPlan::Extension(Extension { node: Arc::new(node) }), alias))
+}
+
+/// The columns of PARTITION BY, which the dialect has put into CLUSTER BY.
+fn partition_of(data: &mut Query) -> Vec<SqlExpr> {
+    match &mut *data.body {
+        SetExpr::Select(select) => std::mem::take(&mut select.cluster_by),
+        _ => Vec::new(),
+    }
+}
+
+/// The windows that a function's spans of time make.
+fn windows(name: &str, arguments: &mut Arguments, wrong: &dyn Fn() -> SqlError) -> SqlResult<Windows> {
     let span_ms = |e: &SqlExpr| {
         interval_ms(e).ok_or_else(|| SqlError::new(format!("{e} is no fixed span of time")).at(e.span()).help("INTERVAL '10' MINUTE"))
     };
-    let size_ms = span_ms(&size.ok_or_else(wrong)?)?;
-    let slide_ms = if name == "HOP" { span_ms(&slide.ok_or_else(wrong)?)? } else { size_ms };
-    let offset_ms = offset.as_ref().map(span_ms).transpose()?.unwrap_or(0);
-    if spans.next().is_some() {
+    let mut spans = std::mem::take(&mut arguments.spans).into_iter();
+    let two = matches!(name, "HOP" | "CUMULATE");
+    let slide = if two { arguments.slide.take().or_else(|| spans.next()) } else { None };
+    let size = arguments.size.take().or_else(|| spans.next());
+    let offset = if name == "SESSION" { None } else { arguments.offset.take().or_else(|| spans.next()) };
+    if spans.next().is_some() || arguments.slide.is_some() || arguments.offset.is_some() {
         return Err(wrong());
     }
+    let size_ms = span_ms(&size.ok_or_else(wrong)?)?;
+    let slide_ms = if two { span_ms(&slide.ok_or_else(wrong)?)? } else { size_ms };
+    let offset_ms = offset.as_ref().map(span_ms).transpose()?.unwrap_or(0);
+    let kind = match name {
+        "CUMULATE" => WindowKind::Cumulative,
+        "SESSION" => WindowKind::Session,
+        _ => WindowKind::Sliding,
+    };
     if size_ms <= 0 || slide_ms <= 0 || size_ms % slide_ms != 0 {
         return Err(SqlError::new(format!(
             "windows of {size_ms} ms every {slide_ms} ms: the size must be a multiple of the slide, both above 0"
-        ))
-        .at(name_span(function)));
+        )));
     }
-    let Some(SqlExpr::Subquery(data)) = arguments.data else { return Err(wrong()) };
-    let input = TableFactor::Derived { lateral: false, subquery: data, alias: None, sample: None };
-    let input = context.plan(input).map_err(SqlError::of_planner)?;
-    let time = arguments.time.ok_or_else(wrong)?;
-    let time_span = time.span();
-    let time = context.sql_to_expr(time, input.schema()).map_err(|e| SqlError::of_planner(e).or_at(Some(time_span)))?;
-    let Expr::Column(_) = &time else { return Err(wrong()) };
-    let node = WindowTvf::new(input, time, Windows { size_ms, slide_ms, offset_ms }).map_err(SqlError::of_planner)?;
-    Ok((LogicalPlan::Extension(Extension { node: Arc::new(node) }), alias))
+    Ok(Windows { kind, size_ms, slide_ms, offset_ms, of_clock: false })
 }
 
 fn arguments(function: &Function) -> SqlResult<Arguments> {
@@ -231,8 +278,8 @@ fn arguments(function: &Function) -> SqlResult<Arguments> {
         match (name.as_str(), descriptor) {
             ("TIMECOL", Some(column)) => arguments.time = Some(column),
             ("DATA", _) => arguments.data = Some(arg),
-            ("SIZE", _) => arguments.size = Some(arg),
-            ("SLIDE", _) => arguments.slide = Some(arg),
+            ("SIZE" | "GAP", _) => arguments.size = Some(arg),
+            ("SLIDE" | "STEP", _) => arguments.slide = Some(arg),
             ("OFFSET", _) => arguments.offset = Some(arg),
             ("", Some(column)) if arguments.time.is_none() => arguments.time = Some(column),
             ("", None) if matches!(arg, SqlExpr::Subquery(_)) && arguments.data.is_none() => arguments.data = Some(arg),

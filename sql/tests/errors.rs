@@ -58,7 +58,6 @@ fn statements_that_are_wrong() {
         "SELECT id FROM payments ORDER BY id LIMIT 3 OFFSET 2",
         "SELECT id, ROW_NUMBER() OVER (PARTITION BY country ORDER BY at) AS n FROM payments",
         "SELECT window_start, COUNT(*) FROM TABLE(TUMBLE(TABLE plain, DESCRIPTOR(at), INTERVAL '1' MINUTE)) GROUP BY window_start, window_end",
-        "SELECT COUNT(*) FROM payments GROUP BY TUMBLE(at, INTERVAL '1' MINUTE)",
         "SELECT * FROM TABLE(SESSION(TABLE payments, DESCRIPTOR(at), INTERVAL '1' MINUTE))",
         "INSERT INTO sums SELECT country, SUM(amount) FROM payments GROUP BY country",
         "INSERT INTO sums SELECT country FROM payments",
@@ -74,6 +73,11 @@ fn statements_that_are_wrong() {
         "SET 'paralelism.default' = '2'",
         "SELECT MEDIAN(amount) FROM payments",
         "SELECT now() FROM payments",
+        "SELECT country, n FROM (SELECT country, ROW_NUMBER() OVER (PARTITION BY country ORDER BY at) AS n FROM payments) AS r WHERE n > 2",
+        "SELECT SUM(amount) OVER (PARTITION BY country ORDER BY at) AS s FROM payments",
+        "SELECT country, COUNT(*) FROM TABLE(SESSION(TABLE payments PARTITION BY id, DESCRIPTOR(at), INTERVAL '1' MINUTE)) GROUP BY country, window_start, window_end",
+        "SELECT country, COUNT(*) FROM TABLE(SESSION(TABLE payments PARTITION BY country, DESCRIPTOR(at), INTERVAL '1' MINUTE)) WHERE id > 1 GROUP BY country, window_start, window_end",
+        "SELECT PROCTIME() AS p FROM payments",
     ];
     let all: String = statements.iter().map(|sql| format!("{sql}\nerror: {}\n\n", report(sql))).collect();
     let expected = include_str!("errors.txt");
@@ -81,4 +85,22 @@ fn statements_that_are_wrong() {
         println!("{all}");
     }
     assert_eq!(all.trim(), expected.trim(), "--- got:\n{all}");
+}
+
+/// What a function's constants say is known when the query is planned.
+#[test]
+fn constants_are_looked_at_before_the_start() {
+    for (sql, why) in [
+        ("SELECT REGEXP_EXTRACT(country, '(a)\\1', 1) FROM payments", "back references are not known here"),
+        ("SELECT DATE_FORMAT(at, 'yyyy-XX') FROM payments", "is not known"),
+        ("SELECT LPAD(country, 3) FROM payments", "LPAD(STRING, BIGINT, STRING)"),
+        (
+            "SELECT country FROM TABLE(TUMBLE(TABLE payments PARTITION BY country, DESCRIPTOR(at), INTERVAL '1' MINUTE))",
+            "PARTITION BY in TUMBLE",
+        ),
+    ] {
+        let report = report(sql);
+        assert!(report.contains(why), "{sql}\n{report}");
+    }
+    assert_eq!(report("SELECT COUNT(*) FROM payments GROUP BY TUMBLE(at, INTERVAL '1' MINUTE)"), "nothing is wrong");
 }

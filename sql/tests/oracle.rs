@@ -29,20 +29,37 @@ fn schema() -> SchemaRef {
     ]))
 }
 
+/// Functions that DataFusion does not have, or has with another meaning.
+const OWN: &[&str] = &["mod", "date_format", "hour", "split_index", "regexp_extract", "concat", "concat_ws", "lpad"];
+
 /// The rows of a query over the records, with how often each is there.
 fn oracle(records: &[String], sql: &str) -> BTreeMap<Vec<String>, i64> {
     let mut rows = JsonRows::new(schema()).unwrap();
     records.iter().for_each(|r| rows.push(r.as_bytes()).unwrap());
+    let context = context();
+    context.register_table("t", Arc::new(MemTable::try_new(schema(), vec![vec![rows.take().unwrap()]]).unwrap())).unwrap();
+    computed(&context, sql)
+}
+
+/// DataFusion by itself, with the dialect's names, literals, order of NULLs and functions.
+pub(super) fn context() -> SessionContext {
     let config = SessionConfig::new()
         .with_target_partitions(1)
         .set_bool("datafusion.sql_parser.enable_ident_normalization", false)
         .set_bool("datafusion.sql_parser.parse_float_as_decimal", true)
-        .set_bool("datafusion.sql_parser.map_string_types_to_utf8view", false);
+        .set_bool("datafusion.sql_parser.map_string_types_to_utf8view", false)
+        .set_str("datafusion.sql_parser.default_null_ordering", "nulls_min");
     let context = SessionContext::new_with_config(config);
     let functions = Functions::new();
     context.register_udaf(functions.aggregate["avg"].as_ref().clone());
-    context.register_udf(functions.scalar["mod"].as_ref().clone());
-    context.register_table("t", Arc::new(MemTable::try_new(schema(), vec![vec![rows.take().unwrap()]]).unwrap())).unwrap();
+    for own in OWN {
+        context.register_udf(functions.scalar[*own].as_ref().clone());
+    }
+    context
+}
+
+/// The rows of a statement, with how often each is there.
+pub(super) fn computed(context: &SessionContext, sql: &str) -> BTreeMap<Vec<String>, i64> {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let batches = runtime.block_on(async { context.sql(sql).await.unwrap_or_else(|e| panic!("{sql}\n{e}")).collect().await.unwrap() });
     let mut out = BTreeMap::new();
@@ -139,6 +156,8 @@ fn query() -> impl Strategy<Value = String> {
             "f + 1 AS x, d * 2 AS y, b",
             "CASE WHEN b THEN k ELSE -1 END AS x",
             "UPPER(s) AS x, ts",
+            "DATE_FORMAT(ts, 'HH:mm') AS x, HOUR(ts) AS y",
+            "CONCAT(s, s) AS x, LPAD(s, 3, '*') AS y, SPLIT_INDEX(s, 'a', 1) AS z",
         ]),
         condition(),
     )
@@ -171,7 +190,33 @@ fn query() -> impl Strategy<Value = String> {
     let union = (condition(), condition()).prop_map(|(a, b)| {
         format!("SELECT u.k, COUNT(*) AS n, MAX(u.x) AS hi FROM (SELECT k, i AS x FROM t {a} UNION ALL SELECT k + 1 AS k, i AS x FROM t {b}) AS u GROUP BY u.k")
     });
-    prop_oneof![1 => stateless, 4 => aggregate(), 1 => distinct, 3 => nested, 1 => union]
+    prop_oneof![1 => stateless, 4 => aggregate(), 1 => distinct, 3 => nested, 1 => union, 3 => ranked()]
+}
+
+/// First rows of partitions, over rows that only come and over ones that change. The columns that are looked at are the whole
+/// order, so that rows that are equal in it are the same row.
+fn ranked() -> impl Strategy<Value = String> {
+    let rows = (pick(&["k", "s", "b", "MOD(k, 2)"]), pick(&["i", "d", "ts"]), condition())
+        .prop_map(|(y, x, condition)| format!("SELECT {y} AS y, {x} AS x FROM t {condition}"));
+    let changing = (pick(&["k", "s", "b"]), pick(&["COUNT(*)", "SUM(k)", "MAX(s)", "AVG(d)"]), pick(&["k, s", "s, b", "k"]), condition())
+        .prop_map(|(y, x, keys, condition)| format!("SELECT {y} AS y, {x} AS x FROM t {condition} GROUP BY {keys}, {y}"));
+    let order = prop_oneof![
+        (pick(&["x", "x DESC", "x ASC NULLS LAST", "x DESC NULLS FIRST"]), pick(&["y", "y DESC"])).prop_map(|(a, b)| format!("{a}, {b}")),
+        Just("COALESCE(y, y), x DESC".to_string()),
+    ];
+    let bound = pick(&["n <= 1", "n = 1", "n <= 3", "n < 3", "2 >= n AND x IS NOT NULL", "n BETWEEN 2 AND 3", "n <= 2 AND n > 1", "n < 1"]);
+    let columns = pick(&["y, x, n", "x, y", "y", "n, y AS z"]);
+    let around = pick(&[
+        "SELECT * FROM (q) AS r",
+        "SELECT COUNT(*) AS c, MAX(y) AS hi FROM (q) AS r",
+        "SELECT y, COUNT(*) AS c FROM (q) AS r GROUP BY y",
+    ]);
+    (prop_oneof![rows, changing], pick(&["PARTITION BY y", "PARTITION BY y", "PARTITION BY x", ""]), order, bound, columns, around)
+        .prop_map(|(inner, partition, order, bound, columns, around)| {
+            let columns = if around.contains('y') { "y, x" } else { columns };
+            let numbered = format!("SELECT *, ROW_NUMBER() OVER ({partition} ORDER BY {order}) AS n FROM ({inner}) AS i");
+            around.replace("(q)", &format!("(SELECT {columns} FROM ({numbered}) AS w WHERE {bound})"))
+        })
 }
 
 /// Whether the outermost query is an aggregate of all rows.
@@ -238,7 +283,8 @@ proptest! {
 
     #[test]
     fn windows_add_up_at_the_end((splits, batch, prefixes, restarts, seed) in input(), calls in calls(), keys in proptest::sample::subsequence(vec!["k", "s", "b"], 0..3),
-        condition in condition(), (size, slide) in proptest::sample::select(vec![(60, 60), (90, 90), (60, 20), (120, 60)]), outer in 0..3usize)
+        condition in condition(), (size, slide) in proptest::sample::select(vec![(60, 60), (90, 90), (60, 20), (120, 60)]), outer in 0..3usize,
+        cumulative: bool)
     {
         let columns = keys.iter().map(|k| k.to_string()).chain(calls).enumerate().map(|(i, e)| format!("{e} AS c{i}")).collect::<Vec<_>>().join(", ");
         let group = ["window_start", "window_end"].into_iter().chain(keys.iter().copied()).collect::<Vec<_>>().join(", ");
@@ -247,7 +293,9 @@ proptest! {
             1 => format!("SELECT window_start, window_end, COUNT(*) AS n, MAX(c0) AS hi FROM ({inner}) AS w GROUP BY window_start, window_end"),
             _ => format!("SELECT c0, COUNT(*) AS n FROM ({inner}) AS w GROUP BY c0"),
         };
-        let function = if size == slide {
+        let function = if cumulative {
+            format!("CUMULATE(TABLE t, DESCRIPTOR(ts), INTERVAL '{slide}' SECOND, INTERVAL '{size}' SECOND)")
+        } else if size == slide {
             format!("TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '{size}' SECOND)")
         } else {
             format!("HOP(TABLE t, DESCRIPTOR(ts), INTERVAL '{slide}' SECOND, INTERVAL '{size}' SECOND)")
@@ -256,10 +304,41 @@ proptest! {
         // Each row once for each of its windows, by arithmetic of its own.
         let epoch = "TIMESTAMP '1970-01-01 00:00:00'";
         let spread: Vec<String> = (0..size / slide).map(|i| {
+            if cumulative {
+                let start = format!("date_bin(INTERVAL '{size} seconds', ts, {epoch})");
+                let end = format!("{start} + INTERVAL '{} seconds'", (i + 1) * slide);
+                return format!("SELECT *, CAST({start} AS TIMESTAMP(3)) AS window_start, CAST({end} AS TIMESTAMP(3)) AS window_end FROM t WHERE ts < {end}");
+            }
             let start = format!("date_bin(INTERVAL '{slide} seconds', ts, {epoch}) - INTERVAL '{} seconds'", i * slide);
             format!("SELECT *, CAST({start} AS TIMESTAMP(3)) AS window_start, CAST({start} + INTERVAL '{size} seconds' AS TIMESTAMP(3)) AS window_end FROM t")
         }).collect();
         let theirs = wrap(format!("SELECT window_start, window_end, {columns} FROM ({}) AS t {condition} GROUP BY {group}", spread.join(" UNION ALL ")));
+        check(&ours, &theirs, &Feed::new("t", splits, batch), &prefixes, &restarts, seed, false)?;
+    }
+
+    /// Sessions by arithmetic of their own: where the pause before a row is longer than the gap, one begins.
+    #[test]
+    fn sessions_add_up_at_the_end((splits, batch, prefixes, restarts, seed) in input(), calls in calls(),
+        keys in proptest::sample::subsequence(vec!["k", "s", "b"], 0..3), legacy: bool, gap in proptest::sample::select(vec![5, 20, 60]))
+    {
+        let names = |more: &[&str]| keys.iter().chain(more).map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let calls = calls.iter().enumerate().map(|(i, e)| format!("{e} AS c{i}")).collect::<Vec<_>>().join(", ");
+        let partition = if keys.is_empty() { String::new() } else { format!("PARTITION BY {}", names(&[])) };
+        let span = format!("INTERVAL '{gap}' SECOND");
+        let ours = if legacy {
+            let columns = names(&[&format!("SESSION_START(ts, {span}) AS w0"), &format!("SESSION_END(ts, {span}) AS w1"), &calls]);
+            format!("SELECT {columns} FROM t WHERE i IS NOT NULL GROUP BY {}", names(&[&format!("SESSION(ts, {span})")]))
+        } else {
+            let columns = names(&["window_start AS w0", "window_end AS w1", &calls]);
+            let group = names(&["window_start", "window_end"]);
+            format!("SELECT {columns} FROM TABLE(SESSION(TABLE t {partition}, DESCRIPTOR(ts), {span})) GROUP BY {group}")
+        };
+        let condition = if legacy { "WHERE i IS NOT NULL" } else { "" };
+        let begins = format!("CASE WHEN LAG(ts) OVER ({partition} ORDER BY ts) >= ts - INTERVAL '{gap} seconds' THEN 0 ELSE 1 END");
+        let marked = format!("SELECT *, {begins} AS begins FROM t {condition}");
+        let numbered = format!("SELECT *, SUM(begins) OVER ({partition} ORDER BY ts ROWS UNBOUNDED PRECEDING) AS sid FROM ({marked}) AS m");
+        let columns = names(&["MIN(ts) AS w0", &format!("CAST(MAX(ts) + INTERVAL '{gap} seconds' AS TIMESTAMP(3)) AS w1"), &calls]);
+        let theirs = format!("SELECT {columns} FROM ({numbered}) AS n GROUP BY {}", names(&["sid"]));
         check(&ours, &theirs, &Feed::new("t", splits, batch), &prefixes, &restarts, seed, false)?;
     }
 }

@@ -1,8 +1,11 @@
 //! A world for tests: tables that are fed by hand, rows that are collected, a job that is stepped under a seed.
 
+use crate::ScalarFunction;
 use crate::catalog::Table;
 use crate::connect::Connectors;
 use crate::session::{Outcome, Planned, Session};
+use arrow::array::{ArrayRef, AsArray, Int64Array};
+use arrow::datatypes::DataType;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -217,9 +220,19 @@ pub(super) struct Running {
     ended: bool,
 }
 
+/// A function that a user brings along: how often a letter is in a text.
+pub(super) fn count_char() -> ScalarFunction {
+    ScalarFunction::new("count_char", vec![DataType::Utf8, DataType::Utf8], DataType::Int64, |args: &[ArrayRef]| {
+        let (texts, letters) = (args[0].as_string::<i32>(), args[1].as_string::<i32>());
+        let count = |(text, letter): (Option<&str>, Option<&str>)| Some(text?.matches(letter?).count() as i64);
+        Ok(Arc::new(texts.iter().zip(letters.iter()).map(count).collect::<Int64Array>()))
+    })
+}
+
 /// Plans the one query of a script.
 pub(super) fn query(feeds: &Feeds, script: &str) -> Planned {
     let mut session = Session::new(Arc::new(feeds.clone()));
+    session.register(count_char());
     let outcomes = session.run("test.sql", script).unwrap_or_else(|e| panic!("{script}\n{}", e.report()));
     match outcomes.into_iter().last() {
         Some(Outcome::Query(planned)) => *planned,

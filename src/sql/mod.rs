@@ -13,4 +13,4 @@ mod tables;
 pub use results::Form;
 pub use run::{Shell, Stopper, script};
 pub use tables::Tables;
-pub use waterwheel_sql::{Connectors, FinalRows, NoConnectors, Outcome, Planned, Session, SqlError, parse};
+pub use waterwheel_sql::{Connectors, FinalRows, NoConnectors, Outcome, Planned, ScalarFunction, Session, SqlError, parse};

@@ -5,6 +5,15 @@
 //!
 //! Invariant: every function is a function of its arguments alone, so that a row taken back is the row that was put in.
 
+mod own;
+mod regexp;
+mod text;
+mod time;
+
+pub use own::ScalarFunction;
+
+use super::fields::FieldPlanner;
+use super::ranks::RowNumber;
 use super::tvf::WindowPlanner;
 use crate::kernels::aggregate::mean;
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array};
@@ -15,6 +24,7 @@ use datafusion_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion_expr::planner::{ExprPlanner, RelationPlanner};
 use datafusion_expr::{
     Accumulator, AggregateUDF, AggregateUDFImpl, ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+    WindowUDF,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -69,6 +79,7 @@ const AGGREGATE: &[&str] = &["count", "sum", "min", "max"];
 pub(crate) struct Functions {
     pub(crate) scalar: BTreeMap<String, Arc<ScalarUDF>>,
     pub(crate) aggregate: BTreeMap<String, Arc<AggregateUDF>>,
+    pub(crate) window: BTreeMap<String, Arc<WindowUDF>>,
     pub(super) expr_planners: Vec<Arc<dyn ExprPlanner>>,
     pub(super) relation_planners: Vec<Arc<dyn RelationPlanner>>,
 }
@@ -85,6 +96,9 @@ impl Functions {
         for own in [ScalarUDF::from(Mod::new()), ScalarUDF::from(ToTimestampLtz::new())] {
             scalar.insert(own.name().to_string(), Arc::new(own));
         }
+        for own in [text::functions(), time::functions(), regexp::functions()].into_iter().flatten() {
+            scalar.insert(own.name().to_string(), Arc::new(ScalarUDF::from(own)));
+        }
         let mut aggregate: BTreeMap<String, Arc<AggregateUDF>> = datafusion_functions_aggregate::all_default_aggregate_functions()
             .into_iter()
             .filter(|f| AGGREGATE.contains(&f.name()))
@@ -94,7 +108,10 @@ impl Functions {
         Functions {
             scalar,
             aggregate,
+            window: BTreeMap::from([("row_number".into(), Arc::new(WindowUDF::from(RowNumber::new())))]),
             expr_planners: vec![
+                // Before that of DataFusion, which gives fields other names.
+                Arc::new(FieldPlanner),
                 Arc::new(datafusion_functions::core::planner::CoreFunctionPlanner::default()),
                 Arc::new(datafusion_functions::datetime::planner::DatetimeFunctionPlanner),
                 Arc::new(datafusion_functions::unicode::planner::UnicodeFunctionPlanner),
@@ -102,6 +119,11 @@ impl Functions {
             ],
             relation_planners: vec![Arc::new(WindowPlanner)],
         }
+    }
+
+    /// Adds a function of the user's; names do not depend on case.
+    pub(crate) fn register(&mut self, function: ScalarFunction) {
+        self.scalar.insert(function.name().to_lowercase(), Arc::new(ScalarUDF::from(function)));
     }
 }
 

@@ -1,0 +1,216 @@
+//! ROW_NUMBER: the first rows of each partition.
+//!
+//! `SELECT * FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY k ORDER BY x DESC) AS n FROM t) WHERE n <= 10`: only with a bound,
+//! which says how much is kept. With n <= 1 and an order by event time alone it is a dedup: of rows of one time the latest to
+//! come is the last one.
+//!
+//! Invariant: rows have the input's columns, then the rank; the rank means something only where somebody looks at it.
+
+use super::{Lowered, Lowering, arrow_schema, check_class, column_of};
+use crate::error::{SqlError, SqlResult};
+use crate::kernels::keys::ColumnKeys;
+use crate::kernels::ranked::{OrderColumn, RowNumbers};
+use arrow::datatypes::{DataType, Field, Schema};
+use datafusion_common::{DFSchema, ScalarValue};
+use datafusion_expr::expr::{BinaryExpr, Expr, Sort, WindowFunction};
+use datafusion_expr::utils::split_conjunction;
+use datafusion_expr::{ExprSchemable, Filter, LogicalPlan, Operator, Projection, Window, WindowFunctionDefinition};
+use std::sync::Arc;
+use waterwheel_engine::graph::{Bound, EqualityClass, NodeNote, Routing, StateNote};
+use waterwheel_engine::operators::{Ranking, key_columns, ranked};
+
+/// Above this a partition costs more at each change than anybody wants.
+const MAX_FIRST: i64 = 100_000;
+
+/// What is wanted of the ranks below a filter.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted {
+    first: usize,
+    with_rank: bool,
+}
+
+/// The column of the ranks in a plan's schema, if a ROW_NUMBER is below it with nothing but projections between.
+fn rank_column(plan: &LogicalPlan) -> Option<usize> {
+    match plan {
+        LogicalPlan::Window(window) => {
+            row_number(window)?;
+            Some(window.schema.fields().len() - 1)
+        }
+        LogicalPlan::SubqueryAlias(alias) => rank_column(&alias.input),
+        LogicalPlan::Projection(projection) => {
+            let below = rank_column(&projection.input)?;
+            projection.expr.iter().position(|e| column_of(e, projection.input.schema()) == Some(below))
+        }
+        _ => None,
+    }
+}
+
+/// The call, if the node is one ROW_NUMBER.
+fn row_number(window: &Window) -> Option<&WindowFunction> {
+    let [expr] = window.window_expr.as_slice() else { return None };
+    let mut expr = expr;
+    while let Expr::Alias(alias) = expr {
+        expr = &alias.expr;
+    }
+    let Expr::WindowFunction(function) = expr else { return None };
+    let WindowFunctionDefinition::WindowUDF(udf) = &function.fun else { return None };
+    (udf.name() == "row_number").then_some(&**function)
+}
+
+/// The most that a condition lets a column be.
+fn upper_bound(condition: &Expr, column: usize, schema: &DFSchema) -> Option<i64> {
+    let number = |e: &Expr| match e {
+        Expr::Literal(ScalarValue::Int64(n), _) => *n,
+        Expr::Literal(ScalarValue::Int32(n), _) => n.map(i64::from),
+        Expr::Literal(ScalarValue::UInt64(n), _) => n.and_then(|n| i64::try_from(n).ok()),
+        _ => None,
+    };
+    let is_column = |e: &Expr| column_of(e, schema) == Some(column);
+    match condition {
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
+            let (op, bound) = if is_column(left) { (*op, number(right)?) } else { (op.swap()?, is_column(right).then(|| number(left))??) };
+            match op {
+                Operator::LtEq | Operator::Eq => Some(bound),
+                Operator::Lt => Some(bound - 1),
+                _ => None,
+            }
+        }
+        Expr::Between(between) if !between.negated && is_column(&between.expr) => number(&between.high),
+        _ => None,
+    }
+}
+
+/// Whether a condition says no more than that a rank is at most so much; of the first row alone, that it is the first.
+fn only_bounds(condition: &Expr, bound: i64) -> bool {
+    matches!(condition, Expr::BinaryExpr(BinaryExpr { op, .. }) if *op != Operator::Eq || bound == 1)
+}
+
+impl Lowering<'_> {
+    /// Whether a projection looks at the ranks that its input filters by; noted for when these are lowered.
+    pub(super) fn note_rank_use(&mut self, projection: &Projection) {
+        let LogicalPlan::Filter(filter) = &*projection.input else { return };
+        let Some(rank) = rank_column(&filter.input) else { return };
+        let schema = filter.input.schema();
+        let seen = projection.expr.iter().flat_map(Expr::column_refs).any(|c| schema.index_of_column(c).ok() == Some(rank));
+        self.rank_unseen = !seen;
+    }
+
+    /// The filter over a ROW_NUMBER: its bound goes into the ranking, the rest is a filter behind it. None for other filters.
+    pub(super) fn rank_filter(&mut self, filter: &Filter) -> SqlResult<Option<Lowered>> {
+        let unseen = std::mem::take(&mut self.rank_unseen);
+        let Some(rank) = rank_column(&filter.input) else { return Ok(None) };
+        let schema = filter.input.schema().clone();
+        let conditions = split_conjunction(&filter.predicate);
+        let bound = conditions.iter().filter_map(|c| upper_bound(c, rank, &schema)).min();
+        let Some(bound) = bound else { return Ok(None) };
+        if bound > MAX_FIRST {
+            return Err(SqlError::unsupported(&format!("the first {bound} rows"), "each change may move them all", "a smaller bound"));
+        }
+        let rest: Vec<Expr> =
+            conditions.into_iter().filter(|c| upper_bound(c, rank, &schema) != Some(bound) || !only_bounds(c, bound)).cloned().collect();
+        let rank_in_rest = rest.iter().flat_map(Expr::column_refs).any(|c| schema.index_of_column(c).ok() == Some(rank));
+        // None of them: an empty ranking keeps nothing, and the filter behind it stands for itself.
+        let first = usize::try_from(bound.max(1)).unwrap_or(1);
+        self.rank = Some(Wanted { first, with_rank: !unseen || rank_in_rest || bound < 1 });
+        let lowered = self.lower(&filter.input)?;
+        if bound < 1 {
+            return self.filter(lowered, &filter.predicate).map(Some);
+        }
+        match rest.into_iter().reduce(Expr::and) {
+            Some(rest) => self.filter(lowered, &rest).map(Some),
+            None => Ok(Some(lowered)),
+        }
+    }
+
+    pub(super) fn ranked(&mut self, window: &Window) -> SqlResult<Lowered> {
+        let Some(function) = row_number(window) else {
+            return Err(SqlError::unsupported("OVER (...)", "functions over rows before and behind are not here yet", ""));
+        };
+        let Some(wanted) = self.rank.take() else {
+            return Err(SqlError::unsupported(
+                "ROW_NUMBER() without a bound",
+                "the number of every row would change with each row before it",
+                "SELECT * FROM (SELECT *, ROW_NUMBER() OVER (...) AS n FROM t) WHERE n <= 10",
+            ));
+        };
+        let params = &function.params;
+        if params.order_by.is_empty() {
+            return Err(
+                SqlError::new("ROW_NUMBER() without ORDER BY has no first rows").help("ROW_NUMBER() OVER (PARTITION BY k ORDER BY x)")
+            );
+        }
+        if params.filter.is_some() || params.distinct || params.null_treatment.is_some() {
+            return Err(SqlError::unsupported("FILTER, DISTINCT or IGNORE NULLS of ROW_NUMBER()", "it counts all rows", "WHERE"));
+        }
+        let input = self.lower(&window.input)?;
+        let input = self.materialised(input)?;
+        for field in input.schema.fields() {
+            check_class(field.data_type(), &format!("ROW_NUMBER() over rows with the column {}", field.name()))?;
+        }
+        let newest_first = wanted.first == 1 && by_time_descending(&params.order_by, &input);
+        let by: Vec<&Expr> = params.partition_by.iter().chain(params.order_by.iter().map(|s| &s.expr)).collect();
+        let (node, places) = self.computed(&input, &by)?;
+        let (keys, by) = places.split_at(params.partition_by.len());
+        let order: Arc<[OrderColumn]> = by
+            .iter()
+            .zip(&params.order_by)
+            .map(|(&column, sort)| OrderColumn { column, descending: !sort.asc, nulls_first: sort.nulls_first })
+            .collect();
+        let glue = NodeNote { glue: true, ..NodeNote::default() };
+        let keyed = self.add("key_by", key_columns(Arc::new(ColumnKeys(keys.to_vec()))), &[(node, Routing::Forward)], glue);
+        let ranking = Ranking { first: wanted.first, retracting: input.updating, newest_first, with_rank: wanted.with_rank };
+        let schema = arrow_schema(&window.schema);
+        let partition: Arc<str> = list(params.partition_by.iter()).into();
+        let (of_kernel, order_text) = (partition.clone(), list(params.order_by.iter().map(|s| &s.expr)));
+        let factory = ranked(ranking, move || RowNumbers::new(order.clone(), schema.clone(), of_kernel.clone()));
+        let kept = if input.updating { "every row".to_string() } else { format!("{} rows a partition", wanted.first) };
+        let note = NodeNote {
+            detail: format!("first {} by {order_text} of ({partition})", wanted.first),
+            state: vec![StateNote { what: kept, bound: Bound::Unbounded }],
+            class: vec![(EqualityClass::Converging, "rows that are first so far".into())],
+            glue: false,
+        };
+        let node = self.add("ranked", factory, &[(keyed, Routing::KeyGroup)], note);
+        let mut lowered = Lowered::plain(node, window.schema.clone(), true);
+        let known: Option<Vec<usize>> = params.partition_by.iter().map(|e| column_of(e, &input.schema)).collect();
+        lowered.key = match (known, wanted) {
+            (Some(key), Wanted { first: 1, .. }) => Some(key),
+            (Some(key), Wanted { with_rank: true, .. }) => Some(key.into_iter().chain([window.schema.fields().len() - 1]).collect()),
+            _ => None,
+        };
+        Ok(lowered)
+    }
+
+    /// The rows with what is needed besides their columns behind these; where each expression is.
+    fn computed(&mut self, input: &Lowered, exprs: &[&Expr]) -> SqlResult<(waterwheel_engine::graph::NodeIndex, Vec<usize>)> {
+        let from = input.batch_schema()?;
+        let own = input.schema.fields().len();
+        let mut all: Vec<Expr> = (0..own).map(|i| super::column_expr(&input.schema, i)).collect();
+        let mut fields: Vec<Field> = input.schema.fields().iter().map(|f| super::nullable(f)).collect();
+        let mut places = Vec::with_capacity(exprs.len());
+        for expr in exprs {
+            let kind: DataType = expr.get_type(&from).map_err(SqlError::of_planner)?;
+            check_class(&kind, &format!("{expr} in OVER"))?;
+            places.push(column_of(expr, &input.schema).unwrap_or_else(|| {
+                fields.push(Field::new(format!("by{}", fields.len()), kind, true));
+                all.push((*expr).clone());
+                fields.len() - 1
+            }));
+        }
+        if all.len() == own {
+            return Ok((input.node, places));
+        }
+        let node = self.calc(input, None, Some(&all), Arc::new(Schema::new(fields)), "project")?;
+        Ok((node, places))
+    }
+}
+
+/// Whether the order is by event time alone, the latest first: then of two rows of one time the one that came last is.
+fn by_time_descending(order: &[Sort], input: &Lowered) -> bool {
+    let [Sort { expr, asc: false, .. }] = order else { return false };
+    column_of(expr, &input.schema).is_some_and(|i| input.rowtimes.contains(&i))
+}
+
+fn list<'a>(exprs: impl Iterator<Item = &'a Expr>) -> String {
+    exprs.map(|e| e.schema_name().to_string()).collect::<Vec<_>>().join(", ")
+}

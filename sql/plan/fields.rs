@@ -1,0 +1,29 @@
+//! Fields of rows: `bid.price` is a column named `price`, as in Flink.
+//!
+//! Invariant: what a field is named changes nothing in what it is.
+
+use arrow::datatypes::Field;
+use datafusion_common::{Column, Result, TableReference};
+use datafusion_expr::planner::{ExprPlanner, PlannerResult};
+use datafusion_expr::{Expr, lit};
+
+/// Plans `column.field.field`.
+#[derive(Debug)]
+pub(super) struct FieldPlanner;
+
+impl ExprPlanner for FieldPlanner {
+    fn plan_compound_identifier(
+        &self,
+        field: &Field,
+        qualifier: Option<&TableReference>,
+        nested_names: &[String],
+    ) -> Result<PlannerResult<Vec<Expr>>> {
+        let column = Expr::Column(Column::from((qualifier, field)));
+        let get = |row: Expr, name: &String| datafusion_functions::core::get_field().call(vec![row, lit(name.as_str())]);
+        let expr = nested_names.iter().fold(column, get);
+        Ok(PlannerResult::Planned(match nested_names.last() {
+            Some(name) => expr.alias(name),
+            None => expr,
+        }))
+    }
+}

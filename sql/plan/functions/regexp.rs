@@ -1,0 +1,237 @@
+//! Regular expressions with Java's meaning, run by a matcher whose time is linear in the text.
+//!
+//! What is written alike and means something else in Java is rewritten (`\d` is an ASCII digit there) or refused: back
+//! references, looking ahead and behind, possessive quantifiers.
+//!
+//! Invariant: a pattern that is accepted finds what Java's finds.
+
+use super::own::ScalarFunction;
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, StringArray, StringBuilder};
+use arrow::datatypes::{DataType, Int64Type};
+use datafusion_common::ScalarValue;
+use regex::Regex;
+use std::sync::Arc;
+
+const TEXT: DataType = DataType::Utf8;
+
+/// All of them.
+pub(super) fn functions() -> Vec<ScalarFunction> {
+    vec![
+        ScalarFunction::new("regexp_extract", vec![TEXT, TEXT, DataType::Int64], TEXT, extract).or(vec![TEXT, TEXT]).checked(check),
+        ScalarFunction::new("regexp_replace", vec![TEXT, TEXT, TEXT], TEXT, replace).checked(check),
+        ScalarFunction::new("regexp", vec![TEXT, TEXT], DataType::Boolean, matches).checked(check),
+    ]
+}
+
+fn check(args: &[Option<&ScalarValue>]) -> Result<(), String> {
+    match args.get(1) {
+        Some(Some(ScalarValue::Utf8(Some(pattern)))) => compile(pattern).map(drop),
+        _ => Ok(()),
+    }
+}
+
+fn compile(pattern: &str) -> Result<Regex, String> {
+    let text = translated(pattern)?;
+    Regex::new(&text).map_err(|e| {
+        let why = e.to_string();
+        let why = why.lines().last().unwrap_or_default().trim().trim_start_matches("error: ").to_string();
+        format!("the pattern {pattern:?} cannot be used: {why}")
+    })
+}
+
+/// A pattern of Java's as one of the matcher's.
+fn translated(pattern: &str) -> Result<String, String> {
+    let refuse = |what: &str| Err(format!("the pattern {pattern:?} cannot be used: {what}"));
+    let mut out = String::with_capacity(pattern.len());
+    let (mut chars, mut depth, mut after_quantifier) = (pattern.chars().peekable(), 0, false);
+    while let Some(c) = chars.next() {
+        let was_quantifier = std::mem::replace(&mut after_quantifier, false);
+        match c {
+            '\\' => match chars.next() {
+                Some('d') => out.push_str("[0-9]"),
+                Some('D') => out.push_str("[^0-9]"),
+                Some('w') => out.push_str("[a-zA-Z0-9_]"),
+                Some('W') => out.push_str("[^a-zA-Z0-9_]"),
+                Some('s') => out.push_str("[ \\t\\n\\x0B\\f\\r]"),
+                Some('S') => out.push_str("[^ \\t\\n\\x0B\\f\\r]"),
+                Some('p' | 'P') => return refuse("name the characters instead of \\p"),
+                Some('Q' | 'E' | 'G' | 'Z' | 'R' | 'X' | 'h' | 'H' | 'v' | 'V' | 'c' | 'e' | 'N' | 'k') => {
+                    return refuse("this escape is not known here");
+                }
+                Some('b') if depth == 0 => out.push_str("(?-u:\\b)"),
+                Some('B') if depth == 0 => out.push_str("(?-u:\\B)"),
+                Some(digit) if digit.is_ascii_digit() => return refuse("back references are not known here"),
+                Some(other) => {
+                    out.push('\\');
+                    out.push(other);
+                }
+                None => return refuse("it ends with a backslash"),
+            },
+            '[' => {
+                depth += 1;
+                out.push(c);
+            }
+            ']' if depth > 0 => {
+                depth -= 1;
+                out.push(c);
+            }
+            // Java's `$` also matches before a line break at the end.
+            '$' if depth == 0 && chars.peek().is_none() => out.push_str("(?:$|(?:\\r?\\n)$)"),
+            '$' if depth == 0 => return refuse("$ is only known at its end"),
+            '(' if depth == 0 => {
+                let mut ahead = chars.clone();
+                if ahead.next() == Some('?') && !matches!(ahead.next(), Some(':' | 'i' | 's' | 'm' | 'x' | '-')) {
+                    return refuse("of the groups with ?, (?:...) and flags are known");
+                }
+                out.push(c);
+            }
+            '+' if depth == 0 && was_quantifier => return refuse("possessive quantifiers are not known here"),
+            '*' | '+' | '?' | '}' if depth == 0 => {
+                // `a*?` is one quantifier.
+                after_quantifier = !(c == '?' && was_quantifier);
+                out.push(c);
+            }
+            c => out.push(c),
+        }
+    }
+    Ok(out)
+}
+
+/// The pattern of the last row: mostly that of all rows.
+#[derive(Default)]
+struct Compiled(Option<(String, Regex)>);
+
+impl Compiled {
+    fn of(&mut self, pattern: &str) -> Result<&Regex, String> {
+        match &self.0 {
+            Some((text, _)) if text == pattern => {}
+            _ => self.0 = Some((pattern.to_string(), compile(pattern)?)),
+        }
+        match &self.0 {
+            Some((_, regex)) => Ok(regex),
+            None => Err("no pattern".into()),
+        }
+    }
+}
+
+/// `REGEXP_EXTRACT(text, pattern[, group])`: what the group caught of the first match; NULL when there is none.
+fn extract(args: &[ArrayRef]) -> Result<ArrayRef, String> {
+    let (texts, patterns) = (args[0].as_string::<i32>(), args[1].as_string::<i32>());
+    let groups = args.get(2).map(|g| g.as_primitive::<Int64Type>());
+    let mut compiled = Compiled::default();
+    let mut found = StringBuilder::with_capacity(texts.len(), texts.len() * 8);
+    let mut locations = None;
+    for row in 0..texts.len() {
+        let group = groups.map_or(Some(0), |g| if g.is_valid(row) { usize::try_from(g.value(row)).ok() } else { None });
+        let (Some(group), true, true) = (group, texts.is_valid(row), patterns.is_valid(row)) else {
+            found.append_null();
+            continue;
+        };
+        let fresh = compiled.0.as_ref().is_none_or(|(text, _)| text != patterns.value(row));
+        let regex = compiled.of(patterns.value(row))?;
+        if fresh {
+            locations = Some(regex.capture_locations());
+        }
+        let text = texts.value(row);
+        let Some(locations) = &mut locations else { continue };
+        let caught = regex.captures_read(locations, text).and_then(|_| locations.get(group));
+        found.append_option(caught.map(|(start, end)| &text[start..end]));
+    }
+    Ok(Arc::new(found.finish()))
+}
+
+/// `REGEXP_REPLACE(text, pattern, with)`: every match replaced; `$1` is what a group caught.
+fn replace(args: &[ArrayRef]) -> Result<ArrayRef, String> {
+    let (texts, patterns, with) = (args[0].as_string::<i32>(), args[1].as_string::<i32>(), args[2].as_string::<i32>());
+    let mut compiled = Compiled::default();
+    let mut replaced: Vec<Option<String>> = Vec::with_capacity(texts.len());
+    for ((text, pattern), with) in texts.iter().zip(patterns.iter()).zip(with.iter()) {
+        let (Some(text), Some(pattern), Some(with)) = (text, pattern, with) else {
+            replaced.push(None);
+            continue;
+        };
+        let regex = compiled.of(pattern)?;
+        replaced.push(Some(regex.replace_all(text, replacement(with, regex.captures_len())?.as_str()).into_owned()));
+    }
+    Ok(Arc::new(StringArray::from(replaced)))
+}
+
+/// Java's `$1` and `\$` as the matcher's.
+fn replacement(with: &str, groups: usize) -> Result<String, String> {
+    let mut out = String::with_capacity(with.len());
+    let mut chars = with.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' => match chars.next() {
+                Some('$') => out.push_str("$$"),
+                Some(other) => out.push(other),
+                None => return Err(format!("the replacement {with:?} ends with a backslash")),
+            },
+            '$' => {
+                let first = chars.next().and_then(|d| d.to_digit(10)).map(|d| d as usize);
+                let Some(mut group) = first.filter(|g| *g < groups) else {
+                    return Err(format!("the replacement {with:?} names a group that the pattern does not have"));
+                };
+                // More digits as long as there is such a group.
+                while let Some(digit) = chars.peek().and_then(|d| d.to_digit(10))
+                    && group * 10 + (digit as usize) < groups
+                {
+                    group = group * 10 + digit as usize;
+                    chars.next();
+                }
+                out.push_str(&format!("${{{group}}}"));
+            }
+            c => out.push(c),
+        }
+    }
+    Ok(out)
+}
+
+/// `REGEXP(text, pattern)`: whether there is a match.
+fn matches(args: &[ArrayRef]) -> Result<ArrayRef, String> {
+    let (texts, patterns) = (args[0].as_string::<i32>(), args[1].as_string::<i32>());
+    let mut compiled = Compiled::default();
+    let mut found: Vec<Option<bool>> = Vec::with_capacity(texts.len());
+    for (text, pattern) in texts.iter().zip(patterns.iter()) {
+        found.push(match (text, pattern) {
+            (Some(text), Some(pattern)) => Some(compiled.of(pattern)?.is_match(text)),
+            _ => None,
+        });
+    }
+    Ok(Arc::new(BooleanArray::from(found)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn group(text: &str, pattern: &str, n: usize) -> Option<String> {
+        compile(pattern).unwrap().captures(text).and_then(|c| c.get(n)).map(|m| m.as_str().to_string())
+    }
+
+    #[test]
+    fn patterns_mean_what_they_mean_in_java() {
+        let channel = "(&|^)channel_id=([^&]*)";
+        assert_eq!(group("a?query=1&channel_id=17&x", channel, 2).as_deref(), Some("17"));
+        assert_eq!(group("a?query=1", channel, 2), None);
+        assert!(!compile("^\\d$").unwrap().is_match("\u{664}"), "an Arabic digit is no \\d");
+        assert!(!compile("^[\\w.]+$").unwrap().is_match("\u{e9}"));
+        assert!(compile("^[\\w.]+$").unwrap().is_match("a.b\n"));
+        assert!(compile("a.*?b").is_ok());
+        for bad in ["a++", "(?=a)", "(?<!a)b", "(a)\\1", "a$b", "\\p{Alpha}", "(", "a\\"] {
+            assert!(compile(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn replacements_name_groups() {
+        let replaced = |with: &str| {
+            let regex = compile("(a)(b)").unwrap();
+            replacement(with, regex.captures_len()).map(|w| regex.replace_all("xab", w.as_str()).into_owned())
+        };
+        assert_eq!(replaced("$2$1").unwrap(), "xba");
+        assert_eq!(replaced("$11").unwrap(), "xa1");
+        assert_eq!(replaced("\\$1").unwrap(), "x$1");
+        assert!(replaced("$3").is_err());
+    }
+}

@@ -1,0 +1,234 @@
+//! Functions of time with Flink's results. Timestamps count milliseconds in UTC.
+
+use super::own::ScalarFunction;
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, StringBuilder};
+use arrow::datatypes::{DataType, TimeUnit, TimestampMillisecondType};
+use chrono::{DateTime, Datelike, NaiveDateTime, Timelike};
+use datafusion_common::ScalarValue;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+const STAMP: DataType = DataType::Timestamp(TimeUnit::Millisecond, None);
+const DAY_MS: i64 = 86_400_000;
+
+/// All of them.
+pub(super) fn functions() -> Vec<ScalarFunction> {
+    let part = |name: &str, part: fn(i64) -> Option<i64>| {
+        ScalarFunction::new(name, vec![STAMP], DataType::Int64, move |args| {
+            let times = stamps(&args[0]);
+            let parts = times.iter().map(|ms| ms.map(|ms| part(ms).ok_or_else(|| out_of_range(ms))).transpose());
+            Ok(Arc::new(parts.collect::<Result<Int64Array, String>>()?))
+        })
+    };
+    vec![
+        // Planned, never computed: a row's time is given by the operator that it passes.
+        ScalarFunction::new("proctime", Vec::new(), DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into())), |_| {
+            Err("it is only the time of a window".into())
+        })
+        .volatile(),
+        ScalarFunction::new("date_format", vec![STAMP, DataType::Utf8], DataType::Utf8, date_format).checked(check_format),
+        part("year", |ms| Some(i64::from(date_time(ms)?.year()))),
+        part("quarter", |ms| Some(i64::from(date_time(ms)?.month0() / 3 + 1))),
+        part("month", |ms| Some(i64::from(date_time(ms)?.month()))),
+        part("week", |ms| Some(i64::from(date_time(ms)?.iso_week().week()))),
+        part("dayofyear", |ms| Some(i64::from(date_time(ms)?.ordinal()))),
+        part("dayofmonth", |ms| Some(i64::from(date_time(ms)?.day()))),
+        // Sunday is 1.
+        part("dayofweek", |ms| Some(i64::from(date_time(ms)?.weekday().num_days_from_sunday()) + 1)),
+        part("hour", |ms| Some(ms.rem_euclid(DAY_MS) / 3_600_000)),
+        part("minute", |ms| Some(ms.rem_euclid(3_600_000) / 60_000)),
+        part("second", |ms| Some(ms.rem_euclid(60_000) / 1000)),
+    ]
+}
+
+fn stamps(array: &ArrayRef) -> Int64Array {
+    array.as_primitive::<TimestampMillisecondType>().reinterpret_cast()
+}
+
+fn date_time(ms: i64) -> Option<NaiveDateTime> {
+    Some(DateTime::from_timestamp_millis(ms)?.naive_utc())
+}
+
+#[cold]
+fn out_of_range(ms: i64) -> String {
+    format!("the time {ms} ms is out of the calendar's range")
+}
+
+/// A piece of a pattern of `DATE_FORMAT`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Piece {
+    Text(String),
+    /// A letter, so many times.
+    Field(char, usize),
+}
+
+/// A pattern as Java's `DateTimeFormatter` reads it.
+fn pieces(pattern: &str) -> Result<Vec<Piece>, String> {
+    let mut pieces: Vec<Piece> = Vec::new();
+    let mut chars = pattern.chars().peekable();
+    let text = |pieces: &mut Vec<Piece>, more: &str| match pieces.last_mut() {
+        Some(Piece::Text(text)) => text.push_str(more),
+        _ => pieces.push(Piece::Text(more.to_string())),
+    };
+    while let Some(c) = chars.next() {
+        match c {
+            '\'' if chars.next_if_eq(&'\'').is_some() => text(&mut pieces, "'"),
+            '\'' => loop {
+                match chars.next() {
+                    Some('\'') if chars.next_if_eq(&'\'').is_none() => break,
+                    Some(c) => text(&mut pieces, c.encode_utf8(&mut [0; 4])),
+                    None => return Err(format!("the pattern {pattern:?} has a quote that does not end")),
+                }
+            },
+            c if c.is_ascii_alphabetic() => {
+                let mut count = 1;
+                while chars.next_if_eq(&c).is_some() {
+                    count += 1;
+                }
+                let known = match c {
+                    'y' | 'u' => count <= 4,
+                    'M' | 'L' | 'E' => count <= 4,
+                    'd' | 'H' | 'h' | 'K' | 'k' | 'm' | 's' => count <= 2,
+                    'D' => count <= 3,
+                    'S' => count <= 9,
+                    'a' | 'Q' => count == 1,
+                    _ => false,
+                };
+                if !known {
+                    return Err(format!("{:?} in the pattern {pattern:?} is not known", c.to_string().repeat(count)));
+                }
+                pieces.push(Piece::Field(c, count));
+            }
+            '[' | ']' | '{' | '}' | '#' => return Err(format!("{c:?} in the pattern {pattern:?} is reserved")),
+            c => text(&mut pieces, c.encode_utf8(&mut [0; 4])),
+        }
+    }
+    Ok(pieces)
+}
+
+/// Times within the same span of so many milliseconds look the same.
+fn granularity(pieces: &[Piece]) -> i64 {
+    let of = |piece: &Piece| match piece {
+        Piece::Field('S', _) => 1,
+        Piece::Field('s', _) => 1000,
+        Piece::Field('m', _) => 60_000,
+        Piece::Field('H' | 'h' | 'K' | 'k' | 'a', _) => 3_600_000,
+        _ => DAY_MS,
+    };
+    pieces.iter().map(of).min().unwrap_or(DAY_MS)
+}
+
+fn format(pieces: &[Piece], ms: i64, out: &mut String) -> Result<(), String> {
+    let time = date_time(ms).ok_or_else(|| out_of_range(ms))?;
+    let (hour, names) =
+        (i64::from(time.hour()), |name: &str, count: usize| if count < 4 { name[..3].to_string() } else { name.to_string() });
+    for piece in pieces {
+        let (number, width) = match *piece {
+            Piece::Text(ref text) => {
+                out.push_str(text);
+                continue;
+            }
+            Piece::Field('y' | 'u', 2) => (i64::from(time.year()).rem_euclid(100), 2),
+            Piece::Field('y' | 'u', count) => (i64::from(time.year()), count),
+            Piece::Field('M' | 'L', count @ 3..) => {
+                out.push_str(&names(MONTHS[time.month0() as usize], count));
+                continue;
+            }
+            Piece::Field('E', count) => {
+                out.push_str(&names(DAYS[time.weekday().num_days_from_monday() as usize], count));
+                continue;
+            }
+            Piece::Field('a', _) => {
+                out.push_str(if hour < 12 { "AM" } else { "PM" });
+                continue;
+            }
+            Piece::Field('S', count) => {
+                let digits = format!("{:03}000000", ms.rem_euclid(1000));
+                out.push_str(&digits[..count]);
+                continue;
+            }
+            Piece::Field('M' | 'L', count) => (i64::from(time.month()), count),
+            Piece::Field('d', count) => (i64::from(time.day()), count),
+            Piece::Field('D', count) => (i64::from(time.ordinal()), count),
+            Piece::Field('Q', count) => (i64::from(time.month0() / 3 + 1), count),
+            Piece::Field('H', count) => (hour, count),
+            Piece::Field('k', count) => (if hour == 0 { 24 } else { hour }, count),
+            Piece::Field('K', count) => (hour % 12, count),
+            Piece::Field('h', count) => (if hour % 12 == 0 { 12 } else { hour % 12 }, count),
+            Piece::Field('m', count) => (i64::from(time.minute()), count),
+            Piece::Field('s', count) => (i64::from(time.second()), count),
+            Piece::Field(other, _) => return Err(format!("{other:?} in a pattern is not known")),
+        };
+        let _ = write!(out, "{number:0width$}");
+    }
+    Ok(())
+}
+
+const MONTHS: [&str; 12] =
+    ["January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December"];
+const DAYS: [&str; 7] = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
+
+fn check_format(args: &[Option<&ScalarValue>]) -> Result<(), String> {
+    match args.get(1) {
+        Some(Some(ScalarValue::Utf8(Some(pattern)))) => pieces(pattern).map(drop),
+        _ => Ok(()),
+    }
+}
+
+/// `DATE_FORMAT(time, pattern)`.
+fn date_format(args: &[ArrayRef]) -> Result<ArrayRef, String> {
+    let (times, patterns) = (stamps(&args[0]), args[1].as_string::<i32>());
+    let mut texts = StringBuilder::with_capacity(times.len(), times.len() * 10);
+    let (mut pattern, mut parsed, mut span) = (None, Vec::new(), DAY_MS);
+    // Neighbours mostly look the same.
+    let (mut last, mut text) = (None, String::new());
+    for row in 0..times.len() {
+        if times.is_null(row) || patterns.is_null(row) {
+            texts.append_null();
+            continue;
+        }
+        if pattern != Some(patterns.value(row)) {
+            parsed = pieces(patterns.value(row))?;
+            span = granularity(&parsed);
+            (pattern, last) = (Some(patterns.value(row)), None);
+        }
+        let at = times.value(row).div_euclid(span);
+        if last != Some(at) {
+            text.clear();
+            format(&parsed, times.value(row), &mut text)?;
+            last = Some(at);
+        }
+        texts.append_value(&text);
+    }
+    Ok(Arc::new(texts.finish()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(ms: i64, pattern: &str) -> Result<String, String> {
+        let mut out = String::new();
+        format(&pieces(pattern)?, ms, &mut out)?;
+        Ok(out)
+    }
+
+    #[test]
+    fn patterns_are_java_s() {
+        let ms = 1_704_099_909_087; // Monday, 2024-01-01 09:05:09.087
+        assert_eq!(shown(ms, "yyyy-MM-dd HH:mm:ss.SSS").unwrap(), "2024-01-01 09:05:09.087");
+        assert_eq!(shown(ms, "yy/M/d H:m:s S").unwrap(), "24/1/1 9:5:9 0");
+        assert_eq!(shown(ms, "EEEE, d MMMM; EEE MMM 'at' hh 'o''clock' a").unwrap(), "Monday, 1 January; Mon Jan at 09 o'clock AM");
+        assert_eq!(shown(-1, "HH:mm:ss.SSSSSS k K D Q").unwrap(), "23:59:59.999000 23 11 365 4");
+        for bad in ["yyyyy", "x", "'a", "[HH]", "MMMMM"] {
+            assert!(shown(ms, bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_finest_field_decides_how_long_a_text_holds() {
+        assert_eq!(granularity(&pieces("yyyy-MM-dd").unwrap()), DAY_MS);
+        assert_eq!(granularity(&pieces("HH:mm").unwrap()), 60_000);
+        assert_eq!(granularity(&pieces("ss.S").unwrap()), 1);
+    }
+}

@@ -53,8 +53,20 @@ pub fn cpu_of_children() -> Duration {
 /// # Panics
 /// Without `/proc`.
 pub fn rss() -> u64 {
+    status("VmRSS:")
+}
+
+/// The most resident bytes this process has had.
+///
+/// # Panics
+/// Without `/proc`.
+pub fn peak_rss() -> u64 {
+    status("VmHWM:")
+}
+
+fn status(name: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").expect("benches run on Linux");
-    let line = status.lines().find(|l| l.starts_with("VmRSS:")).unwrap_or_default();
+    let line = status.lines().find(|l| l.starts_with(name)).unwrap_or_default();
     line.split_whitespace().nth(1).and_then(|kb| kb.parse::<u64>().ok()).unwrap_or(0) * 1024
 }
 

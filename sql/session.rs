@@ -19,6 +19,9 @@ use std::time::Duration;
 use waterwheel_engine::error::Result;
 use waterwheel_engine::graph::{self, LogicalGraph, SinkRef};
 
+/// Bytes of stack for planning; only what is touched takes memory.
+const STACK: usize = 64 << 20;
+
 /// What a statement left.
 #[derive(Debug)]
 pub enum Outcome {
@@ -159,8 +162,11 @@ impl Session {
     /// # Errors
     /// What is wrong with it.
     pub fn execute(&mut self, statement: &Statement) -> SqlResult<Outcome> {
-        self.infer(statement)?;
-        self.outcome(&statement.kind, &statement.words).map_err(|e| placed(e, &statement.words))
+        // Planning goes down every chain of operators; the parser bounds how long one is, and this is room for it.
+        stacker::maybe_grow(STACK / 2, STACK, || {
+            self.infer(statement)?;
+            self.outcome(&statement.kind, &statement.words).map_err(|e| placed(e, &statement.words))
+        })
     }
 
     /// Makes tables of topics that a statement names and nobody has declared, nor declares now: a topic may be empty until then.

@@ -67,6 +67,9 @@ const PATIENCE: usize = 20_000_000;
 /// Steps between two looks at how far the job is.
 const LOOK: usize = 64;
 
+/// Key and value of a record, as bytes; each may be missing.
+pub type KeyValue = (Option<Vec<u8>>, Option<Vec<u8>>);
+
 /// A job under test: see the [module](self).
 pub struct TestJob {
     name: String,
@@ -127,7 +130,7 @@ impl TestJob {
     ///
     /// # Panics
     /// When the topic cannot take them.
-    pub fn send_records(&self, topic: &str, records: impl IntoIterator<Item = (Option<Vec<u8>>, Option<Vec<u8>>)>) {
+    pub fn send_records(&self, topic: &str, records: impl IntoIterator<Item = KeyValue>) {
         if !self.has(topic) {
             self.topic(topic, 1);
         }
@@ -213,7 +216,7 @@ impl TestJob {
     ///
     /// # Panics
     /// When the topic cannot be read.
-    pub fn records(&self, topic: &str) -> Vec<(Option<Vec<u8>>, Option<Vec<u8>>)> {
+    pub fn records(&self, topic: &str) -> Vec<KeyValue> {
         if !self.has(topic) {
             return Vec::new();
         }

@@ -199,7 +199,7 @@ fn stamp(name: &str, ms: u64, out: &mut Vec<u8>) {
 /// The date of a day since 1970, for the years that the benchmark can reach.
 fn date(days: u64) -> (u64, u64, u64) {
     let (mut year, mut rest) = (1970, days);
-    let leap = |y: u64| y % 4 == 0 && (y % 100 != 0 || y % 400 == 0);
+    let leap = |y: u64| y.is_multiple_of(4) && (!y.is_multiple_of(100) || y.is_multiple_of(400));
     while rest >= 365 + u64::from(leap(year)) {
         rest -= 365 + u64::from(leap(year));
         year += 1;
@@ -233,7 +233,7 @@ impl Random {
 
     /// A number below `limit`.
     fn below(&mut self, limit: u64) -> u64 {
-        (u128::from(self.next()) * u128::from(limit) >> 64) as u64
+        ((u128::from(self.next()) * u128::from(limit)) >> 64) as u64
     }
 
     fn of_list<'a>(&mut self, list: &[&'a str]) -> &'a str {

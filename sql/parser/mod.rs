@@ -18,6 +18,8 @@ use datafusion_sql::sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan,
 
 /// Brackets within brackets.
 const DEPTH: usize = 100;
+/// Operators of a statement.
+const OPERATORS: usize = 500;
 pub(crate) use dialect::FlinkDialect;
 
 /// A statement of a script, with the tokens it was read from.
@@ -170,9 +172,24 @@ fn too_deep(words: &[TokenWithSpan]) -> Option<Span> {
     None
 }
 
+/// The word at which a statement has more operators than planning has room for: a chain of them is as deep as it is long.
+fn too_long(words: &[TokenWithSpan]) -> Option<Span> {
+    let is_operator = |word: &&TokenWithSpan| match &word.token {
+        Token::Plus | Token::Minus | Token::Mul | Token::Div | Token::Mod | Token::StringConcat => true,
+        Token::Word(w) => ["AND", "OR", "NOT", "UNION", "INTERSECT", "EXCEPT", "JOIN"].iter().any(|o| w.value.eq_ignore_ascii_case(o)),
+        _ => false,
+    };
+    words.iter().filter(is_operator).nth(OPERATORS).map(|word| word.span)
+}
+
 fn parse_one(words: Vec<TokenWithSpan>) -> SqlResult<Statement> {
     if let Some(span) = too_deep(&words) {
         return Err(SqlError::new("the statement is nested too deeply").at(span));
+    }
+    if let Some(span) = too_long(&words) {
+        return Err(SqlError::new(format!("the statement has more than {OPERATORS} operators"))
+            .at(span)
+            .help("a list of values has no limit:  x IN (1, 2, 3);  long queries are split by CREATE VIEW"));
     }
     let mut parser = Parser::new(&FlinkDialect).with_tokens_with_locations(words.clone());
     // The parser has no place for the end of the text: it is behind the last word.

@@ -151,7 +151,7 @@ fn what_is_nested_without_end_is_refused() {
 
 #[test]
 fn long_chains_are_refused_or_understood() {
-    for times in [200, 1_000] {
+    for times in [200, 400, 20_000] {
         take(&format!("SELECT x{} FROM a", " + 1".repeat(times)));
         take(&format!("SELECT x FROM a WHERE x = 1{}", " OR x = 1".repeat(times)));
         take(&format!("SELECT x FROM a{}", " UNION ALL SELECT x FROM a".repeat(times)));

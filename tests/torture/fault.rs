@@ -290,10 +290,11 @@ impl Round<'_> {
     fn network(&mut self, slow: bool) {
         let (how, kilobits) = (self.chance.below(2), 300 + self.chance.below(4_000));
         let Some((cable, pid)) = self.ground.cable() else { return };
-        let (done, undo): (_, fn(&super::ground::Cable, u32) -> Result<(), String>) = match (slow, how) {
-            (true, _) => (cable.slow(pid, kilobits), super::ground::Cable::restore),
-            (false, 0) => (cable.pull(pid), super::ground::Cable::plug),
-            (false, _) => (cable.swallow(pid), super::ground::Cable::restore),
+        let pulled = !slow && how == 0;
+        let done = match (slow, pulled) {
+            (true, _) => cable.slow(pid, kilobits),
+            (false, true) => cable.pull(pid),
+            (false, false) => cable.swallow(pid),
         };
         if let Err(why) = done {
             self.tally.not_run.insert(if slow { SlowNetwork.name() } else { CutNetwork.name() }, why);
@@ -301,7 +302,8 @@ impl Round<'_> {
             return;
         }
         std::thread::sleep(Duration::from_millis(300 + self.chance.below(3_500)));
-        undo(cable, pid).unwrap_or_else(|why| panic!("the cable cannot be mended: {why}"));
+        let mended = if pulled { cable.plug(pid) } else { cable.restore(pid) };
+        mended.unwrap_or_else(|why| panic!("the cable cannot be mended: {why}"));
         self.heals();
     }
 }

@@ -306,7 +306,7 @@ fn a_snapshot_is_what_it_says_whatever_the_disk_does() {
         let store = stores.create(Path::new("home/store")).unwrap();
         let mut batch = WriteBatch::default();
         (0..10).for_each(|k| batch.put(key(0, k), vec![k; 10]));
-        store.write(&batch).unwrap();
+        store.write_run(&batch).unwrap(); // into the journal
         machine.arm(calls, DiskFault::LostAnswer);
         machine.arm(calls + more, DiskFault::FlippedBit);
         let snapshot = store.checkpoint(Path::new("home/snapshot"));

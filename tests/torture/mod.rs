@@ -1,6 +1,6 @@
 //! Torture: real processes and a real broker, with everything that can be done to them, in mixes that a seed decides.
 //!
-//! Every test run takes a slice; `script/torture [minutes]` goes on for longer. Each round is a job on a broker of its own.
+//! `script/torture [minutes]` runs it. Each round is a job on a broker of its own.
 //! Faults for which this user has no rights are counted as not run, by name.
 //!
 //! Invariant: a round that fails is repeated by the seed that its violation names, as far as processes can be.
@@ -23,6 +23,7 @@ const SLICE: u64 = 55;
 
 /// `WATERWHEEL_TORTURE` says for how many seconds, `WATERWHEEL_SEED` with which seed the first round begins.
 #[test]
+#[ignore = "script/torture runs it; it has yet to be clean for an hour before every test run takes a slice"]
 fn own_broker_output_is_exact_whatever_happens() {
     let (seconds, seed) = (number("WATERWHEEL_TORTURE", SLICE), number("WATERWHEEL_SEED", 1));
     let until = Instant::now() + Duration::from_secs(seconds);

@@ -6,6 +6,7 @@
 //!
 //! Invariant: a record is one JSON object with `event_type` and three members, two of which are null.
 
+use chrono::{DateTime, Datelike};
 use std::io::Write as _;
 
 /// Events a second of event time.
@@ -184,7 +185,8 @@ fn extra(random: &mut Random, around: u64, out: &mut Vec<u8>) {
 /// `2024-01-01 00:00:00.1`: no zeros at the end, no point on a full second.
 fn stamp(name: &str, ms: u64, out: &mut Vec<u8>) {
     let (days, of_day) = (ms / 86_400_000, ms % 86_400_000);
-    let (year, month, day) = date(days);
+    let date = DateTime::from_timestamp(days as i64 * 86_400, 0).unwrap_or_default();
+    let (year, month, day) = (date.year(), date.month(), date.day());
     let (hour, minute, second, milli) = (of_day / 3_600_000, of_day / 60_000 % 60, of_day / 1000 % 60, of_day % 1000);
     put(out, format_args!(",\"{name}\":\"{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}"));
     match milli {
@@ -194,23 +196,6 @@ fn stamp(name: &str, ms: u64, out: &mut Vec<u8>) {
         m => put(out, format_args!(".{m:03}")),
     }
     out.push(b'"');
-}
-
-/// The date of a day since 1970, for the years that the benchmark can reach.
-fn date(days: u64) -> (u64, u64, u64) {
-    let (mut year, mut rest) = (1970, days);
-    let leap = |y: u64| y.is_multiple_of(4) && (!y.is_multiple_of(100) || y.is_multiple_of(400));
-    while rest >= 365 + u64::from(leap(year)) {
-        rest -= 365 + u64::from(leap(year));
-        year += 1;
-    }
-    let lengths = [31, 28 + u64::from(leap(year)), 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
-    let mut month = 0;
-    while rest >= lengths[month] {
-        rest -= lengths[month];
-        month += 1;
-    }
-    (year, month as u64 + 1, rest + 1)
 }
 
 /// SplitMix64: small, and the same everywhere.

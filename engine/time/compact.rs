@@ -18,7 +18,8 @@
 //!
 //! Invariant: what is written is read back exactly, to the nanosecond, over chrono's whole range.
 
-use chrono::{DateTime, NaiveDate, Utc};
+use super::plain_date_time;
+use chrono::{DateTime, Utc};
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 use serde::ser::{Serialize, Serializer};
 use std::fmt;
@@ -65,30 +66,8 @@ impl Visitor<'_> for Text {
 
 /// The form nearly all dates have: `2026-03-02T09:00:00Z`, with up to nine digits of a fraction. Any other is chrono's to read.
 fn usual(text: &[u8]) -> Option<DateTime<Utc>> {
-    let [y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2, b'T', h1, h2, b':', i1, i2, b':', s1, s2, rest @ .., b'Z'] = text else { return None };
-    let (year, month) = (100 * two(*y1, *y2)? + two(*y3, *y4)?, two(*m1, *m2)?);
-    let date = NaiveDate::from_ymd_opt(year as i32, month, two(*d1, *d2)?)?;
-    let at = date.and_hms_nano_opt(two(*h1, *h2)?, two(*i1, *i2)?, two(*s1, *s2)?, nanos(rest)?)?;
-    Some(at.and_utc())
-}
-
-fn two(tens: u8, ones: u8) -> Option<u32> {
-    Some(10 * digit(tens)? + digit(ones)?)
-}
-
-fn digit(byte: u8) -> Option<u32> {
-    byte.is_ascii_digit().then(|| u32::from(byte - b'0'))
-}
-
-fn nanos(fraction: &[u8]) -> Option<u32> {
-    match fraction {
-        [] => Some(0),
-        [b'.', digits @ ..] if (1..=9).contains(&digits.len()) => {
-            let number = digits.iter().try_fold(0, |n, &byte| Some(10 * n + digit(byte)?))?;
-            Some(number * 10u32.pow(9 - digits.len() as u32))
-        }
-        _ => None,
-    }
+    let plain = text.strip_suffix(b"Z").filter(|plain| plain.get(10) == Some(&b'T'))?;
+    Some(plain_date_time(plain)?.and_utc())
 }
 
 #[cfg(test)]

@@ -3,8 +3,10 @@
 //! Invariant: arithmetic saturates, division floors, so that negative and extreme times fall into the right window.
 
 pub mod compact;
+mod text;
 mod watermark;
 
+pub use text::plain_date_time;
 pub use watermark::{BoundedOutOfOrder, Monotonous, WatermarkGenerator, WatermarkStrategy};
 
 use serde::{Deserialize, Serialize};

@@ -4,6 +4,7 @@
 
 use arrow::datatypes::{DataType, TimeUnit};
 use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, Timelike};
+use waterwheel_engine::time::plain_date_time;
 
 /// A number for an integer column; for dates and times it is no number that is expected.
 pub(super) fn of_number(kind: &DataType, text: &str) -> Result<i64, String> {
@@ -43,40 +44,6 @@ pub(super) fn of_text(kind: &DataType, text: &str) -> Result<i64, String> {
     }
 }
 
-/// Seconds since 1970 and nanoseconds of a time that is written in full, as machines do; none for any other.
-fn straight(text: &str) -> Option<(i64, i64)> {
-    let (head, fraction) = text.as_bytes().split_first_chunk::<19>()?;
-    let [_, _, _, _, b'-', _, _, b'-', _, _, b' ' | b'T', _, _, b':', _, _, b':', _, _] = head else { return None };
-    let two = |at: usize| {
-        let (tens, ones) = (head[at].wrapping_sub(b'0'), head[at + 1].wrapping_sub(b'0'));
-        (tens < 10 && ones < 10).then(|| i64::from(tens * 10 + ones))
-    };
-    let (year, month, day) = (two(0)? * 100 + two(2)?, two(5)?, two(8)?);
-    let (hour, minute, second) = (two(11)?, two(14)?, two(17)?);
-    let leap = i64::from(year % 4 == 0 && (year % 100 != 0 || year % 400 == 0));
-    let last = match month {
-        2 => 28 + leap,
-        4 | 6 | 9 | 11 => 30,
-        1..=12 => 31,
-        _ => return None,
-    };
-    if !(1..=last).contains(&day) || hour > 23 || minute > 59 || second > 59 {
-        return None;
-    }
-    let nanos = match fraction.split_first() {
-        None => 0,
-        Some((b'.', digits)) if (1..=9).contains(&digits.len()) && digits.iter().all(u8::is_ascii_digit) => {
-            digits.iter().fold(0, |n, d| n * 10 + i64::from(d - b'0')) * 10i64.pow(9 - digits.len() as u32)
-        }
-        Some(_) => return None,
-    };
-    // Years that begin in March end with the day that may be missing.
-    let (years, months) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let days =
-        years * 365 + years.div_euclid(4) - years.div_euclid(100) + years.div_euclid(400) + (153 * months + 2) / 5 + day - 1 - 719_468;
-    Some((days * 86_400 + hour * 3_600 + minute * 60 + second, nanos))
-}
-
 /// `2026-01-31 12:00:00.000` or with a `T`; a zone (`Z`, `+02:00`) only where the type is in UTC, and then it may be missing.
 fn timestamp(text: &str, unit: TimeUnit, local: bool) -> Option<i64> {
     let plain = |text: &str| {
@@ -84,15 +51,12 @@ fn timestamp(text: &str, unit: TimeUnit, local: bool) -> Option<i64> {
             .or_else(|_| NaiveDateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S%.f"))
             .ok()
     };
-    let parts = |at: NaiveDateTime| (at.and_utc().timestamp(), i64::from(at.nanosecond()));
-    let (seconds, nanos) = match straight(text) {
-        Some(parts) => parts,
-        None => match plain(text) {
-            Some(at) => parts(at),
-            None if local => parts(DateTime::parse_from_rfc3339(&text.replacen(' ', "T", 1)).ok()?.naive_utc()),
-            None => return None,
-        },
+    let at = match plain_date_time(text.as_bytes()).or_else(|| plain(text)) {
+        Some(at) => at,
+        None if local => DateTime::parse_from_rfc3339(&text.replacen(' ', "T", 1)).ok()?.naive_utc(),
+        None => return None,
     };
+    let (seconds, nanos) = (at.and_utc().timestamp(), i64::from(at.nanosecond()));
     let (per_second, step) = match unit {
         TimeUnit::Second => (1, 1_000_000_000),
         TimeUnit::Millisecond => (1_000, 1_000_000),
@@ -228,7 +192,8 @@ mod tests {
         fn straight_times_are_those_of_the_calendar(year in 0..10_000i32, month in 0..14u32, day in 0..33u32, clock in 0..90_000u32, fraction in "(\\.[0-9]{0,10})?", t: bool) {
             let text = format!("{year:04}-{month:02}-{day:02}{}{:02}:{:02}:{:02}{fraction}", if t { 'T' } else { ' ' }, clock / 3600, clock / 60 % 60, clock % 61);
             let calendar = NaiveDateTime::parse_from_str(&text.replace('T', " "), "%Y-%m-%d %H:%M:%S%.f").ok();
-            if let Some((seconds, nanos)) = straight(&text) {
+            let straight = plain_date_time(text.as_bytes()).map(|at| (at.and_utc().timestamp(), i64::from(at.nanosecond())));
+            if let Some((seconds, nanos)) = straight {
                 let at = calendar.expect("a date of the calendar");
                 proptest::prop_assert_eq!((seconds, nanos), (at.and_utc().timestamp(), i64::from(at.nanosecond())), "{}", text);
             } else {

@@ -9,6 +9,7 @@
 //! keys' first rows; so the sum, and never the sequence, is independent of how rows were batched.
 
 use super::columnar::RowError;
+use super::touched::{Touched, TouchedKeys};
 use super::{OpenContext, Operator, OperatorFactory, Output};
 use crate::error::{Error, Result};
 use crate::record::{BatchBox, ChangeBatch, KeyGroup, Keys, RowKind, downcast, key_group};
@@ -63,21 +64,17 @@ pub fn group<K: GroupKernel>(global: bool, make: impl Fn() -> Result<K> + Send +
             kernel: None,
             table: PointTable::<K::Acc>::new("groups"),
             slots: Vec::new(),
-            touched: Vec::new(),
-            places: Vec::new(),
+            touched: TouchedKeys::default(),
             groups: 0..0,
             max_parallelism: 1,
         })
     })
 }
 
-/// A key that the batch touches.
-struct Touched {
-    slot: u32,
-    /// Its first row in the batch.
+/// What is noted of a key at its first row in a batch.
+struct Before {
+    /// That row.
     row: u32,
-    /// Latest time among its rows.
-    time: EventTime,
     /// Its old result, among the rows appended.
     old: Option<usize>,
 }
@@ -88,9 +85,7 @@ struct Group<K: GroupKernel, M> {
     kernel: Option<K>,
     table: PointTable<K::Acc>,
     slots: Vec<u32>,
-    touched: Vec<Touched>,
-    /// By slot: 1 + index into `touched`; 0 = not touched by this batch.
-    places: Vec<u32>,
+    touched: TouchedKeys<Before>,
     groups: Range<KeyGroup>,
     max_parallelism: u16,
 }
@@ -106,13 +101,7 @@ impl<K: GroupKernel, M> Group<K, M> {
     /// Notes that row `row` changes its key; the first time in a batch, appends the old result.
     fn touch(&mut self, row: usize, time: EventTime, keys: &Keys, appended: &mut usize) -> Result<()> {
         let slot = self.slots[row];
-        if self.places.len() <= slot as usize {
-            self.places.resize(slot as usize + 1, 0);
-        }
-        let place = self.places[slot as usize];
-        if place > 0 {
-            let latest = &mut self.touched[place as usize - 1].time;
-            *latest = time.max(*latest);
+        if self.touched.again(slot, time) {
             return Ok(());
         }
         let old = match (&mut self.kernel, self.table.get(slot)) {
@@ -123,16 +112,15 @@ impl<K: GroupKernel, M> Group<K, M> {
             }
             _ => None,
         };
-        self.touched.push(Touched { slot, row: row as u32, time, old });
-        self.places[slot as usize] = self.touched.len() as u32;
+        self.touched.first(slot, time, Before { row: row as u32, old });
         Ok(())
     }
 
     /// Appends the new results and says which of all rows appended leave, in which order, as what.
     fn results(&mut self, keys: &Keys, mut appended: usize) -> Result<Vec<(u32, RowKind, EventTime)>> {
-        let mut leaving = Vec::with_capacity(self.touched.len() * 2);
-        for Touched { slot, row, time, old } in std::mem::take(&mut self.touched) {
-            self.places[slot as usize] = 0;
+        let touched = self.touched.take();
+        let mut leaving = Vec::with_capacity(touched.len() * 2);
+        for Touched { slot, time, before: Before { row, old } } in touched {
             let Some(kernel) = &mut self.kernel else { continue };
             let mut new = None;
             let mut gone = true;

@@ -58,6 +58,7 @@ mod split;
 mod staging;
 pub mod tables;
 mod to_raw;
+mod touched;
 mod union;
 
 pub use crate::exchange::EdgeSender;

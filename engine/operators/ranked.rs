@@ -9,6 +9,7 @@
 //! (or the newest first). A batch emits the differences between what was first before it and what is first after it.
 
 use super::group::check_description;
+use super::touched::{Touched, TouchedKeys};
 use super::{OpenContext, Operator, OperatorFactory, Output};
 use crate::error::Result;
 use crate::record::{BatchBox, ChangeBatch, RowKind, downcast};
@@ -67,8 +68,7 @@ pub fn ranked<K: RankKernel>(ranking: Ranking, make: impl Fn() -> Result<K> + Se
             kernel: None,
             table: PointTable::<Kept>::new("ranked"),
             slots: Vec::new(),
-            touched: Vec::new(),
-            places: Vec::new(),
+            touched: TouchedKeys::default(),
             scratch: (Vec::new(), Vec::new()),
         })
     })
@@ -147,14 +147,6 @@ impl Kept {
     }
 }
 
-/// A key that the batch changes.
-struct Touched {
-    slot: u32,
-    /// Latest time among its rows.
-    time: EventTime,
-    before: Vec<Row>,
-}
-
 /// One change of the result.
 struct Leaving {
     row: Row,
@@ -169,9 +161,8 @@ struct Ranked<K, M> {
     kernel: Option<K>,
     table: PointTable<Kept>,
     slots: Vec<u32>,
-    touched: Vec<Touched>,
-    /// By slot: 1 + index into `touched`; 0 = not touched by this batch.
-    places: Vec<u32>,
+    /// With its first rows.
+    touched: TouchedKeys<Vec<Row>>,
     scratch: (Vec<u8>, Vec<u8>),
 }
 
@@ -184,19 +175,9 @@ impl<K: RankKernel, M> Ranked<K, M> {
     }
 
     fn touch(&mut self, slot: u32, time: EventTime) {
-        if self.places.len() <= slot as usize {
-            self.places.resize(slot as usize + 1, 0);
-        }
-        match self.places[slot as usize] {
-            0 => {
-                let before = self.table.get(slot).map_or_else(Vec::new, |kept| kept.first(self.ranking.first));
-                self.touched.push(Touched { slot, time, before });
-                self.places[slot as usize] = self.touched.len() as u32;
-            }
-            place => {
-                let latest = &mut self.touched[place as usize - 1].time;
-                *latest = time.max(*latest);
-            }
+        if !self.touched.again(slot, time) {
+            let before = self.table.get(slot).map_or_else(Vec::new, |kept| kept.first(self.ranking.first));
+            self.touched.first(slot, time, before);
         }
     }
 
@@ -221,9 +202,9 @@ impl<K: RankKernel, M> Ranked<K, M> {
 
     /// The differences of all keys touched, in the order of their first rows.
     fn differences(&mut self) -> Vec<Leaving> {
-        let mut leaving = Vec::with_capacity(self.touched.len() * 2);
-        for Touched { slot, time, before } in std::mem::take(&mut self.touched) {
-            self.places[slot as usize] = 0;
+        let touched = self.touched.take();
+        let mut leaving = Vec::with_capacity(touched.len() * 2);
+        for Touched { slot, time, before } in touched {
             let after = self.table.get(slot).map_or_else(Vec::new, |kept| kept.first(self.ranking.first));
             if self.table.get(slot).is_some_and(Kept::is_empty) {
                 self.table.remove(slot);

@@ -49,6 +49,8 @@ struct Channel {
     idle: bool,
     ended: bool,
     barrier: Option<Barrier>,
+    /// It keeps step with the others that do.
+    in_step: bool,
 }
 
 /// How far channels may be ahead of the slowest of them, in milliseconds, and of which inputs.
@@ -70,7 +72,8 @@ pub struct Gate {
     announced_idle: bool,
     announced_end: bool,
     ready: VecDeque<Gated>,
-    in_step: Option<InStep>,
+    /// How far a channel that keeps step may be ahead of the slowest one, in milliseconds.
+    max_ahead_ms: Option<i64>,
     /// Newest barrier let through by the planted bug.
     passed: Epoch,
 }
@@ -82,7 +85,15 @@ impl Gate {
         let inputs = channels.iter().map(|(i, _)| i + 1).max().unwrap_or(0);
         let channels = channels
             .into_iter()
-            .map(|(input, receiver)| Channel { input, receiver, watermark: EventTime::MIN, idle: false, ended: false, barrier: None })
+            .map(|(input, receiver)| Channel {
+                input,
+                receiver,
+                watermark: EventTime::MIN,
+                idle: false,
+                ended: false,
+                barrier: None,
+                in_step: false,
+            })
             .collect();
         Gate {
             channels,
@@ -93,7 +104,7 @@ impl Gate {
             announced_idle: false,
             announced_end: false,
             ready: VecDeque::new(),
-            in_step: None,
+            max_ahead_ms: None,
             passed: 0,
         }
     }
@@ -101,7 +112,10 @@ impl Gate {
     /// Keeps channels in step.
     #[must_use]
     pub fn in_step(mut self, in_step: Option<InStep>) -> Self {
-        self.in_step = in_step;
+        if let Some(InStep { max_ahead_ms, inputs }) = in_step {
+            self.max_ahead_ms = Some(max_ahead_ms);
+            self.channels.iter_mut().for_each(|c| c.in_step = inputs.contains(&c.input));
+        }
         self
     }
 
@@ -136,7 +150,7 @@ impl Gate {
             if (channel.barrier.is_some() && !planted(Bug::ReadPastBarrier)) || only.is_some_and(|input| channel.input != input) {
                 continue;
             }
-            if limit.is_some_and(|limit| channel.watermark > limit && self.keeps_step(channel)) {
+            if channel.in_step && limit.is_some_and(|limit| channel.watermark > limit) {
                 continue;
             }
             if let Some(element) = channel.receiver.pop() {
@@ -149,13 +163,9 @@ impl Gate {
 
     /// The watermark beyond which a channel is held.
     fn limit(&self) -> Option<EventTime> {
-        let in_step = self.in_step.as_ref()?;
-        let waited_for = |c: &&Channel| self.keeps_step(c) && !c.idle && !c.ended && c.barrier.is_none();
-        Some(self.channels.iter().filter(waited_for).map(|c| c.watermark).min()?.plus_ms(in_step.max_ahead_ms))
-    }
-
-    fn keeps_step(&self, channel: &Channel) -> bool {
-        self.in_step.as_ref().is_some_and(|in_step| in_step.inputs.contains(&channel.input))
+        let max_ahead_ms = self.max_ahead_ms?;
+        let waited_for = |c: &&Channel| c.in_step && !c.idle && !c.ended && c.barrier.is_none();
+        Some(self.channels.iter().filter(waited_for).map(|c| c.watermark).min()?.plus_ms(max_ahead_ms))
     }
 
     fn accept(&mut self, at: usize, element: Element) {

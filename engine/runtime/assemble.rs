@@ -69,12 +69,13 @@ pub(crate) fn assemble(plan: &PhysicalPlan, attempt: &Attempt, wakers: &[Waker],
     let mut all = Vec::new();
     let (mut aligned, ahead) = (align(plan), max_ahead(plan));
     for (at, chain) in plan.chains.iter().enumerate() {
+        let in_step = in_step(plan, at, &ahead);
         for index in 0..chain.parallelism {
             let id = TaskId { head: chain.head.clone(), index };
             let (restored, uploads) = restored(&id, chain)?;
             let waker = wakers[worker_of(index, wakers.len())].clone();
-            let (aligned, in_step) = (aligned.remove(&(at, index)), in_step(plan, at, &ahead));
-            let builder = Builder { plan, attempt, chain, at, index, waker, aligned, in_step };
+            let aligned = aligned.remove(&(at, index));
+            let builder = Builder { plan, attempt, chain, at, index, waker, aligned, in_step: in_step.clone() };
             all.push(builder.build(id, &mut wires, restored, uploads)?);
         }
     }

@@ -65,7 +65,6 @@ struct Reading {
     next: i64,
     /// What the task was told; less than `next` after a jump over a gap.
     told: i64,
-    held: bool,
     ended: bool,
     queue: PartitionQueue,
     failure: Option<(Code, String)>,
@@ -147,7 +146,6 @@ impl KafkaReader {
             self.splits.push(Reading {
                 next: start,
                 told: start.min(state.position),
-                held: self.held.contains(id),
                 ended: false,
                 queue,
                 failure: None,
@@ -325,7 +323,7 @@ impl SourceReader for KafkaReader {
         for _ in 0..self.splits.len() {
             self.cursor = (self.cursor + 1) % self.splits.len().max(1);
             match self.splits.get(self.cursor) {
-                Some(reading) if !reading.held && !reading.ended => {}
+                Some(reading) if !reading.ended && !self.held.contains(&reading.state.split.id) => {}
                 _ => continue,
             }
             if let Some(poll) = self.drain(self.cursor)? {
@@ -347,9 +345,6 @@ impl SourceReader for KafkaReader {
         match hold {
             true => drop(self.held.insert(split.clone())),
             false => drop(self.held.remove(split)),
-        }
-        if let Some(reading) = self.splits.iter_mut().find(|r| r.state.split.id == *split) {
-            reading.held = hold;
         }
     }
 

@@ -153,16 +153,11 @@ impl From<std::io::Error> for Error {
             K::PermissionDenied | K::ReadOnlyFilesystem | K::NotADirectory => Kind::Fatal,
             _ => Kind::Restart,
         };
-        let help = match e.kind() {
-            K::PermissionDenied | K::ReadOnlyFilesystem => {
-                Some("let the user that runs the job read and write there, and start it again: it goes on where it was")
-            }
-            _ => None,
-        };
+        let forbidden = matches!(e.kind(), K::PermissionDenied | K::ReadOnlyFilesystem);
         let error = Error::new(kind, "file operation failed").because(e);
-        match help {
-            Some(help) => error.help(help),
-            None => error,
+        if forbidden {
+            return error.help("let the user that runs the job read and write there, and start it again: it goes on where it was");
         }
+        error
     }
 }

@@ -8,8 +8,8 @@ use crate::record::{KeyGroup, Keys, key_group};
 use hashbrown::HashTable;
 use std::cmp::Ordering;
 
-/// So many keys are looked up side by side.
-const ABREAST: usize = 32;
+/// So many keys are looked up, or cells drained, side by side.
+pub(super) const ABREAST: usize = 32;
 
 /// Reads something of each slot, for what lies there to be in the cache soon. The reads do not depend on each other, so that
 /// the processor waits for all of them at once.

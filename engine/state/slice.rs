@@ -7,7 +7,7 @@
 //! stamp is the current generation is listed as changed once.
 
 use super::evolve::rewrite;
-use super::index::touch;
+use super::index::{ABREAST, touch};
 use super::keyspace::{Place, push_key, split_time, state_key, table_range, time_bytes};
 use super::value::{Heap, StateValue, check_codec, decode, encode_into, schema_of};
 use super::{KeyIndex, Schema, Table, TableContext, WriteBatch};
@@ -19,8 +19,6 @@ use std::ops::{Bound, RangeBounds};
 use twox_hash::XxHash3_64;
 
 const PAGE: usize = 256;
-/// So many cells are fetched into the cache at once.
-const ABREAST: usize = 32;
 
 struct Cell<A> {
     /// Generation of the last change not yet drained; 0 = clean.

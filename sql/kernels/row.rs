@@ -192,22 +192,10 @@ impl Rows {
 #[cfg(test)]
 mod tests {
     use super::super::value::column;
-    use super::super::value::tests::value;
+    use super::super::value::tests::{types, value};
     use super::*;
     use arrow::datatypes::{Field, Schema};
     use proptest::prelude::*;
-
-    fn types() -> Vec<DataType> {
-        vec![
-            DataType::Boolean,
-            DataType::Int64,
-            DataType::Float64,
-            DataType::Decimal128(10, 2),
-            DataType::Utf8,
-            DataType::Binary,
-            DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into())),
-        ]
-    }
 
     proptest! {
         #[test]

@@ -300,7 +300,7 @@ pub(crate) mod tests {
         prop_oneof![1 => Just(Value::Null), 5 => some].boxed()
     }
 
-    fn types() -> Vec<DataType> {
+    pub(crate) fn types() -> Vec<DataType> {
         vec![
             DataType::Boolean,
             DataType::Int64,

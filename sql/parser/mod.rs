@@ -16,11 +16,12 @@ use datafusion_sql::sqlparser::keywords::Keyword;
 use datafusion_sql::sqlparser::parser::{Parser, ParserError};
 use datafusion_sql::sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer};
 
+pub(crate) use dialect::FlinkDialect;
+
 /// Brackets within brackets.
 const DEPTH: usize = 100;
 /// Operators of a statement.
 const OPERATORS: usize = 500;
-pub(crate) use dialect::FlinkDialect;
 
 /// A statement of a script, with the tokens it was read from.
 #[derive(Debug, Clone)]

@@ -268,23 +268,8 @@ impl Round<'_> {
             return;
         }
         self.sleep(2_000);
-        let ended = self.job.as_mut().is_some_and(|job| !job.runs());
         assert!(self.ground.set_read_only(false), "the folder stays read-only");
-        match self.job.take() {
-            Some(job) if ended => {
-                let (status, last, said) = job.wait();
-                if status.success() {
-                    return self.finished(&last);
-                }
-                for word in ["error: ", "help: "] {
-                    assert!(said.contains(word), "of a read-only folder {word:?} is not said: {said}");
-                }
-            }
-            job => {
-                self.job = job;
-                self.heals_or_stops();
-            }
-        }
+        self.heals_or_stops();
     }
 
     fn network(&mut self, slow: bool) {

@@ -21,6 +21,7 @@ mod kafka_source;
 mod kill_embedded;
 mod kill_kafka;
 mod kill_moments;
+mod kill_operators;
 mod layers;
 mod licences;
 mod refusals;

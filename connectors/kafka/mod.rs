@@ -25,6 +25,8 @@ mod config;
 mod describe;
 mod fetch;
 mod marker;
+#[cfg(test)]
+mod native_tests;
 mod offsets;
 mod publisher;
 mod reader;

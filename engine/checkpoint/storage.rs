@@ -151,13 +151,23 @@ impl LocalStorage {
         }
     }
 
-    /// A second name for an immutable file, durable; `false` where the file systems differ or do not know links.
+    /// Makes durable what a file's writer may have left in the page cache.
+    ///
+    /// A sync that fails has lost bytes, and no later one says so: the next would succeed, and the file be linked without them.
+    /// So the attempt that wrote the file is over, and its files with it.
+    fn sync_source(&self, from: &Path) -> Result<()> {
+        let unread = |e| Error::from(e).at(format!("cannot be read: {}", from.display()));
+        // Opened without cutting anything off.
+        let mut file = self.env.files.len(from).and_then(|len| self.env.files.append(from, len)).map_err(unread)?;
+        file.sync().map_err(|e| {
+            let why = format!("the disk has not taken in a file of state: {e}");
+            let error = if planted(Bug::RetrySync) { Error::transient(why) } else { Error::restart(why) };
+            error.at(from.display().to_string())
+        })
+    }
+
+    /// A second name for an immutable file; `false` where the file systems differ or do not know links.
     fn link(&self, from: &Path, to: &Path) -> Result<bool> {
-        // Opened without cutting anything off, only to sync what its writer may have left in the page cache.
-        let synced = self.env.files.len(from).and_then(|len| self.env.files.append(from, len)?.sync());
-        if synced.is_err() {
-            return Ok(false);
-        }
         Ok(match self.env.files.link_exclusive(from, to) {
             Ok(()) => true,
             Err(e) if e.kind() == ErrorKind::AlreadyExists => {
@@ -238,6 +248,9 @@ impl CheckpointStorage for LocalStorage {
 
     fn put_file(&self, name: &str, from: &Path, file: &StateFile) -> Result<()> {
         let path = self.path(name)?;
+        if file.immutable {
+            self.sync_source(from)?;
+        }
         if !(file.immutable && self.link(from, &path)?) {
             let temporary = self.temporary();
             let copied = self.env.files.create(&temporary).and_then(|mut to| {

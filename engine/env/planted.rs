@@ -101,6 +101,8 @@ bugs! {
     DeleteShared,
     /// A copy of a file of state is named by a checkpoint whatever the disk gave when it was read.
     CopyUnseen,
+    /// A sync that failed is tried again, as if it had lost nothing.
+    RetrySync,
     // Restore and rescale.
     /// Of several old tasks' state only the first one's is restored.
     RestoreOneTask,

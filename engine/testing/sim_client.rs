@@ -172,21 +172,18 @@ impl LanePublisher for SimLane {
             let ends = segments.iter().flat_map(|s| &s.noted_ends).filter(|(t, p, _)| t == topic && *p == partition);
             ends.map(|(.., end)| *end).min().unwrap_or(0)
         };
-        let (mut found, mut missing) = (0, 0);
+        let (mut found, mut missing) = (false, false);
         self.each_batch(segments, |records| {
             for record in records {
                 let from = noted(record.topic, record.partition);
                 let there = self.broker.read(record.topic, record.partition as usize, from, usize::MAX).0;
                 let is_there = there.iter().any(|r: &SimRecord| r.is(record));
-                (found, missing) = (found + u64::from(is_there), missing + u64::from(!is_there));
+                (found, missing) = (found || is_there, missing || !is_there);
             }
             Ok(())
         })?;
-        Ok(match (found, missing) {
-            (0, _) => ScanOutcome::Absent,
-            (_, 0) => ScanOutcome::Present,
-            _ => ScanOutcome::Unknown,
-        })
+        // A transaction is there as a whole or not at all: some of it are equal records of another epoch.
+        Ok(if found && !missing { ScanOutcome::Present } else { ScanOutcome::Absent })
     }
 
     fn publish(&mut self, marker: &LaneMarker, segments: &[SegmentRef]) -> Result<()> {

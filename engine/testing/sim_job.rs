@@ -21,6 +21,10 @@ use std::time::Duration;
 const STEP: Duration = Duration::from_micros(100);
 /// How far virtual time moves when nobody can move.
 const TICK: Duration = Duration::from_millis(1);
+/// Those that fall behind give way in all but one of so many turns.
+const GIVES_WAY: usize = 16;
+/// After so many steps, on the mean, others fall behind.
+const FALL_BEHIND: usize = 250;
 
 /// One job on a simulated machine.
 pub struct SimJob {
@@ -32,6 +36,8 @@ pub struct SimJob {
     quiet: usize,
     complete: u64,
     shares_files: bool,
+    /// Who falls behind at present, a bit each: rare orders come from somebody who is slow for long, not from coins.
+    slow: usize,
 }
 
 /// A process that runs the job, or has failed to.
@@ -65,7 +71,7 @@ impl SimJob {
     /// A job that has not started.
     pub fn new(machine: SimMachine, settings: Settings, plan: impl Fn() -> Result<PhysicalPlan> + Send + Sync + 'static) -> Self {
         let trace = Trace(0xCBF2_9CE4_8422_2325);
-        SimJob { machine, plan: Arc::new(plan), settings, process: None, trace, quiet: 0, complete: 0, shares_files: false }
+        SimJob { machine, plan: Arc::new(plan), settings, process: None, trace, quiet: 0, complete: 0, shares_files: false, slow: 0 }
     }
 
     /// State is kept in a store whose snapshots share files, in place of the ordered map.
@@ -113,6 +119,7 @@ impl SimJob {
         process.execution = None;
         self.quiet = 0;
         process.execution = Some(SimExecution::recover(&process.runner, &mut pause)?);
+        self.slow = some_bits(&machine);
         Ok(())
     }
 
@@ -149,7 +156,15 @@ impl SimJob {
     fn step(&mut self) -> Result<Option<Outcome>> {
         let Some(Process { execution: Some(execution), runner, .. }) = &mut self.process else { return Err(not_running()) };
         let tasks = execution.tasks();
-        let pick = self.machine.choose(tasks + 2);
+        // The tasks, the background work, and the driver.
+        let movers = tasks + 2;
+        if self.machine.choose(FALL_BEHIND) == 0 {
+            self.slow = some_bits(&self.machine);
+        }
+        let mut pick = self.machine.choose(movers);
+        if (self.slow >> (pick % 32)) & 1 == 1 && self.machine.choose(GIVES_WAY) > 0 {
+            pick = self.machine.choose(movers);
+        }
         self.trace.add(pick as u64);
         self.machine.advance(STEP);
         let moved = if pick < tasks {
@@ -176,7 +191,7 @@ impl SimJob {
         };
         self.trace.add(u64::from(moved));
         self.quiet = if moved { 0 } else { self.quiet + 1 };
-        if self.quiet > 2 * (tasks + 2) {
+        if self.quiet > 2 * movers {
             self.machine.advance(TICK);
         }
         Ok(None)
@@ -228,6 +243,11 @@ impl SimJob {
     pub fn trace(&self) -> Trace {
         self.trace
     }
+}
+
+/// A quarter of 32 bits, on the mean.
+fn some_bits(machine: &SimMachine) -> usize {
+    machine.choose(1 << 32) & machine.choose(1 << 32)
 }
 
 fn not_running() -> Error {

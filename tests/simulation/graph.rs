@@ -118,7 +118,7 @@ impl Draw {
     /// The table's changes.
     pub(crate) fn entries(&self) -> SourceStream<(u32, u32)> {
         let decode = |record: RawRecord<'_>| record.value.map(decode_entry).transpose();
-        self.job.source_with(TABLE, self.ground.connect(TABLE), Decoding::Values(Arc::new(decode))).id("table")
+        self.job.source_with(TABLE, self.ground.connect(TABLE), Decoding::Values(Arc::new(decode)))
     }
 
     /// Notes a watermark of this stream that goes back.

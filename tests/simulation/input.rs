@@ -83,8 +83,9 @@ impl Input {
     pub(crate) fn make(machine: &SimMachine, broker: &SimBroker, rows: usize, form: Form) -> Arc<Input> {
         let pick = |n: usize| machine.choose(n);
         let splits = 2 + pick(3);
-        let (keys, step) = (1 + pick(40), 1 + pick(30) as i64);
-        let jitter_ms = [0, 5, 50, 400][pick(4)];
+        let keys = 1 + pick(40);
+        let (jitter_ms, steps) = [(0, 30), (5, 4), (50, 30), (400, 30)][pick(4)];
+        let step = 1 + pick(steps) as i64;
         let begin = [-50_000, -1, 0, 1_700_000_000_000][pick(4)];
         let mut input = Input {
             splits: vec![Vec::new(); splits],
@@ -106,7 +107,9 @@ impl Input {
                 let id = (i * splits + split) as u32;
                 let seen = &input.splits[split];
                 let tag = if pick(8) == 0 && !seen.is_empty() { seen[seen.len() - 1 - pick(seen.len().min(6))].tag } else { id };
-                let at = begin + i as i64 * step + pick(jitter_ms as usize + 1) as i64;
+                // The first and the last millisecond are where rules are off by one.
+                let jitter = [0, jitter_ms, pick(jitter_ms as usize + 1) as i64][pick(3)];
+                let at = begin + i as i64 * step + jitter;
                 let row = Row { id, key: pick(keys) as u32, tag, at };
                 // Ends of transactions and the like take offsets of their own; what was aborted must not be read.
                 let gap = if pick(10) == 0 { pick(3) as i64 } else { 0 };
@@ -118,11 +121,12 @@ impl Input {
                 input.splits[split].push(row);
             }
         }
-        broker.create(TABLE, 2);
+        let parts = 1 + pick(3);
+        broker.create(TABLE, parts as u32);
         for n in 0..keys as u32 * 2 {
             let (key, value) = (pick(keys) as u32, (pick(5) > 0).then_some(n));
             let name = key.to_string();
-            let partition = key as usize % 2;
+            let partition = key as usize % parts;
             broker.append(TABLE, partition, 0, record(Some(name.into_bytes()), value.map(|v| entry(key, v)), 0), false);
             input.changes.push((key, value));
         }

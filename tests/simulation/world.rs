@@ -137,8 +137,8 @@ impl World {
         };
         let input = Input::make(&machine, &broker, options.rows, form);
         let checkpoint = checkpoint::Settings {
-            interval: Duration::from_millis(5 + pick(20) as u64),
-            timeout: [Duration::from_millis(1_500), Duration::from_secs(4), PATIENT][pick(3)],
+            interval: Duration::from_millis([1, 1 + pick(24) as u64][pick(2)]),
+            timeout: [Duration::from_millis(1_500), Duration::from_secs(4), PATIENT, PATIENT, PATIENT][pick(5)],
             min_pause: Duration::from_millis(pick(5) as u64),
             tolerated_failures: [5, 100][pick(2)],
             retained: 1 + pick(3),
@@ -194,7 +194,7 @@ impl World {
     fn run(&mut self) -> Result<(), String> {
         let faults = match self.scenario {
             Scenario::Quiet => 0,
-            _ => self.machine.choose(8),
+            _ => 1 + self.machine.choose(8),
         };
         for _ in 0..faults {
             self.advance_by_chance(500)?;

@@ -395,17 +395,17 @@ pub(crate) fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
 }
 
-/// Kills the job with SIGKILL at `kills` random moments, with 3, 2 and 1 tasks an operator in turn, then lets it finish.
+/// Kills a job with SIGKILL at `kills` random moments, with 3, 2 and 1 tasks an operator in turn.
 ///
 /// # Panics
-/// If the output is not that of a run without faults.
-pub(crate) fn kill_and_verify(fraud: &Fraud, kills: usize, chance: &mut Chance) {
+/// If the job ended before, or never had anything to resume from.
+pub(crate) fn kill_again_and_again(start: &dyn Fn(u32) -> Running, kills: usize, chance: &mut Chance) {
     let began = Instant::now();
     let (mut killed, mut resumed) = (0, 0);
     for cycle in 0..kills {
-        // One task until something is kept, as for every first start.
+        // One task until something is kept: see `Fraud::start`.
         let parallelism = if resumed == 0 { 1 } else { [3, 2, 1][cycle % 3] };
-        let mut job = fraud.start(parallelism, &[]);
+        let mut job = start(parallelism);
         // While it starts, while it runs, or around the completion of a checkpoint; the first one gets to keep something.
         match chance.below(3) {
             0 if cycle > 0 => {}
@@ -418,9 +418,19 @@ pub(crate) fn kill_and_verify(fraud: &Fraud, kills: usize, chance: &mut Chance) 
         resumed += usize::from(status["resumed_from"].is_u64());
         killed += usize::from(job.kill9());
     }
-    let last = fraud.finish(2);
     assert_eq!(killed, kills, "the input ended before the kills did");
-    assert!(resumed > 0 && last["resumed_from"].is_u64(), "nothing was ever resumed");
+    assert!(resumed > 0, "nothing was ever resumed");
+}
+
+/// Kills the fraud job so, then lets it finish.
+///
+/// # Panics
+/// If the output is not that of a run without faults.
+pub(crate) fn kill_and_verify(fraud: &Fraud, kills: usize, chance: &mut Chance) {
+    let began = Instant::now();
+    kill_again_and_again(&|parallelism| fraud.start(parallelism, &[]), kills, chance);
+    let last = fraud.finish(2);
+    assert!(last["resumed_from"].is_u64(), "nothing was resumed at the end");
     fraud.assert_exact();
-    println!("{:?} exact after {killed} kills", began.elapsed());
+    println!("{:?} exact after {kills} kills", began.elapsed());
 }

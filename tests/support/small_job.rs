@@ -19,18 +19,20 @@ use waterwheel::topics::{Reading, SourceOptions, TopicConfig, Topics, TopicsUrl}
 
 use super::fraud::Running;
 use super::kafka::{self, client};
+use crate::kill_operators;
 
-/// Tells the test binary which job it is: name, policy, input, output.
+/// Tells the test binary which job it is: name, policy (or "operators"), input, output.
 const VARIABLE: &str = "WATERWHEEL_SMALL_JOB";
 /// Room for records of 10 MB.
 const LARGEST: u64 = 12_000_000;
 
 /// A row of the input.
 #[derive(Clone, Serialize, Deserialize)]
-struct Item {
-    key: String,
-    n: i64,
-    at: i64,
+pub(crate) struct Item {
+    pub(crate) key: String,
+    pub(crate) n: i64,
+    /// Event time in milliseconds.
+    pub(crate) at: i64,
 }
 
 fn totals(job: &Job, policy: ErrorPolicy, input: &str, output: &str) {
@@ -52,15 +54,15 @@ fn totals(job: &Job, policy: ErrorPolicy, input: &str, output: &str) {
 fn process() {
     let Ok(told) = std::env::var(VARIABLE) else { return };
     let told: Vec<String> = told.split(' ').map(str::to_owned).collect();
-    let [name, policy, input, output] = &told[..] else { panic!("{VARIABLE} is not understood") };
-    let policy = match policy.as_str() {
-        "fail" => ErrorPolicy::Fail,
-        "drop" => ErrorPolicy::Drop,
-        _ => ErrorPolicy::DeadLetter,
-    };
-    let (input, output) = (input.clone(), output.clone());
+    let [name, what, input, output] = &told[..] else { panic!("{VARIABLE} is not understood") };
+    let (what, input, output) = (what.clone(), input.clone(), output.clone());
     let program = Program::new(name, move |job| {
-        totals(job, policy, &input, &output);
+        match what.as_str() {
+            "operators" => kill_operators::draw(job, &input, &output),
+            "fail" => totals(job, ErrorPolicy::Fail, &input, &output),
+            "drop" => totals(job, ErrorPolicy::Drop, &input, &output),
+            _ => totals(job, ErrorPolicy::DeadLetter, &input, &output),
+        }
         Ok(())
     });
     let line = std::env::var("WATERWHEEL_SMALL_JOB_LINE").expect("its command line");

@@ -4,6 +4,7 @@
 
 use super::super::graph::{DEAD, Draw, Text};
 use super::super::input::{Input, Row};
+use super::keyed::keyed_entries;
 use super::{Order, Output, Workload, nothing};
 use std::time::Duration;
 use waterwheel::engine::dsl::Stream;
@@ -104,9 +105,9 @@ impl ProcessFunction<u32, Row, Row> for Pass {
 }
 
 /// One more operator, chosen by `pick`.
-fn grow(stream: &Stream<Row>, pick: u64, nth: usize) -> Stream<Row> {
+fn grow(draw: &Draw, stream: &Stream<Row>, pick: u64, nth: usize) -> Stream<Row> {
     let day = Duration::from_secs(86_400);
-    match pick % 8 {
+    match pick % 9 {
         0 => stream.map(|row| row),
         1 => stream.filter(|row| row.id % 11 != 5),
         2 => stream.rebalance().map(|row| row),
@@ -116,6 +117,10 @@ fn grow(stream: &Stream<Row>, pick: u64, nth: usize) -> Stream<Row> {
         6 => {
             let (a, b) = stream.split(|row| row.id % 3 == 0);
             a.map(|row| row).union(&b.rebalance().map(|row| row))
+        }
+        7 => {
+            let id = format!("table-{nth}");
+            stream.join_table(&keyed_entries(draw, &id), |row| row.key, |row, _| row)
         }
         _ => stream.flat_map(|row| [row]),
     }
@@ -133,12 +138,12 @@ pub(crate) const RANDOM: Workload = Workload {
     draw: |draw: &Draw| {
         let mut stream = draw.rows().stream();
         for (nth, pick) in picks(draw.input()).enumerate() {
-            stream = grow(&stream, pick, nth);
+            stream = grow(draw, &stream, pick, nth);
         }
         draw.out(&draw.watched(&stream, "watched").map(|row| id(&row)));
     },
     expect: |input| {
-        let filters = picks(input).any(|pick| pick % 8 == 1);
+        let filters = picks(input).any(|pick| pick % 9 == 1);
         input.rows().filter(|row| !filters || row.id % 11 != 5).map(id).collect()
     },
     order: Order::None,

@@ -2,11 +2,12 @@
 //!
 //! Invariant: what is expected of a key does not depend on the order in which splits are read.
 
-use super::super::graph::Text;
+use super::super::graph::{Draw, Text};
 use super::super::input::Row;
 use super::{Order, Workload, by_key, nothing};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
+use waterwheel::engine::dsl::Table;
 use waterwheel::engine::operators::{MapState, ProcessContext, ProcessFunction, ProcessOpen, Timer, ValueState};
 use waterwheel::engine::time::EventTime;
 
@@ -162,15 +163,18 @@ pub(crate) const TIMERS: Workload = Workload {
     also: nothing,
 };
 
+/// The input's table, by key.
+pub(super) fn keyed_entries(draw: &Draw, id: &str) -> Table<u32, (u32, u32)> {
+    let key_of = |name: &[u8]| std::str::from_utf8(name).ok().and_then(|text| text.parse().ok()).ok_or_else(|| "no key".to_string());
+    draw.entries().id(id).table_by(|(key, _)| *key, key_of)
+}
+
 /// A table that is complete before the stream begins.
 pub(crate) const TABLE: Workload = Workload {
     name: "table",
     draw: |draw| {
-        let table = draw.entries().table_by(
-            |(key, _)| *key,
-            |name| std::str::from_utf8(name).ok().and_then(|text| text.parse().ok()).ok_or_else(|| "no key".to_string()),
-        );
-        let joined = draw.rows().join_table(&table, |row| row.key, |row, entry| (row, entry.map(|(_, value)| *value)));
+        let joined =
+            draw.rows().join_table(&keyed_entries(draw, "table"), |row| row.key, |row, entry| (row, entry.map(|(_, value)| *value)));
         let lanes = draw.input().splits.len() as u32;
         draw.out(&joined.id("joined").map(move |(row, value)| {
             (format!("{}/{}", row.key, row.id % lanes), format!("{} {}", row.id, value.map_or("none".into(), |v| v.to_string())))

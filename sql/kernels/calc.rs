@@ -108,7 +108,7 @@ pub(crate) fn evaluate(exprs: &[Arc<dyn PhysicalExpr>], batch: &ChangeBatch) -> 
 }
 
 #[cold]
-fn explain(error: &datafusion_common::DataFusionError) -> String {
+pub(crate) fn explain(error: &datafusion_common::DataFusionError) -> String {
     let text = error.strip_backtrace();
     let text = text.rsplit("error: ").next().unwrap_or(&text);
     text.to_string()

@@ -4,9 +4,12 @@
 
 pub(crate) mod aggregate;
 pub(crate) mod calc;
+pub(crate) mod condition;
 mod distinct;
 pub(crate) mod group;
 pub(crate) mod keys;
+pub(crate) mod packed;
+pub(crate) mod pairs;
 pub(crate) mod ranked;
 pub(crate) mod row;
 pub(crate) mod value;

@@ -9,7 +9,7 @@
 
 use super::rows::named;
 use super::windows::operator;
-use super::{Lowered, Lowering, Place, arrow_schema, check_class, column_of, physical};
+use super::{Fired, Lowered, Lowering, Place, arrow_schema, check_class, column_of, physical};
 use crate::error::{SqlError, SqlResult};
 use crate::kernels::aggregate::{Argument, Call, Calls, Function};
 use crate::kernels::group::GroupBy;
@@ -67,7 +67,7 @@ impl Lowering<'_> {
             }
             return self.windowed(node, &input, columns, &Over::Windows(windows));
         }
-        if let Some((start, end)) = input.fired.filter(|_| !input.updating)
+        if let Some(Fired { start, end, .. }) = input.fired.filter(|_| !input.updating)
             && sources.contains(&Some(start))
             && sources.contains(&Some(end))
         {
@@ -136,19 +136,24 @@ impl Lowering<'_> {
         let mut lowered = Lowered::plain(results, node.schema.clone(), false);
         let at = |wanted: GroupColumn| columns.iter().position(|c| *c == wanted);
         let group_source = |i: usize| node.group_expr.iter().position(|e| column_of(e, &input.schema) == Some(i));
-        (lowered.fired, lowered.rowtimes) = match (over, input.fired) {
+        match (over, input.fired) {
             (Over::Windows(windows), _) => {
                 let bounds = at(GroupColumn::WindowStart).zip(at(GroupColumn::WindowEnd));
+                lowered.fired = bounds.map(|(start, end)| Fired { start, end, later_ms: longer_ms });
                 // A session leaves when it is known to have ended, which is later than its own last instant. Of windows of
                 // the clock the time is none that a watermark goes with downstream.
-                let keeps_time = !is_session && !windows.of_clock;
-                (bounds, at(GroupColumn::WindowTime).filter(|_| keeps_time).into_iter().collect())
+                match at(GroupColumn::WindowTime).filter(|_| !windows.of_clock) {
+                    Some(time) if is_session => lowered.lagging.push((time, longer_ms)),
+                    time => lowered.rowtimes.extend(time),
+                }
             }
-            (Over::Fired, Some((start, end))) => {
-                (group_source(start).zip(group_source(end)), input.rowtimes.iter().filter_map(|&i| group_source(i)).collect())
+            (Over::Fired, Some(fired)) => {
+                lowered.fired = fired.moved(group_source);
+                lowered.rowtimes = input.rowtimes.iter().filter_map(|&i| group_source(i)).collect();
+                lowered.lagging = input.lagging.iter().filter_map(|&(i, ms)| Some((group_source(i)?, ms))).collect();
             }
-            (Over::Fired, None) => (None, Vec::new()),
-        };
+            (Over::Fired, None) => {}
+        }
         Ok(lowered)
     }
 

@@ -8,11 +8,16 @@
 //! come late apart; there is no node that is left out or done differently.
 
 mod aggregate;
+mod condition;
+mod join;
+mod meet;
 mod members;
 mod ranks;
 mod rows;
 mod scan;
 mod sink;
+mod times;
+mod versions;
 mod windows;
 
 pub(crate) use sink::{Target, check_insert, lower_insert};
@@ -20,7 +25,7 @@ pub(crate) use sink::{Target, check_insert, lower_insert};
 use crate::connect::Connectors;
 use crate::error::{SqlError, SqlResult};
 use crate::kernels::calc::Calc;
-use crate::plan::{WindowTvf, Windows};
+use crate::plan::{Versions, WindowTvf, Windows};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion_common::{Column, DFSchema};
 use datafusion_expr::execution_props::ExecutionProps;
@@ -44,6 +49,24 @@ pub(super) enum Place {
     WindowTime,
     /// Nowhere: the time at which a row passes, for windows over it.
     Clock,
+    /// Nowhere: it stands for the time that a version is looked up as of.
+    AsOf,
+}
+
+/// Which columns hold start and end of a window that has fired.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Fired {
+    pub(super) start: usize,
+    pub(super) end: usize,
+    /// How long after the window's last instant the row's event time is.
+    pub(super) later_ms: i64,
+}
+
+impl Fired {
+    /// The same columns elsewhere.
+    pub(super) fn moved(self, to: impl Fn(usize) -> Option<usize>) -> Option<Fired> {
+        Some(Fired { start: to(self.start)?, end: to(self.end)?, ..self })
+    }
 }
 
 /// A lowered node: its stream, and what is known of it.
@@ -62,8 +85,10 @@ pub(super) struct Lowered {
     pub(super) rowtimes: Vec<usize>,
     /// The windows that the window columns are bounds of.
     pub(super) pending: Option<Windows>,
-    /// Columns that hold start and end of a window that has fired.
-    pub(super) fired: Option<(usize, usize)>,
+    /// Columns that hold an event time which is behind the row's, by so many milliseconds at most.
+    pub(super) lagging: Vec<(usize, i64)>,
+    /// The columns of a window that has fired.
+    pub(super) fired: Option<Fired>,
     /// Columns that the pending sessions are by, if they are all still there.
     pub(super) session_by: Option<Vec<usize>>,
 }
@@ -72,7 +97,18 @@ impl Lowered {
     /// A stream whose columns are all in the batch.
     fn plain(node: NodeIndex, schema: Arc<DFSchema>, updating: bool) -> Self {
         let places = (0..schema.fields().len()).map(Place::Batch).collect();
-        Lowered { node, schema, places, updating, key: None, rowtimes: Vec::new(), pending: None, fired: None, session_by: None }
+        Lowered {
+            node,
+            schema,
+            places,
+            updating,
+            key: None,
+            rowtimes: Vec::new(),
+            lagging: Vec::new(),
+            pending: None,
+            fired: None,
+            session_by: None,
+        }
     }
 
     fn has_window_columns(&self) -> bool {
@@ -147,15 +183,20 @@ impl<'a> Lowering<'a> {
                 self.filter(input, &filter.predicate)
             }
             LogicalPlan::Aggregate(aggregate) => self.aggregate(aggregate),
+            LogicalPlan::Join(join) => self.join(join),
             LogicalPlan::Union(all) => {
                 let inputs = all.inputs.iter().map(|plan| self.lower(plan)).collect::<SqlResult<Vec<_>>>()?;
                 self.union(inputs, &all.schema)
             }
             LogicalPlan::Window(window) => self.ranked(window),
-            LogicalPlan::Extension(extension) => match extension.node.as_any().downcast_ref::<WindowTvf>() {
-                Some(tvf) => self.tvf(tvf),
-                None => Err(unknown(plan)),
-            },
+            LogicalPlan::Extension(extension) => {
+                let node = extension.node.as_any();
+                match (node.downcast_ref::<WindowTvf>(), node.downcast_ref::<Versions>()) {
+                    (Some(tvf), _) => self.tvf(tvf),
+                    (None, Some(node)) => self.versions(node),
+                    (None, None) => Err(unknown(plan)),
+                }
+            }
             other => Err(unknown(other)),
         }
     }
@@ -208,17 +249,22 @@ impl<'a> Lowering<'a> {
             schema: projection.schema.clone(),
             places,
             updating: input.updating,
-            key: input.key.and_then(|key| key.into_iter().map(moved).collect()),
+            key: input.key.as_ref().and_then(|key| key.iter().map(|i| moved(*i)).collect()),
             rowtimes: (0..sources.len()).filter(|&o| sources[o].is_some_and(|i| input.rowtimes.contains(&i))).collect(),
             pending: input.pending,
-            fired: input.fired.and_then(|(start, end)| Some((moved(start)?, moved(end)?))),
-            session_by: input.session_by.and_then(|by| by.into_iter().map(moved).collect()),
+            lagging: (0..sources.len()).filter_map(|o| Some((o, input.lag_of(sources[o]?)?))).collect(),
+            fired: input.fired.and_then(|fired| fired.moved(moved)),
+            session_by: input.session_by.as_ref().and_then(|by| by.iter().map(|i| moved(*i)).collect()),
         })
     }
 
     fn filter(&mut self, input: Lowered, predicate: &Expr) -> SqlResult<Lowered> {
         windows::check_filter(&input)?;
-        let input = if self.uses_windows(predicate, &input) { self.materialised(input)? } else { input };
+        // A version is looked up among all of them: none is taken out before.
+        if input.places.contains(&Place::AsOf) {
+            return Err(versions::misplaced());
+        }
+        let input = if self.uses_windows(predicate, &input) { self.with_bounds(input)? } else { input };
         let schema = arrow_schema(&input.batch_schema()?);
         let node = self.calc(&input, Some(predicate), None, schema, "filter")?;
         Ok(Lowered { node, ..input })
@@ -277,6 +323,7 @@ fn column_expr(schema: &DFSchema, i: usize) -> Expr {
 
 /// An expression that can be evaluated over batches of a schema.
 fn physical(expr: &Expr, schema: &DFSchema) -> SqlResult<Arc<dyn PhysicalExpr>> {
+    condition::check_subqueries(expr)?;
     create_physical_expr(expr, schema, &ExecutionProps::new(), &PhysicalPlanningContext::default()).map_err(SqlError::of_planner)
 }
 
@@ -292,7 +339,6 @@ fn arrow_schema(schema: &DFSchema) -> SchemaRef {
 /// What is refused, why, and what to write instead.
 fn unknown(plan: &LogicalPlan) -> SqlError {
     let (construct, reason, instead) = match plan {
-        LogicalPlan::Join(_) => ("a join", "joins are not here yet", ""),
         LogicalPlan::Sort(_) => ("ORDER BY here", "rows of a stream have no last one", "ORDER BY at the end of a query whose input ends"),
         LogicalPlan::Limit(_) => {
             ("LIMIT here", "which rows come first depends on how they arrive", "LIMIT at the end of a query whose input ends")
@@ -300,7 +346,9 @@ fn unknown(plan: &LogicalPlan) -> SqlError {
         LogicalPlan::Distinct(_) => ("DISTINCT ON", "which row of several it keeps is not said", "GROUP BY"),
         LogicalPlan::Values(_) => ("VALUES", "a query reads tables", "create a table over a file"),
         LogicalPlan::EmptyRelation(_) => ("a query without FROM", "a query reads tables", "SELECT ... FROM table"),
-        LogicalPlan::Subquery(_) => ("a subquery here", "joins are not here yet", ""),
+        LogicalPlan::Subquery(_) => {
+            ("a subquery here", "it depends on the row beside it in a way that is no join", "a join with a condition")
+        }
         LogicalPlan::Unnest(_) => ("UNNEST", "it is not here yet", ""),
         LogicalPlan::RecursiveQuery(_) => ("WITH RECURSIVE", "a stream has no fixed point", ""),
         other => {

@@ -208,7 +208,7 @@ impl Lowering<'_> {
 /// Whether the order is by event time alone, the latest first: then of two rows of one time the one that came last is.
 fn by_time_descending(order: &[Sort], input: &Lowered) -> bool {
     let [Sort { expr, asc: false, .. }] = order else { return false };
-    column_of(expr, &input.schema).is_some_and(|i| input.rowtimes.contains(&i))
+    column_of(expr, &input.schema).is_some_and(|i| input.is_rowtime(i))
 }
 
 fn list<'a>(exprs: impl Iterator<Item = &'a Expr>) -> String {

@@ -2,7 +2,7 @@
 //!
 //! Invariant: a window is taken over event time only; a row is in the windows [start, end) with start <= time < end.
 
-use super::{Lowered, Lowering, Place, arrow_schema, column_of};
+use super::{Fired, Lowered, Lowering, Place, arrow_schema, column_of};
 use crate::error::{SqlError, SqlResult};
 use crate::kernels::aggregate::Calls;
 use crate::kernels::keys::KeyBytes;
@@ -77,10 +77,15 @@ impl Lowering<'_> {
         } else {
             input = self.materialised(input)?;
         }
-        if !of_clock && !time.is_some_and(|i| input.rowtimes.contains(&i)) {
-            let name = time.map_or_else(|| tvf.time.to_string(), |i| input.schema.field(i).name().clone());
-            return Err(SqlError::new(format!("{name:?} is no event time: a window is taken over the column that WATERMARK FOR names"))
-                .help(format!("declare it:  WATERMARK FOR {name} AS {name} - INTERVAL '5' SECOND")));
+        if !of_clock {
+            input = match time {
+                Some(column) if input.is_rowtime(column) => self.timed_by(input, column)?,
+                _ => {
+                    let name = time.map_or_else(|| tvf.time.to_string(), |i| input.schema.field(i).name().clone());
+                    let what = format!("{name:?} is no event time: a window is taken over the column that WATERMARK FOR names");
+                    return Err(SqlError::new(what).help(format!("declare it:  WATERMARK FOR {name} AS {name} - INTERVAL '5' SECOND")));
+                }
+            };
         }
         if input.updating {
             return Err(SqlError::unsupported(
@@ -96,24 +101,39 @@ impl Lowering<'_> {
         places.extend([Place::WindowStart, Place::WindowEnd, Place::WindowTime]);
         let session_by = tvf.partition.iter().map(|e| column_of(e, &input.schema)).collect::<Option<Vec<_>>>();
         let windows = Windows { of_clock, ..tvf.windows };
-        let rowtimes = if of_clock { Vec::new() } else { input.rowtimes.clone() };
-        Ok(Lowered { schema: tvf.schema().clone(), places, pending: Some(windows), fired: None, session_by, rowtimes, ..input })
+        let (rowtimes, lagging) = if of_clock { Default::default() } else { (input.rowtimes.clone(), input.lagging.clone()) };
+        Ok(Lowered { schema: tvf.schema().clone(), places, pending: Some(windows), fired: None, session_by, rowtimes, lagging, ..input })
     }
 
     /// The same stream with all its columns in the batch, one row a window.
     pub(super) fn materialised(&mut self, input: Lowered) -> SqlResult<Lowered> {
-        if input.places.contains(&Place::Clock) {
-            return Err(SqlError::unsupported(
-                "PROCTIME() here",
-                "the time at which a row passes is another one after each restart",
-                "TABLE(TUMBLE(TABLE t, DESCRIPTOR(proctime), ...)) with GROUP BY window_start, window_end",
-            ));
-        }
+        check_columns(&input)?;
         // In windows that overlap a row is several rows, whether its window's bounds are looked at or not.
         let overlap = |w: &Windows| w.size_ms != w.slide_ms || w.kind == WindowKind::Session;
-        let Some(windows) = input.pending.filter(|w| input.has_window_columns() || overlap(w)) else {
-            return Ok(Lowered { pending: None, ..input });
-        };
+        match input.pending.filter(|w| input.has_window_columns() || overlap(w)) {
+            Some(windows) => self.spread(input, windows, false),
+            None => Ok(Lowered { pending: None, ..input }),
+        }
+    }
+
+    /// The same stream with its windows' bounds in the batch: as rows of these windows, where it has both.
+    pub(super) fn with_bounds(&mut self, input: Lowered) -> SqlResult<Lowered> {
+        let has = |place| input.places.contains(&place);
+        if has(Place::WindowStart) && has(Place::WindowEnd) { self.at_window_end(input) } else { self.materialised(input) }
+    }
+
+    /// The same rows as rows of their windows: each has the last instant of its window for its event time, as results of
+    /// windows have. Of rows whose windows have fired already nothing changes.
+    pub(super) fn at_window_end(&mut self, input: Lowered) -> SqlResult<Lowered> {
+        let Some(windows) = input.pending else { return Ok(input) };
+        check_columns(&input)?;
+        let at = |place| input.places.iter().position(|p| *p == place);
+        let fired = at(Place::WindowStart).zip(at(Place::WindowEnd)).map(|(start, end)| Fired { start, end, later_ms: 0 });
+        let rowtimes = at(Place::WindowTime).into_iter().collect();
+        Ok(Lowered { fired, rowtimes, lagging: Vec::new(), ..self.spread(input, windows, true)? })
+    }
+
+    fn spread(&mut self, input: Lowered, windows: Windows, at_end: bool) -> SqlResult<Lowered> {
         if windows.kind == WindowKind::Session {
             return Err(SqlError::unsupported(
                 "SESSION without its GROUP BY",
@@ -121,8 +141,7 @@ impl Lowering<'_> {
                 "GROUP BY its PARTITION BY columns, window_start and window_end",
             ));
         }
-        let schema = arrow_schema(&input.schema);
-        let kernel = Spread { windows, places: input.places.clone(), schema };
+        let kernel = Spread { windows, places: input.places.clone(), schema: arrow_schema(&input.schema), at_end };
         let factory = columns(Arc::new(move || Ok(Box::new(kernel.clone()))));
         let note = NodeNote { detail: windows.to_string(), ..NodeNote::default() };
         let node = self.add("windows", factory, &[(input.node, Routing::Forward)], note);
@@ -131,12 +150,29 @@ impl Lowering<'_> {
     }
 }
 
+/// Refuses columns that are in no batch.
+fn check_columns(input: &Lowered) -> SqlResult<()> {
+    if input.places.contains(&Place::AsOf) {
+        return Err(super::versions::misplaced());
+    }
+    if input.places.contains(&Place::Clock) {
+        return Err(SqlError::unsupported(
+            "PROCTIME() here",
+            "the time at which a row passes is another one after each restart",
+            "TABLE(TUMBLE(TABLE t, DESCRIPTOR(proctime), ...)) with GROUP BY window_start, window_end",
+        ));
+    }
+    Ok(())
+}
+
 /// Every row once for each of its windows.
 #[derive(Clone)]
 struct Spread {
     windows: Windows,
     places: Vec<Place>,
     schema: SchemaRef,
+    /// Rows take the last instant of their window for their event time.
+    at_end: bool,
 }
 
 impl Spread {
@@ -166,7 +202,10 @@ impl ColumnKernel for Spread {
             rows.extend(std::iter::repeat_n(row as u32, of_row.len()));
             bounds.extend(of_row);
         }
-        let spread = batch.gather(&rows)?;
+        let mut spread = batch.gather(&rows)?;
+        if self.at_end {
+            spread.times = bounds.iter().map(|w| EventTime(w.1 - 1)).collect();
+        }
         let stamps = |bound: fn(&(i64, i64)) -> i64, kind: &DataType| -> Result<ArrayRef> {
             let values = Int64Array::from_iter_values(bounds.iter().map(bound));
             let zone = if let DataType::Timestamp(_, zone) = kind { zone.clone() } else { None };
@@ -177,7 +216,7 @@ impl ColumnKernel for Spread {
             Place::WindowStart => stamps(|w| w.0, field.data_type()),
             Place::WindowEnd => stamps(|w| w.1, field.data_type()),
             Place::WindowTime => stamps(|w| w.1 - 1, field.data_type()),
-            Place::Clock => Err(Error::fatal("plan bug: the clock has no column")),
+            Place::Clock | Place::AsOf => Err(Error::fatal("plan bug: a column that is in no batch")),
         };
         let all = self.places.iter().zip(self.schema.fields()).map(column).collect::<Result<Vec<_>>>()?;
         let all =

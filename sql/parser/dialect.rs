@@ -59,6 +59,23 @@ impl Dialect for FlinkDialect {
         }
         Some(table_argument(parser))
     }
+
+    /// `a IS [NOT] DISTINCT FROM b AND c`: the generic dialect takes `b AND c` for the second value.
+    fn parse_infix(&self, parser: &mut Parser, expr: &Expr, precedence: u8) -> Option<Result<Expr, ParserError>> {
+        let words =
+            parser.peek_tokens_ref::<4>().map(|token| if let Token::Word(w) = &token.token { w.keyword } else { Keyword::NoKeyword });
+        let (is_distinct, words) = match words {
+            [Keyword::IS, Keyword::DISTINCT, Keyword::FROM, _] => (true, 3),
+            [Keyword::IS, Keyword::NOT, Keyword::DISTINCT, Keyword::FROM] => (false, 4),
+            _ => return None,
+        };
+        for _ in 0..words {
+            parser.next_token();
+        }
+        let (left, right) = (Box::new(expr.clone()), parser.parse_subexpr(precedence).map(Box::new));
+        let make = if is_distinct { Expr::IsDistinctFrom } else { Expr::IsNotDistinctFrom };
+        Some(right.map(|right| make(left, right)))
+    }
 }
 
 /// `TABLE t [PARTITION BY a, b]`. The columns travel as CLUSTER BY, which no query of the dialect has.

@@ -1,19 +1,22 @@
 //! Queries to logical plans: DataFusion analyses and optimises, with our catalog, functions and window functions.
 //!
 //! Only rules that are identities of bags are used, because then they are identities of changes too: none that goes by
-//! statistics, order or limits, and none that moves a filter below what makes watermarks.
+//! statistics, order or limits, and none that moves a filter below what makes watermarks or windows.
 //!
 //! Invariant: DataFusion's physical planner has no part in it; a plan that leaves here is lowered node by node, or refused.
 
 mod fields;
 mod functions;
+mod join;
 mod legacy;
 mod ranks;
 mod tvf;
+mod versions;
 
 pub(crate) use functions::Functions;
 pub use functions::ScalarFunction;
 pub(crate) use tvf::{WindowKind, WindowTvf, Windows, interval_ms};
+pub(crate) use versions::Versions;
 
 use crate::catalog::{Catalog, Entry, PlannedTable, PlannedView};
 use crate::error::{SqlError, SqlResult};
@@ -24,10 +27,13 @@ use datafusion_expr::planner::{ContextProvider, ExprPlanner, RelationPlanner};
 use datafusion_expr::simplify::SimplifyContext;
 use datafusion_expr::{AggregateUDF, Expr, ExprSchemable, HigherOrderUDF, LogicalPlan, ScalarUDF, TableSource, WindowUDF};
 use datafusion_optimizer::common_subexpr_eliminate::CommonSubexprEliminate;
+use datafusion_optimizer::decorrelate_predicate_subquery::DecorrelatePredicateSubquery;
 use datafusion_optimizer::eliminate_duplicated_expr::EliminateDuplicatedExpr;
+use datafusion_optimizer::eliminate_outer_join::EliminateOuterJoin;
 use datafusion_optimizer::optimize_projections::OptimizeProjections;
 use datafusion_optimizer::optimize_unions::OptimizeUnions;
 use datafusion_optimizer::replace_distinct_aggregate::ReplaceDistinctWithAggregate;
+use datafusion_optimizer::scalar_subquery_to_join::ScalarSubqueryToJoin;
 use datafusion_optimizer::simplify_expressions::{ExprSimplifier, SimplifyExpressions};
 use datafusion_optimizer::{Analyzer, Optimizer, OptimizerContext};
 use datafusion_sql::planner::{NullOrdering, ParserOptions, PlannerContext, SqlToRel};
@@ -124,6 +130,7 @@ fn options() -> ParserOptions {
 
 /// A query's plan as written.
 pub(crate) fn plan(query: &Query, catalog: &Catalog, functions: &Functions) -> SqlResult<LogicalPlan> {
+    join::check_set_operations(query)?;
     let context = Context::new(catalog, functions);
     let planner = SqlToRel::new_with_options(&context, options());
     let mut query = query.clone();
@@ -133,13 +140,23 @@ pub(crate) fn plan(query: &Query, catalog: &Catalog, functions: &Functions) -> S
 
 /// The same plan with types made equal and work moved to where it is least.
 pub(crate) fn optimize(plan: LogicalPlan) -> SqlResult<LogicalPlan> {
-    let config = Arc::new(ConfigOptions::default());
+    let mut config = ConfigOptions::default();
+    // A subquery for one value is a join like any other.
+    config.optimizer.enable_physical_uncorrelated_scalar_subquery = false;
+    let config = Arc::new(config);
+    let plan = versions::tie(plan)?;
     let plan = Analyzer::new().execute_and_check(plan, &config, |_, _| {}).map_err(explain)?;
     let rules = Optimizer::with_rules(vec![
         Arc::new(OptimizeUnions::new()),
         Arc::new(SimplifyExpressions::new()),
         Arc::new(ReplaceDistinctWithAggregate::new()),
+        Arc::new(DecorrelatePredicateSubquery::new()),
+        Arc::new(ScalarSubqueryToJoin::new()),
+        Arc::new(join::EqualKeys::default()),
         Arc::new(EliminateDuplicatedExpr::new()),
+        Arc::new(join::OrderJoins::default()),
+        Arc::new(EliminateOuterJoin::new()),
+        Arc::new(join::PushDownFilters::default()),
         Arc::new(CommonSubexprEliminate::new()),
         Arc::new(OptimizeProjections::new()),
     ]);

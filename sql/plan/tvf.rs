@@ -5,6 +5,7 @@
 //!
 //! Invariant: sizes are whole milliseconds above 0; nothing is pushed below the node but projections.
 
+use super::versions;
 use crate::error::{SqlError, SqlResult};
 use arrow::datatypes::{DataType, Field, TimeUnit};
 use datafusion_common::{DFSchema, DFSchemaRef, Result as PlanResult};
@@ -150,9 +151,37 @@ impl RelationPlanner for WindowPlanner {
                 let (plan, alias) = function_plan(&function, alias, context).map_err(|e| e.or_at(Some(span)).into_planner())?;
                 planned(plan, alias)
             }
+            TableFactor::Table {
+                version: Some(version),
+                alias,
+                name,
+                args: None,
+                with_hints,
+                sample: None,
+                with_ordinality: false,
+                partitions,
+                json_path,
+                index_hints,
+            } => {
+                let table = TableFactor::Table {
+                    name,
+                    alias: None,
+                    args: None,
+                    with_hints,
+                    version: None,
+                    with_ordinality: false,
+                    partitions,
+                    json_path,
+                    sample: None,
+                    index_hints,
+                };
+                let table = context.plan(table)?;
+                let plan = versions::versions(table, &version).map_err(|e| e.or_at(Some(span)).into_planner())?;
+                planned(plan, alias)
+            }
             TableFactor::Table { ref name, ref version, ref sample, with_ordinality, ref with_hints, ref partitions, ref args, .. } => {
                 let lost = match () {
-                    () if version.is_some() => Some(("FOR SYSTEM_TIME AS OF", "joins with the version of a time are not here yet")),
+                    () if version.is_some() => Some(("FOR SYSTEM_TIME AS OF beside other words", "it is a table's alone")),
                     () if sample.is_some() => Some(("TABLESAMPLE", "a sample of a stream is not defined")),
                     () if with_ordinality => Some(("WITH ORDINALITY", "rows of a stream have no number")),
                     () if !with_hints.is_empty() || !partitions.is_empty() => {

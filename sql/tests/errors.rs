@@ -7,6 +7,8 @@ use waterwheel_engine::graph::{LogicalGraph, SinkRef};
 
 const TABLES: &str = "CREATE TABLE payments (id BIGINT, country STRING, amount DECIMAL(10, 2), at TIMESTAMP(3), WATERMARK FOR at AS at) WITH ('connector' = 'topics', 'format' = 'json');
 CREATE TABLE plain (id BIGINT, at TIMESTAMP(3)) WITH ('connector' = 'topics', 'format' = 'json');
+CREATE TABLE nested (id BIGINT, r ROW<x INT>) WITH ('connector' = 'topics', 'format' = 'json');
+CREATE TABLE rates (id BIGINT, rate DECIMAL(10, 2), at TIMESTAMP(3), WATERMARK FOR at AS at, PRIMARY KEY (id) NOT ENFORCED) WITH ('connector' = 'topics', 'format' = 'json');
 CREATE TABLE sums (country STRING, total DECIMAL(20, 2)) WITH ('connector' = 'topics', 'format' = 'json');
 ";
 
@@ -54,7 +56,20 @@ fn statements_that_are_wrong() {
         "SELEC 1",
         "SELECT country FROM payments WHERE",
         "SELECT country + 1 FROM payments WHERE amount > 'x' AND",
-        "SELECT p.id FROM payments AS p JOIN plain AS q ON p.id = q.id",
+        "SELECT p.id FROM payments AS p JOIN plain AS q ON p.id < q.id",
+        "SELECT p.id FROM payments AS p, plain AS q",
+        "SELECT id FROM payments WHERE id NOT IN (SELECT id FROM plain)",
+        "SELECT id FROM payments WHERE amount > 3 OR EXISTS (SELECT 1 FROM plain WHERE plain.id = payments.id)",
+        "SELECT id FROM payments WHERE id = ANY (SELECT id FROM plain)",
+        "SELECT id FROM payments EXCEPT ALL SELECT id FROM plain",
+        "SELECT p.id, n.r FROM payments AS p JOIN nested AS n ON p.id = n.id",
+        "SELECT p.id FROM payments AS p JOIN nested AS n ON p.id = n.r",
+        "SELECT p.id, r.rate FROM payments AS p JOIN rates FOR SYSTEM_TIME AS OF p.at AS r ON p.amount = r.rate",
+        "SELECT q.id, r.rate FROM plain AS q JOIN rates FOR SYSTEM_TIME AS OF q.at AS r ON q.id = r.id",
+        "SELECT p.id FROM payments AS p JOIN plain FOR SYSTEM_TIME AS OF p.at AS q ON p.id = q.id",
+        "SELECT p.id FROM payments AS p JOIN rates FOR SYSTEM_TIME AS OF p.att AS r ON p.id = r.id",
+        "SELECT p.id FROM payments AS p RIGHT JOIN rates FOR SYSTEM_TIME AS OF p.at AS r ON p.id = r.id",
+        "SELECT p.id FROM payments AS p JOIN rates FOR SYSTEM_TIME AS OF p.at - INTERVAL '1' HOUR AS r ON p.id = r.id",
         "SELECT id FROM payments ORDER BY id LIMIT 3 OFFSET 2",
         "SELECT id, ROW_NUMBER() OVER (PARTITION BY country ORDER BY at) AS n FROM payments",
         "SELECT window_start, COUNT(*) FROM TABLE(TUMBLE(TABLE plain, DESCRIPTOR(at), INTERVAL '1' MINUTE)) GROUP BY window_start, window_end",
@@ -103,4 +118,23 @@ fn constants_are_looked_at_before_the_start() {
         assert!(report.contains(why), "{sql}\n{report}");
     }
     assert_eq!(report("SELECT COUNT(*) FROM payments GROUP BY TUMBLE(at, INTERVAL '1' MINUTE)"), "nothing is wrong");
+}
+
+#[test]
+fn a_join_is_known_by_the_key_of_the_side_that_is_in_every_row() {
+    let of = |kind: &str, on: &str| {
+        report(&format!(
+            "CREATE TABLE both (country STRING, n BIGINT, m BIGINT, PRIMARY KEY (country) NOT ENFORCED) WITH ('connector' = 'upsert-kafka', 'format' = 'json', 'key.format' = 'json');
+            INSERT INTO both SELECT l.country, l.n, r.n FROM (SELECT country, COUNT(*) AS n FROM payments GROUP BY country) AS l
+            {kind} JOIN (SELECT country, COUNT(*) AS n FROM payments WHERE amount > 10 GROUP BY country) AS r ON {on}"
+        ))
+    };
+    for kind in ["", "LEFT"] {
+        assert_eq!(of(kind, "l.country = r.country"), "nothing is wrong");
+        assert_eq!(of(kind, "l.country = r.country AND l.n > r.n"), "nothing is wrong");
+    }
+    // Several rows of r for one of l, or rows of r alone: one country is several rows.
+    for (kind, on) in [("", "l.n = r.n"), ("FULL", "l.country = r.country"), ("RIGHT", "l.country = r.country")] {
+        assert!(of(kind, on).contains("the query's rows are known by"), "{kind} {on}: {}", of(kind, on));
+    }
 }

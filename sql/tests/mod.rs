@@ -1,6 +1,7 @@
 //! Whole statements: against DataFusion, and against what people shall see.
 
 mod errors;
+mod joins;
 mod nexmark;
 mod noise;
 mod oracle;

@@ -34,10 +34,18 @@ const OWN: &[&str] = &["mod", "date_format", "hour", "split_index", "regexp_extr
 
 /// The rows of a query over the records, with how often each is there.
 fn oracle(records: &[String], sql: &str) -> BTreeMap<Vec<String>, i64> {
-    let mut rows = JsonRows::new(schema()).unwrap();
-    records.iter().for_each(|r| rows.push(r.as_bytes()).unwrap());
+    batch(&[("t", schema(), records.to_vec())], sql)
+}
+
+/// The same over several tables: name, columns, records.
+pub(super) fn batch(tables: &[(&str, SchemaRef, Vec<String>)], sql: &str) -> BTreeMap<Vec<String>, i64> {
     let context = context();
-    context.register_table("t", Arc::new(MemTable::try_new(schema(), vec![vec![rows.take().unwrap()]]).unwrap())).unwrap();
+    for (name, schema, records) in tables {
+        let mut rows = JsonRows::new(schema.clone()).unwrap();
+        records.iter().for_each(|r| rows.push(r.as_bytes()).unwrap());
+        let table = MemTable::try_new(schema.clone(), vec![vec![rows.take().unwrap()]]).unwrap();
+        context.register_table(*name, Arc::new(table)).unwrap();
+    }
     computed(&context, sql)
 }
 

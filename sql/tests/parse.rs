@@ -2,6 +2,7 @@
 
 use crate::parse;
 use crate::parser::{ColumnKind, StatementKind};
+use datafusion_sql::sqlparser::ast::{BinaryOperator, Expr, SetExpr};
 
 #[test]
 fn flinks_statements_are_read() {
@@ -34,4 +35,15 @@ fn columns_are_what_they_are_declared_as() {
     assert!(matches!(&table.columns[1].kind, ColumnKind::Metadata { from: Some(from), .. } if from == "timestamp"));
     assert!(matches!(table.columns[2].kind, ColumnKind::Computed(_)));
     assert_eq!(table.watermark.as_ref().unwrap().column.value, "ts");
+}
+
+#[test]
+fn distinct_from_takes_one_value() {
+    let sql = "SELECT 1 FROM t WHERE a IS NOT DISTINCT FROM b + 1 AND c IS DISTINCT FROM NULL OR d";
+    let StatementKind::Query(query) = &parse(sql).unwrap()[0].kind else { panic!("no query") };
+    let SetExpr::Select(select) = &*query.body else { panic!("no select") };
+    let Some(Expr::BinaryOp { left, op: BinaryOperator::Or, .. }) = &select.selection else { panic!("{select}") };
+    let Expr::BinaryOp { left, op: BinaryOperator::And, right } = &**left else { panic!("{select}") };
+    assert!(matches!(&**left, Expr::IsNotDistinctFrom(_, sum) if sum.to_string() == "b + 1"), "{select}");
+    assert!(matches!(&**right, Expr::IsDistinctFrom(_, null) if null.to_string() == "NULL"), "{select}");
 }

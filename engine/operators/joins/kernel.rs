@@ -43,6 +43,13 @@ pub trait PairKernel: Send + 'static {
     /// # Errors
     /// Rows that do not decode: damaged state.
     fn pair(&mut self, left: &[u8], right: &[u8], result: Option<EventTime>) -> Result<Paired>;
+    /// Makes the result of two rows that belong together, as [`pair`](Self::pair) has said.
+    ///
+    /// # Errors
+    /// As there.
+    fn join(&mut self, left: &[u8], right: &[u8], time: EventTime) -> Result<Paired> {
+        self.pair(left, right, Some(time))
+    }
     /// Makes the result of a row by itself; the error of a user function that failed.
     ///
     /// # Errors
@@ -51,7 +58,10 @@ pub trait PairKernel: Send + 'static {
     /// Results that wait.
     fn results(&self) -> usize;
     /// Takes them.
-    fn take(&mut self) -> BatchBox;
+    ///
+    /// # Errors
+    /// They cannot be put into a batch.
+    fn take(&mut self) -> Result<BatchBox>;
 }
 
 /// The kernel of Rust types: `Rows<L>` and `Rows<R>` in, `Rows<O>` out, or `Rows<Change<O>>`.
@@ -167,7 +177,7 @@ where
         self.out.rows.len()
     }
 
-    fn take(&mut self) -> BatchBox {
-        std::mem::take(&mut self.out).boxed()
+    fn take(&mut self) -> Result<BatchBox> {
+        Ok(std::mem::take(&mut self.out).boxed())
     }
 }

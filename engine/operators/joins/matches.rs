@@ -128,7 +128,7 @@ impl<N: PairKernel> Matches<N> {
         if self.kernel.results() == 0 {
             return Ok(());
         }
-        out.emit(self.kernel.take())
+        out.emit(self.kernel.take()?)
     }
 }
 

@@ -13,10 +13,10 @@ use super::kernel::{PairKernel, Paired};
 use super::matches::{JoinKind, in_order};
 use super::{LEFT, RIGHT, late_to, other};
 use crate::env::{Bug, planted};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::observe::{Counter, LATE};
 use crate::operators::guarded::guarded_call;
-use crate::operators::{OpenContext, Operator, OperatorFactory, Output, Progress};
+use crate::operators::{OpenContext, Operator, OperatorFactory, Output, Progress, check_description};
 use crate::record::{BatchBox, RowKind};
 use crate::state::{MapTable, OrderedTable, Side, Table};
 use crate::time::EventTime;
@@ -67,11 +67,42 @@ impl<N: PairKernel> RegularJoin<N> {
         let (copies, _, latest) = self.bags[side].get(slot, row).copied().unwrap_or((0, 0, i64::MIN));
         let now = copies + if is_addition { 1 } else { -1 };
         // Copies below zero are not there to be joined.
-        let partners = if now.max(0) == copies.max(0) { 0 } else { self.meet(side, i, time, row, is_addition, out)? };
+        let partners = if now.max(0) == copies.max(0) {
+            0
+        } else if self.kind == JoinKind::Inner {
+            self.pair_all(side, i, time, row, is_addition, out)?;
+            0
+        } else {
+            self.meet(side, i, time, row, is_addition, out)?
+        };
         if now == 0 {
             self.bags[side].remove(slot, row);
         } else {
             self.bags[side].insert(slot, row, (now, partners, latest.max(time.0)));
+        }
+        Ok(())
+    }
+
+    /// Pairs a row with all of the other side, where nothing else depends on who has partners.
+    fn pair_all(&mut self, side: Side, i: usize, time: EventTime, row: &[u8], is_addition: bool, out: &mut Output<'_>) -> Result<()> {
+        let (kernel, slot) = (&mut self.kernel, self.slots[other(side)][i]);
+        kernel.set_kind(if is_addition { RowKind::Insert } else { RowKind::Delete });
+        for (partner, &(copies, _, _)) in self.bags[other(side)].entries(slot) {
+            let (left, right) = in_order(side, row, partner);
+            for copy in 0..copies {
+                let paired = if copy == 0 { kernel.pair(left, right, Some(time))? } else { kernel.join(left, right, time)? };
+                match paired {
+                    Paired::No => break,
+                    Paired::Yes => {}
+                    Paired::Failed(error) => {
+                        out.reject(None, time, error)?;
+                        break;
+                    }
+                }
+                if kernel.results() >= EMIT_ROWS {
+                    out.emit(kernel.take()?)?;
+                }
+            }
         }
         Ok(())
     }
@@ -143,7 +174,7 @@ impl<N: PairKernel> RegularJoin<N> {
         if with_pairs {
             let (left, right) = in_order(side, row, partner);
             self.kernel.set_kind(pair);
-            if let Paired::Failed(error) = self.kernel.pair(left, right, Some(time))? {
+            if let Paired::Failed(error) = self.kernel.join(left, right, time)? {
                 out.reject(None, time, error)?;
             }
         } else if self.kind == JoinKind::Semi && theirs == LEFT && turns {
@@ -152,7 +183,7 @@ impl<N: PairKernel> RegularJoin<N> {
         if says_alone && !is_addition {
             self.emit_alone(theirs, partner, time, alone, out)?;
         }
-        if self.kernel.results() >= EMIT_ROWS { out.emit(self.kernel.take()) } else { Ok(()) }
+        if self.kernel.results() >= EMIT_ROWS { out.emit(self.kernel.take()?) } else { Ok(()) }
     }
 
     fn emit_alone(&mut self, side: Side, row: &[u8], time: EventTime, kind: RowKind, out: &mut Output<'_>) -> Result<()> {
@@ -164,7 +195,7 @@ impl<N: PairKernel> RegularJoin<N> {
     }
 
     fn flush(&mut self, out: &mut Output<'_>) -> Result<()> {
-        if self.kernel.results() == 0 { Ok(()) } else { out.emit(self.kernel.take()) }
+        if self.kernel.results() == 0 { Ok(()) } else { out.emit(self.kernel.take()?) }
     }
 
     fn is_over(&self, time: EventTime) -> bool {
@@ -230,12 +261,26 @@ impl<N: PairKernel> Operator for RegularJoin<N> {
         Ok(())
     }
 
+    /// The watermark, its length before it, and what the kept rows are.
     fn save(&mut self) -> Vec<u8> {
-        self.progress.save()
+        let mut saved = vec![0];
+        saved.extend(self.progress.save());
+        saved[0] = (saved.len() - 1) as u8;
+        saved.extend(self.kernel.schema().into_bytes());
+        saved
     }
 
     fn restore(&mut self, blobs: &[Vec<u8>]) -> Result<()> {
-        self.progress = Progress::restore(blobs)?;
+        let cut = |blob: &Vec<u8>| {
+            let (&length, rest) = blob.split_first()?;
+            let (progress, schema) = rest.split_at_checked(length.into())?;
+            Some((progress.to_vec(), schema.to_vec()))
+        };
+        let parts: Option<Vec<_>> = blobs.iter().map(cut).collect();
+        let parts = parts.ok_or_else(|| Error::fatal("what a join has saved is damaged"))?;
+        let (progress, schemas): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
+        check_description(&self.kernel.schema(), &schemas)?;
+        self.progress = Progress::restore(&progress)?;
         Ok(())
     }
 }

@@ -398,8 +398,8 @@ impl PairKernel for Signed {
     fn results(&self) -> usize {
         self.out.rows.len()
     }
-    fn take(&mut self) -> BatchBox {
-        std::mem::take(&mut self.out).boxed()
+    fn take(&mut self) -> Result<BatchBox> {
+        Ok(std::mem::take(&mut self.out).boxed())
     }
 }
 

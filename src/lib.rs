@@ -71,8 +71,8 @@ pub mod prelude {
     pub use serde::{Deserialize, Serialize};
     pub use waterwheel_connectors::topics::{End, OnLostOffsets, Start};
     pub use waterwheel_engine::dsl::{
-        Broadcast, KeyedStream, Merge, OutOfOrder, Punctuated, SortedStream, SourceStream, Stream, Table, WindowedStream, after, before,
-        days, hours, millis, mins, secs,
+        Broadcast, KeyedStream, Merge, OutOfOrder, OverStream, Punctuated, SortedStream, SourceStream, Stream, Table, WindowedStream,
+        after, before, days, hours, millis, mins, secs,
     };
     pub use waterwheel_engine::operators::ErrorPolicy::{self, DeadLetter};
     pub use waterwheel_engine::operators::tables::Suppress;

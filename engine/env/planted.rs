@@ -155,6 +155,8 @@ bugs! {
     LoseMergedSession,
     /// A row of an interval join goes a millisecond before the last one that may look for it.
     ForgetRowsEarly,
+    /// Where the accumulators of a moving frame are cut is not part of its state.
+    ForgetBoundary,
     /// Rows that had their turn before a restore have it again.
     RepeatTurns,
     /// That a row has found a partner is forgotten at a restore.

@@ -43,6 +43,7 @@ mod key_by;
 mod map;
 mod map_async;
 mod output;
+pub mod over;
 mod pattern;
 mod process;
 mod process_folding;

@@ -14,6 +14,7 @@
 
 use super::arena::{RowArena, Span};
 use super::keyspace::{Place, damaged, split_time, state_key, time_bytes};
+use super::value::key_text;
 use super::{KeyIndex, Table, TableContext, WriteBatch};
 use crate::env::{Bug, planted};
 use crate::error::Result;
@@ -83,6 +84,7 @@ pub struct Waiting {
 /// Slots are valid until the next `resolve`, or until the last row of the key is released.
 pub struct AppendTable {
     name: String,
+    key: Option<String>,
     row_schema: String,
     place: Option<Place>,
     index: KeyIndex,
@@ -110,6 +112,7 @@ impl AppendTable {
             || SideState { kept: VecDeque::new(), chains: Vec::new(), floor: i64::MIN, frozen_floor: i64::MIN, stored_from: i64::MAX };
         AppendTable {
             name: name.to_string(),
+            key: None,
             row_schema: row_schema.to_string(),
             place: None,
             index: KeyIndex::new(),
@@ -127,6 +130,13 @@ impl AppendTable {
             frozen: Vec::new(),
             copied: WriteBatch::default(),
         }
+    }
+
+    /// Notes the kind of its keys ([`Key::kind`](crate::record::Key::kind)), as [`PointTable::with_key`](super::PointTable::with_key).
+    #[must_use]
+    pub fn with_key(mut self, kind: Option<String>) -> Self {
+        self.key = kind;
+        self
     }
 
     /// Gives every key of a batch a slot, in row order, replacing the content of `slots`.
@@ -199,6 +209,11 @@ impl AppendTable {
         Some(EventTime(time))
     }
 
+    /// Rows of one time that were taken out go on waiting, behind others of that time.
+    pub fn wait_again(&mut self, time: EventTime, rows: &[Waiting]) {
+        self.waiting.entry(time.0).or_default().extend_from_slice(rows);
+    }
+
     /// Waiting rows from `first` to `last`, both inside, by (key bytes, side, time, arrival), replacing the content of `rows`.
     /// They go on waiting.
     pub fn waiting_within(&self, first: EventTime, last: EventTime, rows: &mut Vec<Waiting>) {
@@ -264,6 +279,12 @@ impl AppendTable {
     #[inline]
     pub fn time(&self, id: RowId) -> EventTime {
         EventTime(self.rows[id as usize].time)
+    }
+
+    /// The slot of a row's key.
+    #[inline]
+    pub fn slot(&self, id: RowId) -> u32 {
+        self.rows[id as usize].slot
     }
 
     /// A row's side.
@@ -463,7 +484,7 @@ impl Table for AppendTable {
     }
 
     fn schema(&self) -> String {
-        format!("append {}", self.row_schema)
+        format!("append{} {}", key_text(self.key.as_deref()), self.row_schema)
     }
 
     fn open(&mut self, context: &TableContext, restored: bool) -> Result<()> {

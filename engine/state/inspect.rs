@@ -48,13 +48,12 @@ pub fn read_table(
     // Rows of several sides: a schema each.
     let rows = schema.strip_prefix("append ").unwrap_or_default();
     let sides: Vec<Option<Schema>> = rows.split(" | ").map(|side| Schema::parse(&format!("append {side}")).ok()).collect();
+    let kind_of_key = parsed.as_ref().or(sides[0].as_ref()).and_then(|s| s.key.as_ref());
     let value = |bytes: &[u8]| match &parsed {
         Some(schema) => show(schema, bytes),
         None => Ok(Value::from(hex(bytes))),
     };
-    let key = |bytes: &[u8]| {
-        parsed.as_ref().and_then(|s| s.key.as_ref()).and_then(|shape| key(shape, bytes)).unwrap_or_else(|| hex(bytes).into())
-    };
+    let key = |bytes: &[u8]| kind_of_key.and_then(|shape| key(shape, bytes)).unwrap_or_else(|| hex(bytes).into());
     // Every key group has the same copy.
     let groups = if kind == "broadcast" { groups.start..(groups.start + 1).min(groups.end) } else { groups };
     for group in groups {

@@ -8,6 +8,7 @@
 mod basic;
 mod joins;
 mod keyed;
+mod over;
 mod sessions;
 #[cfg(feature = "sql")]
 mod sql;
@@ -75,6 +76,8 @@ pub(crate) const ALL: &[Workload] = &[
     joins::WINDOW,
     joins::TEMPORAL,
     joins::REGULAR,
+    over::FRAMES,
+    over::NEIGHBOURS,
     tables::TABLES,
     tables::PATTERNS,
     #[cfg(feature = "sql")]

@@ -10,7 +10,8 @@ use waterwheel::engine::dsl::{Decoding, Job, OutOfOrder, SourceStream, Stream};
 use waterwheel::engine::error::{Error, Result};
 use waterwheel::engine::graph::{PhysicalPlan, ReadAs, TopicRequest, TopicSinks};
 use waterwheel::engine::operators::{
-    Guarantee, LanePublisher, Operator, OperatorFactory, Output, PublisherContext, Sink, SinkWriter, Source, WriterContext,
+    Guarantee, LanePublisher, Operator, OperatorFactory, Output, ProcessContext, ProcessFunction, ProcessOpen, PublisherContext, Sink,
+    SinkWriter, Source, ValueState, WriterContext,
 };
 use waterwheel::engine::record::{BatchBox, Data, RawBatch, RawRecord};
 use waterwheel::engine::testing::{SimBroker, SimLane, SimMachine, SimSource};
@@ -69,15 +70,26 @@ pub(crate) struct Draw {
     pub(crate) job: Job,
     /// What it rests on.
     pub(crate) ground: Ground,
+    /// A later version of the job: it has one operator with state more.
+    upgraded: bool,
+}
+
+/// How a job is drawn this time; each start of a process may do it anew.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Shape {
+    /// Tasks of an operator.
+    pub(crate) parallelism: u32,
+    /// See [`Draw`].
+    pub(crate) upgraded: bool,
 }
 
 impl Draw {
-    /// An empty job of so many tasks.
-    pub(crate) fn new(ground: Ground, parallelism: u32) -> Self {
+    /// An empty job.
+    pub(crate) fn new(ground: Ground, shape: Shape) -> Self {
         let job = Job::new("job");
-        job.parallelism(parallelism);
+        job.parallelism(shape.parallelism);
         job.max_parallelism(16);
-        Draw { job, ground }
+        Draw { job, ground, upgraded: shape.upgraded }
     }
 
     /// The plan.
@@ -131,7 +143,27 @@ impl Draw {
 
     /// Writes the results.
     pub(crate) fn out(&self, results: &Stream<Text>) {
-        self.ground.write(results, OUT);
+        if self.upgraded {
+            let counted = results.key_by(|(key, _)| key.clone()).process(Counted::default).id("added");
+            self.ground.write(&counted, OUT);
+        } else {
+            self.ground.write(results, OUT);
+        }
+    }
+}
+
+/// Passes everything on and counts it: what a later version of a job has more than the one before.
+#[derive(Default)]
+struct Counted(ValueState<u64>);
+
+impl ProcessFunction<String, Text, Text> for Counted {
+    fn open(&mut self, open: &mut ProcessOpen<'_>) {
+        self.0 = open.value("count");
+    }
+    fn on_element(&mut self, context: &mut ProcessContext<'_, String, Text>, text: Text) {
+        let count = self.0.get(context).copied().unwrap_or(0);
+        self.0.set(context, count + 1);
+        context.emit(text);
     }
 }
 

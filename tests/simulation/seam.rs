@@ -2,7 +2,7 @@
 //!
 //! Invariant: both runs have the same number of batches and steps, so what differs is the rows.
 
-use super::graph::{Draw, Ground, Violations};
+use super::graph::{Draw, Ground, Shape, Violations};
 use super::input::{Form, Input};
 use super::workloads::Workload;
 use std::time::Duration;
@@ -33,7 +33,7 @@ fn calls(workload: &'static str, rows: usize, batches: usize) -> u64 {
     let settings = Settings { batch_rows: rows / batches, channel_bytes: 64 << 20, checkpoint, ..Settings::default() };
     let workload = Workload::named(workload).expect("a workload");
     let plan = move || {
-        let draw = Draw::new(ground.clone(), 2);
+        let draw = Draw::new(ground.clone(), Shape { parallelism: 2, upgraded: false });
         (workload.draw)(&draw);
         draw.plan()
     };

@@ -5,13 +5,12 @@
 
 use super::fault::{Fault, Scenario};
 use super::files;
-use super::graph::{Draw, Ground, Violations};
+use super::graph::{Draw, Ground, Shape, Violations};
 use super::input::{Form, Input};
 use super::workloads::{self, Output, Workload};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use waterwheel::engine::checkpoint;
 use waterwheel::engine::env::{Bug, with_bug};
@@ -93,7 +92,7 @@ pub(crate) fn run(options: &Options) -> Report {
         strikes: world.strikes,
         faults: world.machine.faults_met(),
         checkpoints: world.checkpoints.max(world.job.complete_epoch()),
-        tasks: world.parallelism.load(Ordering::Relaxed),
+        tasks: lock(&world.shape).parallelism,
         starts: world.starts,
         trace: trace.0,
         violation,
@@ -107,7 +106,7 @@ pub(super) struct World {
     pub(super) scenario: Scenario,
     workload: &'static Workload,
     ground: Ground,
-    parallelism: Arc<AtomicU32>,
+    shape: Arc<Mutex<Shape>>,
     settings: Settings,
     finished: bool,
     starts: u32,
@@ -168,8 +167,8 @@ impl World {
             max_ahead,
             shares_files: pick(2) == 0,
         };
-        let parallelism = Arc::new(AtomicU32::new(1 + pick(3) as u32));
-        let job = job(&ground, workload, &parallelism, settings.clone());
+        let shape = Arc::new(Mutex::new(Shape { parallelism: 1 + pick(3) as u32, upgraded: false }));
+        let job = job(&ground, workload, &shape, settings.clone());
         World {
             machine,
             broker,
@@ -177,7 +176,7 @@ impl World {
             scenario: options.scenario,
             workload,
             ground,
-            parallelism,
+            shape,
             settings,
             finished: false,
             starts: 0,
@@ -262,14 +261,19 @@ impl World {
             let again = self.job.has_process();
             if !again {
                 self.rivals = false;
-                // A new process may be given another number of tasks.
-                let tasks = 1 + self.machine.choose(4) as u32;
+                // A new process may be given another number of tasks, or be of a later version.
+                let (tasks, is_later) = (1 + self.machine.choose(4) as u32, self.machine.choose(8) == 0);
+                let mut shape = lock(&self.shape);
                 if self.machine.choose(2) == 0 {
-                    self.parallelism.store(tasks, Ordering::Relaxed);
+                    shape.parallelism = tasks;
+                }
+                if is_later && !shape.upgraded {
+                    self.machine.note("job upgraded");
+                    shape.upgraded = true;
                 }
             }
             self.begin_attempt();
-            tracing::info!(again, tasks = self.parallelism.load(Ordering::Relaxed), "starts");
+            tracing::info!(again, shape = ?*lock(&self.shape), "starts");
             let started = if again { self.job.restart() } else { self.job.start() };
             match started {
                 Ok(()) => self.job.settings().from = None,
@@ -385,7 +389,7 @@ impl World {
         let mut ground = self.ground.clone();
         ground.machine = other.clone();
         let settings = Settings { take_over: true, ..self.settings.clone() };
-        let mut rival = job(&ground, self.workload, &self.parallelism, settings);
+        let mut rival = job(&ground, self.workload, &self.shape, settings);
         type Begun = Arc<Mutex<Option<(SimJob, Option<Error>)>>>;
         let begun: Begun = Arc::default();
         let (slot, steps) = (begun.clone(), self.machine.choose(800));
@@ -448,12 +452,16 @@ impl World {
     }
 }
 
+fn lock(shape: &Mutex<Shape>) -> MutexGuard<'_, Shape> {
+    shape.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// The job of one process.
-fn job(ground: &Ground, workload: &'static Workload, parallelism: &Arc<AtomicU32>, settings: Settings) -> SimJob {
-    let (machine, ground, parallelism) = (ground.machine.clone(), ground.clone(), parallelism.clone());
+fn job(ground: &Ground, workload: &'static Workload, shape: &Arc<Mutex<Shape>>, settings: Settings) -> SimJob {
+    let (machine, ground, shape) = (ground.machine.clone(), ground.clone(), shape.clone());
     let shares_files = ground.shares_files;
     let plan = move || {
-        let draw = Draw::new(ground.clone(), parallelism.load(Ordering::Relaxed));
+        let draw = Draw::new(ground.clone(), *lock(&shape));
         (workload.draw)(&draw);
         draw.plan()
     };

@@ -2,8 +2,9 @@
 //!
 //! Invariant: nothing is decided here that [`crate::rules`] could decide; this file only remembers.
 
+use crate::limits::{Limits, Setting};
 use crate::model::{Alert, Rule, Spending};
-use crate::rules::{Activity, CardHistory, Episode, TINY};
+use crate::rules::{Activity, CardHistory, Episode};
 use chrono::TimeDelta;
 use std::time::Duration;
 use waterwheel::engine::operators::{Port, ProcessContext, ProcessFunction, ProcessOpen, SideOutput, Timer, ValueState};
@@ -28,26 +29,33 @@ pub fn too_much() -> impl Accumulate<Row = Spending, Out = Activity> {
     Aggregate::new(Activity::default, Activity::add, Activity::merge, Activity::clone).only_if(Activity::outline, Activity::is_too_much)
 }
 
-/// The rules that look at single payments of a card, one after the other. What the account spends passes on.
+/// Name of the broadcast map of settings, by the name of the rule.
+pub const SETTINGS: &str = "settings";
+
+/// The rules that look at single payments of a card, one after the other, by the settings of the moment. What the account
+/// spends passes on.
 #[derive(Default)]
 pub struct CardRules {
+    settings: BroadcastState<Str, Setting>,
     history: ValueState<CardHistory>,
     found: Option<SideOutput<Found>>,
 }
 
 impl ProcessFunction<Str, Spending, Spent> for CardRules {
     fn open(&mut self, open: &mut ProcessOpen<'_>) {
+        self.settings = open.broadcast(SETTINGS);
         self.history = open.value("history");
         self.found = Some(open.side_output(FOUND));
     }
 
     fn on_element(&mut self, context: &mut ProcessContext<'_, Str, Spent>, spending: Spending) {
+        let limits = Limits::of(self.settings.entries(context).map(|(_, setting)| setting));
         let (alerts, trial_until) = self.history.update(context, |history| {
             let history = history.get_or_insert_default();
-            (history.see(&spending), history.trial_until())
+            (history.see(&spending, &limits), history.trial_until(&limits))
         });
         let payment = spending.payment;
-        if let Some(until) = trial_until.filter(|_| payment.amount <= TINY) {
+        if let Some(until) = trial_until.filter(|_| payment.amount <= limits.small) {
             context.set_timer("trial", until.into());
         }
         for alert in alerts {
@@ -60,11 +68,16 @@ impl ProcessFunction<Str, Spending, Spent> for CardRules {
 
     fn on_timer(&mut self, context: &mut ProcessContext<'_, Str, Spent>, timer: &Timer) {
         let now = instant(timer.time);
-        self.history.update(context, |history| {
-            if let Some(history) = history {
-                history.forget_trial(now);
-            }
+        let limits = Limits::of(self.settings.entries(context).map(|(_, setting)| setting));
+        let trial_until = self.history.update(context, |history| {
+            let history = history.as_mut()?;
+            history.forget_trial(now, &limits);
+            history.trial_until(&limits)
         });
+        // It is remembered for longer than when the timer was set.
+        if let Some(until) = trial_until {
+            context.set_timer("trial", until.into());
+        }
     }
 }
 

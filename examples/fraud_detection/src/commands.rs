@@ -1,9 +1,11 @@
-//! The verbs of this program beside those that every job has: `generate`, `verify`, `demo`.
+//! The verbs of this program beside those that every job has: `generate`, `verify`, `rule`, `demo`.
 //!
 //! Invariant: exit code 0 only when everything is exactly as planted.
 
 use crate::demo::{self, DemoArgs};
-use crate::generate::{Target, generate};
+use crate::generate::{Target, generate, set_rule};
+use crate::limits::Setting;
+use crate::model::Rule;
 use crate::scenario::Scenario;
 use crate::truth::verify;
 use clap::{Args, Command, FromArgMatches};
@@ -63,6 +65,30 @@ struct GenerateArgs {
     partitions: u32,
 }
 
+#[derive(Debug, Args)]
+struct RuleArgs {
+    #[command(flatten)]
+    place: Place,
+    /// Which rule
+    #[arg(value_parser = ["small-then-large", "two-countries", "new-device"])]
+    rule: String,
+    /// The rule finds nothing
+    #[arg(long)]
+    off: bool,
+    /// small-then-large: a payment up to this is small, in cents
+    #[arg(long)]
+    small: Option<u32>,
+    /// small-then-large: a payment from this on is large, in cents
+    #[arg(long)]
+    large: Option<u32>,
+    /// small-then-large, two-countries: payments at most so many seconds apart
+    #[arg(long, value_parser = clap::value_parser!(u32).range(..=86_400))]
+    within: Option<u32>,
+    /// As if nothing had ever been set
+    #[arg(long, conflicts_with_all = ["off", "small", "large", "within"])]
+    default: bool,
+}
+
 /// The job as a program, with its own verbs.
 pub fn program(name: &str, draw: impl Fn(&Job) -> Result<()> + Send + Sync + 'static) -> Program {
     let generate_about = "Make the topics and fill them with payments, frauds among them";
@@ -71,6 +97,7 @@ pub fn program(name: &str, draw: impl Fn(&Job) -> Result<()> + Send + Sync + 'st
         .about("Finds frauds in a stream of card payments")
         .verb(verb::<GenerateArgs>("generate", generate_about), with(run_generate))
         .verb(verb::<Place>("verify", verify_about), with(run_verify))
+        .verb(verb::<RuleArgs>("rule", "Set the thresholds of a rule, also while the job runs"), with(run_rule))
         .verb(verb::<DemoArgs>("demo", "Show it all: generate, run, kill, resume, verify"), with(demo::run))
 }
 
@@ -101,6 +128,19 @@ fn run_generate(args: GenerateArgs) -> Result<bool> {
     let url = &args.place.topics;
     let topics = url.open(&Env::real())?;
     println!("{}", generate(&Target::new(&*topics, url, args.partitions), &args.scenario.scenario())?);
+    Ok(true)
+}
+
+fn run_rule(args: RuleArgs) -> Result<bool> {
+    let env = Env::real();
+    let topics = args.place.topics.open(&env)?;
+    let rule = match args.rule.as_str() {
+        "small-then-large" => Rule::SmallThenLarge,
+        "two-countries" => Rule::TwoCountries,
+        _ => Rule::NewDevice,
+    };
+    let setting = Setting { off: args.off, small: args.small, large: args.large, within_s: args.within, ..Setting::of(rule) };
+    set_rule(&*topics, rule, Some(&setting).filter(|_| !args.default), env.clock.wall_ms())?;
     Ok(true)
 }
 

@@ -2,9 +2,10 @@
 //!
 //! Invariant: every topic the job reads or writes exists afterwards, large enough for what comes, and holds nothing else.
 
-use crate::model::thousands;
+use crate::limits::Setting;
+use crate::model::{Rule, thousands};
 use crate::scenario::Scenario;
-use crate::truth::{ACTIVITY, ALERTS, CUSTOMERS, DEAD_LETTERS, LATE, PAYMENTS, TRUTH};
+use crate::truth::{ACTIVITY, ALERTS, BAD_RULES, CUSTOMERS, DEAD_LETTERS, LATE, PAYMENTS, RULES, TRUTH};
 use serde::Serialize;
 use std::sync::Arc;
 use waterwheel::engine::record::{Batch, RawBatch};
@@ -44,7 +45,7 @@ impl<'a> Target<'a> {
 
     fn create_all(&self) -> Result<()> {
         let there = self.topics.list()?;
-        let all = [PAYMENTS, CUSTOMERS, ALERTS, ACTIVITY, DEAD_LETTERS, LATE, TRUTH];
+        let all = [PAYMENTS, CUSTOMERS, RULES, BAD_RULES, ALERTS, ACTIVITY, DEAD_LETTERS, LATE, TRUTH];
         if let Some(taken) = all.into_iter().find(|t| there.iter().any(|name| name == t)) {
             return Err(Error::fatal(format!("topic {taken} is there already"))
                 .at(self.topics.place())
@@ -53,6 +54,8 @@ impl<'a> Target<'a> {
         }
         self.create(PAYMENTS, self.partitions, false, true)?;
         self.create(CUSTOMERS, self.partitions, true, false)?;
+        self.create(RULES, 1, true, false)?;
+        self.create(BAD_RULES, 1, false, false)?;
         self.create(ALERTS, self.partitions, false, false)?;
         self.create(ACTIVITY, self.partitions, true, false)?;
         self.create(DEAD_LETTERS, self.partitions, false, true)?;
@@ -96,6 +99,17 @@ pub fn generate(target: &Target<'_>, scenario: &Scenario) -> Result<String> {
         thousands(scenario.late),
         thousands(scenario.broken),
     ))
+}
+
+/// Writes the setting of a rule, or takes it back: what the rule is by default.
+///
+/// # Errors
+/// Of the place.
+pub fn set_rule(topics: &dyn Topics, rule: Rule, setting: Option<&Setting>, now_ms: i64) -> Result<()> {
+    let mut rules = Writer::new(topics, RULES);
+    let value = setting.map(serde_json::to_vec).transpose().map_err(|e| Error::fatal("cannot be written as JSON").because(e))?;
+    rules.batch.push_parts(&rules.topic, -1, -1, now_ms, Some(rule.to_string().as_bytes()), value.as_deref(), &[]);
+    rules.flush()
 }
 
 /// Collects records and writes them in batches.

@@ -1,6 +1,6 @@
 //! The flagship job: frauds in a stream of card payments, found in event time, reported exactly once.
 //!
-//! [`fraud`] is the whole job. [`rules`] says what a fraud is, [`model`] what is read and written; [`scenario`] makes up a
+//! [`fraud`] is the whole job. [`rules`] says what a fraud is, [`limits`] from when on, [`model`] what is read and written; [`scenario`] makes up a
 //! day with frauds in it, [`truth`] compares what was found with what was planted, [`demo`] shows it.
 //!
 //! Invariant: output depends on the records alone, never on when, how often or on how many threads the job ran.
@@ -11,6 +11,7 @@ mod cards;
 mod commands;
 mod demo;
 mod generate;
+mod limits;
 mod model;
 mod rules;
 mod scenario;
@@ -21,10 +22,11 @@ mod tested;
 mod truth;
 
 use cards::{CardRules, Episodes, FOUND, Found};
+use limits::Setting;
 use model::{AccountActivity, Customer, Payment, Spending};
 use std::ops::RangeInclusive;
 use std::process::ExitCode;
-use truth::{ACTIVITY, ALERTS, CUSTOMERS, LATE, PAYMENTS};
+use truth::{ACTIVITY, ALERTS, CUSTOMERS, LATE, PAYMENTS, RULES};
 use waterwheel::Result;
 use waterwheel::prelude::*;
 
@@ -49,6 +51,10 @@ fn fraud(job: &Job) -> Result<()> {
         .id("dedup");
     let customers = job.topic(CUSTOMERS).json::<Customer>().table(|c| c.account.clone());
 
+    // Thresholds change while the job runs: every task of the card rules has them all.
+    let settings =
+        job.topic(RULES).json::<Setting>().on_error(DeadLetter).table(|s| Str::from(s.rule.to_string())).broadcast(cards::SETTINGS);
+
     // From here on a card's payments come in event-time order, whatever order they were read in.
     let by_card = payments
         .join_table(&customers, |p| p.account.clone(), Spending::of)
@@ -63,7 +69,7 @@ fn fraud(job: &Job) -> Result<()> {
         .aggregate_with(cards::too_much())
         .id("velocity")
         .filter_map(|w| Some((Some(cards::instant(w.end)), w.value.alert(&w.key)?)));
-    let checked = by_card.process(CardRules::default).id("card-rules");
+    let checked = by_card.with_broadcast(&settings).process(CardRules::default).id("card-rules");
 
     velocity
         .union(&checked.side_output::<Found>(FOUND))

@@ -5,19 +5,12 @@
 //!
 //! Invariant: the same payments in the same order give the same alerts, and a fraud is reported once, when it first shows.
 
+use crate::limits::Limits;
 use crate::model::{Alert, Evidence, Payment, Rule, Spending, Tier, money};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use waterwheel::prelude::Str;
 
-/// A payment up to this may be a trial of a stolen card.
-pub const TINY: i64 = 200;
-/// A payment from this on is large, after a tiny one.
-pub const LARGE: i64 = 50_000;
-/// How long a tiny payment is remembered.
-pub const TRIAL: TimeDelta = TimeDelta::minutes(1);
-/// Nobody is in two countries within this.
-pub const TRAVEL: TimeDelta = TimeDelta::minutes(10);
 /// How many devices of a card are remembered: the newest ones.
 const DEVICES: usize = 16;
 
@@ -105,42 +98,42 @@ pub struct CardHistory {
 
 impl CardHistory {
     /// The next payment of the card: what is wrong with it.
-    pub fn see(&mut self, spending: &Spending) -> Vec<Alert> {
+    pub fn see(&mut self, spending: &Spending, limits: &Limits) -> Vec<Alert> {
         let payment = &spending.payment;
-        let found = [self.small_then_large(payment), self.two_countries(payment), self.new_device(spending)];
+        let found = [self.small_then_large(payment, limits), self.two_countries(payment, limits), self.new_device(spending, limits)];
         found.into_iter().flatten().collect()
     }
 
     /// Whether a tiny payment is remembered, and until when.
-    pub fn trial_until(&self) -> Option<DateTime<Utc>> {
-        self.tiny.as_ref().map(|tiny| tiny.at + TRIAL)
+    pub fn trial_until(&self, limits: &Limits) -> Option<DateTime<Utc>> {
+        self.tiny.as_ref().map(|tiny| tiny.at + limits.trial)
     }
 
     /// Forgets a tiny payment that was too long ago at `now`.
-    pub fn forget_trial(&mut self, now: DateTime<Utc>) {
-        if self.trial_until().is_some_and(|until| until <= now) {
+    pub fn forget_trial(&mut self, now: DateTime<Utc>, limits: &Limits) {
+        if self.trial_until(limits).is_some_and(|until| until <= now) {
             self.tiny = None;
         }
     }
 
-    fn small_then_large(&mut self, payment: &Payment) -> Option<Alert> {
-        if payment.amount <= TINY {
+    fn small_then_large(&mut self, payment: &Payment, limits: &Limits) -> Option<Alert> {
+        if payment.amount <= limits.small {
             self.tiny = Some(payment.into());
             return None;
         }
-        if payment.amount < LARGE {
+        if payment.amount < limits.large {
             return None;
         }
         // Rows may come before the timer that forgets: the rule looks at the times itself.
-        let tiny = self.tiny.take().filter(|tiny| payment.at - tiny.at <= TRIAL)?;
+        let tiny = self.tiny.take().filter(|tiny| payment.at - tiny.at <= limits.trial)?;
         let seconds = (payment.at - tiny.at).num_seconds();
         let reason = format!("{} then {} within {seconds} s", money(tiny.amount), money(payment.amount));
         Some(alert(Rule::SmallThenLarge, reason, payment, vec![tiny, payment.into()]))
     }
 
-    fn two_countries(&mut self, payment: &Payment) -> Option<Alert> {
+    fn two_countries(&mut self, payment: &Payment, limits: &Limits) -> Option<Alert> {
         let last = self.last.replace(payment.into())?;
-        if last.country == payment.country || payment.at - last.at > TRAVEL {
+        if last.country == payment.country || limits.travel.is_none_or(|travel| payment.at - last.at > travel) {
             return None;
         }
         let minutes = (payment.at - last.at).num_minutes().max(1);
@@ -148,7 +141,7 @@ impl CardHistory {
         Some(alert(Rule::TwoCountries, reason, payment, vec![last, payment.into()]))
     }
 
-    fn new_device(&mut self, Spending { payment, limit, .. }: &Spending) -> Option<Alert> {
+    fn new_device(&mut self, Spending { payment, limit, .. }: &Spending, limits: &Limits) -> Option<Alert> {
         if self.devices.contains(&payment.device) {
             return None;
         }
@@ -158,7 +151,7 @@ impl CardHistory {
         }
         self.devices.push(payment.device.clone());
         // The first device of a card is nothing to compare with.
-        if first || payment.amount <= *limit {
+        if first || payment.amount <= *limit || !limits.devices {
             return None;
         }
         let reason = format!("{} from the new device {} (limit {})", money(payment.amount), payment.device, money(*limit));
@@ -170,6 +163,10 @@ impl CardHistory {
 mod tests {
     use super::*;
     use crate::model::Customer;
+
+    /// The defaults.
+    const TINY: i64 = 200;
+    const LARGE: i64 = 50_000;
 
     fn at(seconds: i64) -> DateTime<Utc> {
         DateTime::from_timestamp(1_772_442_000 + seconds, 0).unwrap()
@@ -183,7 +180,7 @@ mod tests {
 
     fn alerts_of(payments: &[Payment]) -> Vec<Alert> {
         let mut history = CardHistory::default();
-        payments.iter().flat_map(|p| history.see(&Spending::of(p.clone(), None))).collect()
+        payments.iter().flat_map(|p| history.see(&Spending::of(p.clone(), None), &Limits::default())).collect()
     }
 
     fn rules_of(payments: &[Payment]) -> Vec<Rule> {
@@ -258,12 +255,26 @@ mod tests {
     #[test]
     fn a_trial_is_forgotten_in_time_and_not_before() {
         let mut history = CardHistory::default();
-        history.see(&Spending::of(payment(0, TINY), None));
-        history.see(&Spending::of(payment(30, TINY), None));
-        history.forget_trial(at(60));
-        assert_eq!(history.trial_until(), Some(at(90)), "the timer of the first does not take the second");
-        history.forget_trial(at(90));
-        assert_eq!(history.trial_until(), None);
+        history.see(&Spending::of(payment(0, TINY), None), &Limits::default());
+        history.see(&Spending::of(payment(30, TINY), None), &Limits::default());
+        history.forget_trial(at(60), &Limits::default());
+        assert_eq!(history.trial_until(&Limits::default()), Some(at(90)), "the timer of the first does not take the second");
+        history.forget_trial(at(90), &Limits::default());
+        assert_eq!(history.trial_until(&Limits::default()), None);
+    }
+
+    #[test]
+    fn limits_are_those_of_the_moment() {
+        let mut history = CardHistory::default();
+        let strict = Limits { small: 1_000, trial: TimeDelta::minutes(5), ..Limits::default() };
+        history.see(&Spending::of(payment(0, 900), None), &strict);
+        assert_eq!(history.see(&Spending::of(payment(200, LARGE), None), &strict).len(), 1);
+        history.see(&Spending::of(payment(300, 900), None), &strict);
+        assert!(history.see(&Spending::of(payment(500, LARGE), None), &Limits::default()).is_empty(), "shorter by now");
+        let off = Limits { small: 0, travel: None, devices: false, ..Limits::default() };
+        let abroad = Payment { country: "BR".into(), device: "laptop".into(), ..payment(501, 9_000_000) };
+        history.see(&Spending::of(payment(500, 1), None), &off);
+        assert!(history.see(&Spending::of(abroad, None), &off).is_empty());
     }
 
     #[test]
@@ -281,10 +292,10 @@ mod tests {
         let laptop = Payment { device: "laptop".into(), ..payment(4_000, 180_000) };
         let seen = |customer: &Customer| {
             let mut history = CardHistory::default();
-            let first = history.see(&Spending::of(phone.clone(), Some(customer)));
+            let first = history.see(&Spending::of(phone.clone(), Some(customer)), &Limits::default());
             assert!(first.is_empty(), "the first device of all");
-            let alerts = history.see(&Spending::of(laptop.clone(), Some(customer)));
-            assert!(history.see(&Spending::of(laptop.clone(), Some(customer))).is_empty(), "known by now");
+            let alerts = history.see(&Spending::of(laptop.clone(), Some(customer)), &Limits::default());
+            assert!(history.see(&Spending::of(laptop.clone(), Some(customer)), &Limits::default()).is_empty(), "known by now");
             alerts
         };
         let alerts = seen(&customer(Tier::Basic, 150_000));
@@ -296,7 +307,7 @@ mod tests {
     fn devices_remembered_are_bounded() {
         let mut history = CardHistory::default();
         for i in 0..100 {
-            history.see(&Spending::of(Payment { device: format!("d{i}").into(), ..payment(i * 1_000, 900) }, None));
+            history.see(&Spending::of(Payment { device: format!("d{i}").into(), ..payment(i * 1_000, 900) }, None), &Limits::default());
         }
         assert_eq!(history.devices.len(), DEVICES);
     }

@@ -411,6 +411,7 @@ fn gcd(a: u64, b: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::Limits;
     use crate::model::{Alert, Spending};
     use crate::rules::{Activity, CardHistory, Episode};
     use crate::truth::Verdict;
@@ -440,7 +441,7 @@ mod tests {
             let payments: Vec<Spending> = payments.into_iter().map(|p| Spending::of(p, customer)).collect();
             let time = |s: &Spending| s.payment.at.timestamp_millis();
             let mut history = CardHistory::default();
-            alerts.extend(payments.iter().flat_map(|s| history.see(s)));
+            alerts.extend(payments.iter().flat_map(|s| history.see(s, &Limits::default())));
             let (mut episode, step) = (Episode::default(), 10_000);
             let (first, last) = (time(&payments[0]), time(&payments[payments.len() - 1]));
             for end in (first / step + 1..=last / step + 30).map(|n| n * step) {

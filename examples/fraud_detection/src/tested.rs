@@ -2,8 +2,9 @@
 //!
 //! Invariant: each test says in its payments what is wrong with them, and nothing else is reported.
 
+use crate::limits::Setting;
 use crate::model::{Alert, Customer, Payment, Rule, Tier};
-use crate::truth::{ACTIVITY, ALERTS, CUSTOMERS, LATE, PAYMENTS};
+use crate::truth::{ACTIVITY, ALERTS, BAD_RULES, CUSTOMERS, LATE, PAYMENTS, RULES};
 use chrono::{DateTime, Utc};
 use waterwheel::prelude::*;
 use waterwheel::testing::TestJob;
@@ -25,6 +26,7 @@ fn job(seed: u64, cards: &[&str]) -> TestJob {
         |card| Customer { account: format!("account of {card}").into(), home: "DE".into(), limit: 200_000, tier: Tier::Business };
     test.send(CUSTOMERS, cards.iter().map(customer));
     test.topic(PAYMENTS, 1);
+    test.topic(RULES, 1);
     test
 }
 
@@ -85,4 +87,47 @@ fn a_card_is_remembered_as_its_rules_need_it() {
     test.send(PAYMENTS, [payment("card", 100, 700)]);
     test.settle();
     assert!(test.state("card-rules").iter().all(|entry| entry.name.is_none()), "it has fired");
+}
+
+/// Sets a rule, as the verb `rule` does.
+fn set(test: &TestJob, setting: &Setting) {
+    let value = serde_json::to_vec(setting).unwrap();
+    test.send_records(RULES, [(Some(setting.rule.to_string().into_bytes()), Some(value))]);
+}
+
+#[test]
+fn rules_change_while_the_job_runs_and_are_kept_across_a_crash() {
+    for seed in 1..=3 {
+        let mut test = job(seed, &["card"]);
+        // By default ten cents more than small, and too long apart.
+        test.send(PAYMENTS, [payment("card", 0, 210), payment("card", 120, 60_000), payment("card", 200, 700)]);
+        test.settle();
+        assert!(found(&test).is_empty());
+        set(&test, &Setting { small: Some(300), within_s: Some(600), ..Setting::of(Rule::SmallThenLarge) });
+        test.settle();
+        test.crash();
+        test.send(PAYMENTS, [payment("card", 300, 210), payment("card", 600, 60_000), payment("card", 700, 700)]);
+        test.settle();
+        assert_eq!(found(&test), [(Rule::SmallThenLarge, "card".to_string())], "seed {seed}");
+        // Off, for all that follows; and back to what it was.
+        set(&test, &Setting { off: true, ..Setting::of(Rule::SmallThenLarge) });
+        test.settle();
+        test.send(PAYMENTS, [payment("card", 800, 10), payment("card", 801, 60_000), payment("card", 900, 700)]);
+        test.settle();
+        test.send_records(RULES, [(Some(b"small-then-large".to_vec()), None)]);
+        test.settle();
+        test.send(PAYMENTS, [payment("card", 1_000, 10), payment("card", 1_001, 60_000)]);
+        test.finish();
+        assert_eq!(found(&test).len(), 2, "seed {seed}");
+    }
+}
+
+#[test]
+fn what_is_no_setting_is_put_aside_and_changes_nothing() {
+    let mut test = job(4, &["card"]);
+    test.send_records(RULES, [(Some(b"velocity".to_vec()), Some(br#"{"rule":"velocity","off":true}"#.to_vec()))]);
+    test.send(PAYMENTS, [payment("card", 0, 100), payment("card", 50, 90_000)]);
+    test.finish();
+    assert_eq!(found(&test), [(Rule::SmallThenLarge, "card".to_string())]);
+    assert_eq!(test.records(BAD_RULES).len(), 1);
 }

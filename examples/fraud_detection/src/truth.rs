@@ -14,6 +14,10 @@ use waterwheel::{Error, Result};
 pub const PAYMENTS: &str = "payments";
 /// Where customers are read from.
 pub const CUSTOMERS: &str = "customers";
+/// Where settings of rules are read from.
+pub const RULES: &str = "rules";
+/// Where records go that are no settings.
+pub const BAD_RULES: &str = "rules.dead-letter";
 /// Where alerts go.
 pub const ALERTS: &str = "alerts";
 /// Where the totals per account and minute go.

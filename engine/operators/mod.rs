@@ -88,7 +88,7 @@ pub use pattern::{AfterMatch, Contiguity, Match, Pattern, TIMED_OUT_PORT, detect
 pub use process::{ProcessContext, ProcessFunction, ProcessOpen, SideOutput, process};
 pub use process_folding::{AggregatingState, ReducingState};
 pub use process_state::{ListState, MapState, Timer, ValueState};
-pub(crate) use progress::Progress;
+pub(crate) use progress::{Behind, Progress};
 pub use ranked::{RankKernel, Ranking, ranked};
 pub use reject::ErrorPolicy;
 pub use sink::{Guarantee, LaneMarker, LanePublisher, PublisherContext, ScanOutcome, Sink, SinkWriter, WriterContext};

@@ -238,15 +238,20 @@ impl AppendTable {
         }
     }
 
-    /// Puts a row that was taken out behind the others of its key and side. Rows are kept in order of time.
+    /// Puts a row that was taken out behind the others of its key and side. Rows of a key are kept in order of time; those of keys
+    /// that are behind the others after a restore may come later than later ones of other keys.
     pub fn keep(&mut self, id: RowId) {
         let (slot, side, time) = {
             let row = &self.rows[id as usize];
             (row.slot, usize::from(row.side), row.time)
         };
         let state = &mut self.sides[side];
-        debug_assert!(state.kept.back().is_none_or(|&last| self.rows[last as usize].time <= time));
-        state.kept.push_back(id);
+        if state.kept.back().is_none_or(|&last| self.rows[last as usize].time <= time) {
+            state.kept.push_back(id);
+        } else {
+            let at = state.kept.partition_point(|&other| self.rows[other as usize].time <= time);
+            state.kept.insert(at, id);
+        }
         let chain = &mut state.chains[slot as usize];
         match chain.tail {
             NONE => chain.head = id,
@@ -255,12 +260,19 @@ impl AppendTable {
         chain.tail = id;
     }
 
-    /// Keeps every waiting row up to `until` without anybody looking: after a restore, as of the watermark it was taken at.
-    pub fn keep_until(&mut self, until: EventTime) {
-        let mut due = Vec::new();
-        while self.take_due(until, &mut due).is_some() {
-            due.iter().for_each(|w| self.keep(w.row));
+    /// Keeps waiting rows up to `until` without anybody looking: those that have had their turn, as `had_turn` says of slot and
+    /// time. After a restore.
+    pub fn keep_until(&mut self, until: EventTime, had_turn: impl Fn(&KeyIndex, u32, EventTime) -> bool) {
+        let (mut due, mut waiting) = (Vec::new(), Vec::new());
+        while let Some(time) = self.take_due(until, &mut due) {
+            for w in &due {
+                match had_turn(&self.index, w.slot, time) {
+                    true => self.keep(w.row),
+                    false => waiting.push((time, *w)),
+                }
+            }
         }
+        waiting.into_iter().for_each(|(time, w)| self.wait_again(time, &[w]));
     }
 
     /// The first kept row of a key and side, the oldest.

@@ -12,7 +12,7 @@ use crate::env::{Bug, planted};
 use crate::error::Result;
 use crate::observe::{Counter, LATE};
 use crate::operators::joins::{JoinKind, LEFT, Matches, PairKernel, RIGHT, take_in};
-use crate::operators::{OpenContext, Operator, OperatorFactory, Output, Progress};
+use crate::operators::{Behind, OpenContext, Operator, OperatorFactory, Output, Progress};
 use crate::record::{Batch, BatchBox};
 use crate::state::{AppendTable, Table, Waiting};
 use crate::time::EventTime;
@@ -28,6 +28,8 @@ pub fn window_join<N: PairKernel>(layout: SliceLayout, kind: JoinKind, kernel: i
             matches: Matches::new(kind, kernel),
             progress: Progress::default(),
             late: Counter::default(),
+            behind: Behind::default(),
+            max_parallelism: 1,
             slots: Vec::new(),
             rows: Vec::new(),
             scratch: Vec::new(),
@@ -41,6 +43,9 @@ struct WindowJoin<N> {
     matches: Matches<N>,
     progress: Progress,
     late: Counter,
+    /// Keys that were taken over and whose windows have not fired as far as those of the others.
+    behind: Behind,
+    max_parallelism: u16,
     slots: Vec<u32>,
     /// Of the window that fires.
     rows: Vec<Waiting>,
@@ -48,8 +53,8 @@ struct WindowJoin<N> {
 }
 
 /// Windows with a last instant up to this have fired.
-fn fired_to(progress: Progress) -> i128 {
-    match progress.watermark() {
+fn fired_to(watermark: Option<EventTime>) -> i128 {
+    match watermark {
         None => i128::from(i64::MIN) - 1,
         Some(EventTime::MAX) => i128::from(i64::MAX) * 4,
         Some(watermark) => i128::from(watermark.0),
@@ -71,10 +76,17 @@ impl<N: PairKernel> WindowJoin<N> {
         None
     }
 
-    fn fire(&mut self, window: Window, out: &mut Output<'_>) -> Result<()> {
+    /// Of keys that had come as far as the window's end before (`before`, unless they are behind) it has fired.
+    fn fire(&mut self, window: Window, before: Option<EventTime>, out: &mut Output<'_>) -> Result<()> {
         let mut rows = std::mem::take(&mut self.rows);
         self.table.waiting_within(window.start(), window.fires_at(), &mut rows);
-        let fired = rows.chunk_by(|a, b| a.slot == b.slot).try_for_each(|key| self.fire_key(key, window.fires_at(), out));
+        let mut fired = Ok(());
+        for key in rows.chunk_by(|a, b| a.slot == b.slot) {
+            let had = self.behind.of(self.table.index().group(key[0].slot, self.max_parallelism), before);
+            if fired.is_ok() && fired_to(had) < window.last {
+                fired = self.fire_key(key, window.fires_at(), out);
+            }
+        }
         self.rows = rows;
         fired
     }
@@ -107,6 +119,8 @@ impl<N: PairKernel> WindowJoin<N> {
 impl<N: PairKernel> Operator for WindowJoin<N> {
     fn open(&mut self, context: &OpenContext) -> Result<()> {
         self.late = context.metrics.counter(LATE, context.operator.as_str(), context.index);
+        self.progress.owns(&context.groups);
+        self.max_parallelism = context.max_parallelism;
         self.matches.kernel().check()
     }
 
@@ -124,15 +138,16 @@ impl<N: PairKernel> Operator for WindowJoin<N> {
     }
 
     fn on_watermark(&mut self, watermark: EventTime, out: &mut Output<'_>) -> Result<()> {
-        let mut fired = fired_to(self.progress);
+        let before = self.progress.watermark();
         if !self.progress.advance(watermark) {
             return Ok(());
         }
-        let due = fired_to(self.progress);
+        let (mut fired, due) = (fired_to(self.behind.least().unwrap_or(before)), fired_to(self.progress.watermark()));
         while let Some(window) = self.next_window(fired).filter(|window| window.last <= due) {
-            self.fire(window, out)?;
+            self.fire(window, before, out)?;
             fired = window.last;
         }
+        self.behind.clear();
         // Before the first window that has not fired, no row is of use.
         if let Some(over) = self.layout.window_not_before(due + 1).first.checked_sub(1).filter(|over| *over >= i128::from(i64::MIN)) {
             self.table.release_waiting(saturate(over + i128::from(planted(Bug::ReleaseEarly))));
@@ -145,7 +160,7 @@ impl<N: PairKernel> Operator for WindowJoin<N> {
     }
 
     fn restore(&mut self, blobs: &[Vec<u8>]) -> Result<()> {
-        self.progress = Progress::restore(blobs)?;
+        self.behind = self.progress.restore(blobs)?;
         Ok(())
     }
 }
@@ -159,6 +174,29 @@ mod tests {
     use proptest::prelude::*;
 
     type Out = (Option<u64>, Option<u64>);
+
+    /// With an idle split instances come differently far; windows of keys that were ahead fired again.
+    #[test]
+    fn instances_that_came_differently_far_fire_each_window_once() {
+        let keys: Vec<u64> = (0..40).collect();
+        for parallelism in 1..4 {
+            let layout = SliceLayout::new(10, 5, 0).unwrap();
+            let mut harness = Harness::new(&window_join(layout, JoinKind::Inner, kernel), 2);
+            harness.snapshot_and_restore(2);
+            let all = |time, number| batch(&keys.iter().map(|&key| (key, time, key * 3_000 + number)).collect::<Vec<_>>()).boxed();
+            harness.push(LEFT, all(7, 1));
+            harness.push(RIGHT, all(8, 2));
+            harness.watermark_of(0, EventTime(10));
+            harness.snapshot_and_restore(parallelism);
+            harness.watermark(EventTime(12));
+            harness.snapshot_and_restore(1);
+            harness.end();
+            let mut got = harness.take::<Out>(0);
+            got.sort_unstable();
+            let of_key = |key: &u64| [9, 14].map(|time| ((Some(key * 3_000 + 1), Some(key * 3_000 + 2)), time));
+            assert_eq!(got, keys.iter().flat_map(of_key).collect::<Vec<_>>(), "parallelism {parallelism}");
+        }
+    }
 
     #[derive(Debug, Clone, Copy)]
     struct Windows {

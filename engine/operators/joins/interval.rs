@@ -72,6 +72,7 @@ pub fn interval_join<N: PairKernel>(bounds: Bounds, kind: JoinKind, kernel: impl
             matches: Matches::new(kind, kernel),
             progress: Progress::default(),
             late: Counter::default(),
+            max_parallelism: 1,
             slots: Vec::new(),
             due: Vec::new(),
             scratch: Vec::new(),
@@ -85,6 +86,7 @@ struct IntervalJoin<N> {
     matches: Matches<N>,
     progress: Progress,
     late: Counter,
+    max_parallelism: u16,
     slots: Vec<u32>,
     due: Vec<Waiting>,
     scratch: Vec<u8>,
@@ -154,6 +156,8 @@ impl<N: PairKernel> IntervalJoin<N> {
 impl<N: PairKernel> Operator for IntervalJoin<N> {
     fn open(&mut self, context: &OpenContext) -> Result<()> {
         self.late = context.metrics.counter(LATE, context.operator.as_str(), context.index);
+        self.progress.owns(&context.groups);
+        self.max_parallelism = context.max_parallelism;
         self.matches.kernel().check()
     }
 
@@ -194,9 +198,12 @@ impl<N: PairKernel> Operator for IntervalJoin<N> {
     }
 
     fn restore(&mut self, blobs: &[Vec<u8>]) -> Result<()> {
-        self.progress = Progress::restore(blobs)?;
-        if let Some(watermark) = self.progress.watermark().filter(|_| !planted(Bug::RepeatTurns)) {
-            self.table.keep_until(watermark);
+        let behind = self.progress.restore(blobs)?;
+        let (latest, max_parallelism) = (self.progress.watermark(), self.max_parallelism);
+        if let Some(watermark) = latest.filter(|_| !planted(Bug::RepeatTurns)) {
+            self.table.keep_until(watermark, |index, slot, time| {
+                behind.of(index.group(slot, max_parallelism), latest).is_some_and(|until| time <= until)
+            });
         }
         Ok(())
     }

@@ -206,6 +206,7 @@ impl<N: PairKernel> RegularJoin<N> {
 impl<N: PairKernel> Operator for RegularJoin<N> {
     fn open(&mut self, context: &OpenContext) -> Result<()> {
         self.late = context.metrics.counter(LATE, context.operator.as_str(), context.index);
+        self.progress.owns(&context.groups);
         self.kernel.check()
     }
 
@@ -280,7 +281,6 @@ impl<N: PairKernel> Operator for RegularJoin<N> {
         let parts = parts.ok_or_else(|| Error::fatal("what a join has saved is damaged"))?;
         let (progress, schemas): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
         check_description(&self.kernel.schema(), &schemas)?;
-        self.progress = Progress::restore(&progress)?;
-        Ok(())
+        self.progress.restore(&progress).map(drop)
     }
 }

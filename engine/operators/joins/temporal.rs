@@ -136,6 +136,7 @@ impl<N: PairKernel> TemporalJoin<N> {
 impl<N: PairKernel> Operator for TemporalJoin<N> {
     fn open(&mut self, context: &OpenContext) -> Result<()> {
         self.late = context.metrics.counter(LATE, context.operator.as_str(), context.index);
+        self.progress.owns(&context.groups);
         self.matches.kernel().check()
     }
 
@@ -182,7 +183,7 @@ impl<N: PairKernel> Operator for TemporalJoin<N> {
     }
 
     fn restore(&mut self, blobs: &[Vec<u8>]) -> Result<()> {
-        self.progress = Progress::restore(blobs)?;
-        Ok(())
+        // What waits of keys that are behind has its turn with the next watermark.
+        self.progress.restore(blobs).map(drop)
     }
 }

@@ -240,6 +240,42 @@ fn a_pair_that_fails_costs_itself_only() {
     assert_eq!(rejected, [(5, "user function panicked: poison".to_string())]);
 }
 
+/// With an idle split instances come differently far; a restore took the smallest watermark for all, and rows of keys that were
+/// ahead had their turn again.
+#[test]
+fn instances_that_came_differently_far_repeat_nothing_and_lose_nothing() {
+    let keys: Vec<u64> = (0..40).collect();
+    for parallelism in 1..4 {
+        let mut h = Harness::new(&factory(JoinKind::Full, -10, 10), 2);
+        h.snapshot_and_restore(2);
+        let all = |time, number| batch(&keys.iter().map(|&key| (key, time, key * 1_000 + number)).collect::<Vec<_>>()).boxed();
+        h.push(LEFT, all(7, 1));
+        h.push(RIGHT, all(8, 2));
+        h.watermark_of(0, EventTime(9));
+        h.snapshot_and_restore(parallelism);
+        h.push(RIGHT, all(15, 4));
+        h.watermark(EventTime(16));
+        h.snapshot_and_restore(1);
+        h.end();
+        let mut got: Vec<Out> = h.take::<Out>(0).into_iter().map(|(pair, _)| pair).collect();
+        got.sort_unstable();
+        let number = |key: &u64, n| Some(key * 1_000 + n);
+        let pairs =
+            keys.iter().flat_map(|k| [2, 4].map(|right| (number(k, 1), number(k, right)))).filter(|(l, r)| belong(l.unwrap(), r.unwrap()));
+        let paired: Vec<Out> = pairs.collect();
+        let alone = |n: u64| keys.iter().map(move |k| k * 1_000 + n).filter(|n| !paired_has(&paired, *n));
+        let mut expect = paired.clone();
+        expect.extend(alone(1).map(|n| (Some(n), None)));
+        expect.extend([2, 4].into_iter().flat_map(alone).map(|n| (None, Some(n))));
+        expect.sort_unstable();
+        assert_eq!(got, expect, "parallelism {parallelism}");
+    }
+}
+
+fn paired_has(pairs: &[Out], number: u64) -> bool {
+    pairs.iter().any(|(l, r)| *l == Some(number) || *r == Some(number))
+}
+
 /// One side never moves on: its rows wait, nothing is lost, and nothing leaves early.
 #[test]
 fn a_side_that_stands_still_holds_everything() {

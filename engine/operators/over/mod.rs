@@ -28,13 +28,12 @@ use super::guarded::guarded_call;
 use super::{LATE_PORT, OpenContext, Operator, OperatorFactory, Output, Progress, check_description};
 use crate::error::{Error, Result};
 use crate::observe::{Counter, LATE};
-use crate::record::{BatchBox, KeyGroup};
+use crate::record::BatchBox;
 use crate::state::{AppendTable, Side, Table, Waiting};
 use crate::time::EventTime;
 use by_key::{All, ByKey, Last};
 use kernel::Results;
 use spans::Spans;
-use std::ops::Range;
 use std::sync::Arc;
 
 /// The rows before a row that its result is made of, besides itself.
@@ -99,7 +98,6 @@ struct Over<K, F> {
     frames: F,
     progress: Progress,
     late: Counter,
-    groups: Range<KeyGroup>,
     max_parallelism: u16,
     slots: Vec<u32>,
     failed: Vec<RowError>,
@@ -116,7 +114,6 @@ impl<K: OverKernel, F: Frames<K>> Over<K, F> {
             frames,
             progress: Progress::default(),
             late: Counter::default(),
-            groups: 0..0,
             max_parallelism: 1,
             slots: Vec::new(),
             failed: Vec::new(),
@@ -174,7 +171,8 @@ fn order_peers<K: OverKernel>(kernel: &K, rows: &AppendTable, peers: &mut [Waiti
 impl<K: OverKernel, F: Frames<K>> Operator for Over<K, F> {
     fn open(&mut self, context: &OpenContext) -> Result<()> {
         self.late = context.metrics.counter(LATE, context.operator.as_str(), context.index);
-        (self.groups, self.max_parallelism) = (context.groups.clone(), context.max_parallelism);
+        self.progress.owns(&context.groups);
+        self.max_parallelism = context.max_parallelism;
         self.results.kernel().check()
     }
 
@@ -201,48 +199,25 @@ impl<K: OverKernel, F: Frames<K>> Operator for Over<K, F> {
         self.results.flush(out)
     }
 
-    /// First key group | end of them | length of the progress | progress | description.
+    /// Length of the progress | progress | description.
     fn save(&mut self) -> Vec<u8> {
-        let (Range { start, end }, progress) = (&self.groups, self.progress.save());
-        let head = [&start.to_be_bytes()[..], &end.to_be_bytes(), &[progress.len() as u8]].concat();
-        [&head[..], &progress, self.description().as_bytes()].concat()
+        let progress = self.progress.save();
+        [&[progress.len() as u8], &progress[..], self.description().as_bytes()].concat()
     }
 
-    /// Behind an idle channel instances come differently far. The largest watermark counts for what is late from here on;
-    /// which rows have had their turn is known of each key from the instance that it was in.
     fn restore(&mut self, blobs: &[Vec<u8>]) -> Result<()> {
-        let saved = blobs.iter().map(|blob| Saved::of(blob)).collect::<Option<Vec<_>>>();
-        let saved = saved.ok_or_else(|| Error::fatal("the saved progress of an over window is damaged"))?;
-        check_description(&self.description(), &saved.iter().map(|s| s.description.to_vec()).collect::<Vec<_>>())?;
-        for instance in &saved {
-            if let Some(watermark) = instance.watermark {
-                self.progress.advance(watermark);
-            }
+        let (mut progress, mut descriptions) = (Vec::new(), Vec::new());
+        for blob in blobs {
+            let parts = blob.split_first().and_then(|(len, rest)| rest.split_at_checked(usize::from(*len)));
+            let (passed, description) = parts.ok_or_else(|| Error::fatal("the saved progress of an over window is damaged"))?;
+            progress.push(passed.to_vec());
+            descriptions.push(description.to_vec());
         }
-        let max_parallelism = self.max_parallelism;
-        let had_turn = |rows: &AppendTable, slot: u32| {
-            let group = rows.index().group(slot, max_parallelism);
-            saved.iter().find(|instance| instance.groups.contains(&group)).and_then(|instance| instance.watermark)
-        };
+        check_description(&self.description(), &descriptions)?;
+        let behind = self.progress.restore(&progress)?;
+        let (latest, max_parallelism) = (self.progress.watermark(), self.max_parallelism);
+        let had_turn = |rows: &AppendTable, slot| behind.of(rows.index().group(slot, max_parallelism), latest);
         self.frames.restore(&mut self.rows, &had_turn, self.results.kernel())
-    }
-}
-
-/// What an instance saved.
-struct Saved<'a> {
-    groups: Range<KeyGroup>,
-    watermark: Option<EventTime>,
-    description: &'a [u8],
-}
-
-impl Saved<'_> {
-    fn of(blob: &[u8]) -> Option<Saved<'_>> {
-        let (start, rest) = blob.split_first_chunk::<2>()?;
-        let (end, rest) = rest.split_first_chunk::<2>()?;
-        let (len, rest) = rest.split_first()?;
-        let (progress, description) = rest.split_at_checked(usize::from(*len))?;
-        let watermark = Progress::restore(&[progress.to_vec()]).ok()?.watermark();
-        Some(Saved { groups: u16::from_be_bytes(*start)..u16::from_be_bytes(*end), watermark, description })
     }
 }
 

@@ -205,6 +205,30 @@ proptest! {
     }
 }
 
+/// With an idle split instances come differently far: every row has one turn all the same, and sees the rows before it.
+#[test]
+fn instances_that_came_differently_far_repeat_nothing_and_lose_nothing() {
+    let keys: Vec<u64> = (0..40).collect();
+    for frame in [Frame::Rows(Some(1)), Frame::Range(Some(10)), Frame::Range(None)] {
+        for parallelism in 1..4 {
+            let mut harness = Harness::new(&factory(frame, None, false), 1);
+            harness.snapshot_and_restore(2);
+            let all = |time, number| batch(&keys.iter().map(|&key| (key, time, key * 7 + number)).collect::<Vec<_>>()).boxed();
+            harness.push(0, all(7, 1));
+            harness.watermark_of(0, EventTime(9));
+            harness.snapshot_and_restore(parallelism);
+            harness.push(0, all(15, 2));
+            harness.watermark(EventTime(16));
+            harness.snapshot_and_restore(1);
+            harness.end();
+            let mut got = harness.take::<Seen>(0);
+            got.sort_unstable();
+            let of_key = |key: &u64| [((key * 7 + 1, vec![key * 7 + 1]), 7), ((key * 7 + 2, vec![key * 7 + 1, key * 7 + 2]), 15)];
+            assert_eq!(got, keys.iter().flat_map(of_key).collect::<Vec<_>>(), "{frame:?}, parallelism {parallelism}");
+        }
+    }
+}
+
 /// Sums of floating point, of which no two orders agree.
 struct Sum;
 

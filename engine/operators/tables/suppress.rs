@@ -9,7 +9,7 @@
 
 use super::{Changes, keys_of};
 use crate::error::Result;
-use crate::operators::{Operator, OperatorFactory, Output, Progress};
+use crate::operators::{OpenContext, Operator, OperatorFactory, Output, Progress};
 use crate::record::{BatchBox, Data, Key, Keys, Rows, downcast};
 use crate::state::{SliceTable, StateValue, Table};
 use crate::time::{EventTime, millis};
@@ -90,6 +90,11 @@ impl<K: Key, V: Data + StateValue> Suppressed<K, V> {
 }
 
 impl<K: Key, V: Data + StateValue> Operator for Suppressed<K, V> {
+    fn open(&mut self, context: &OpenContext) -> Result<()> {
+        self.progress.owns(&context.groups);
+        Ok(())
+    }
+
     fn tables(&mut self) -> Vec<&mut dyn Table> {
         vec![&mut self.waiting]
     }
@@ -124,7 +129,6 @@ impl<K: Key, V: Data + StateValue> Operator for Suppressed<K, V> {
     }
 
     fn restore(&mut self, blobs: &[Vec<u8>]) -> Result<()> {
-        self.progress = Progress::restore(blobs)?;
-        Ok(())
+        self.progress.restore(blobs).map(drop)
     }
 }

@@ -573,7 +573,7 @@ impl Subject for Rows {
 
     fn apply(table: &mut AppendTable, model: &mut RowModel, op: &RowOp) {
         // As an operator does after a restore; else there is nothing to keep.
-        table.keep_until(EventTime(model.turn));
+        table.keep_until(EventTime(model.turn), |_, _, _| true);
         let mut slots = Vec::new();
         match op {
             RowOp::Append(side, k, time, row) => {

@@ -9,6 +9,7 @@
 //! | [`generator`] | rows made up on the spot, seeded and rate-limited |
 //! | [`mod@print`] | results on the terminal |
 //! | [`blackhole`] | results counted and forgotten |
+//! | `s3` | checkpoints and savepoints in S3-compatible stores; with the feature `s3` |
 //! | [`formats`] | bytes to values and back |
 //! | [`staging`] | the writing half that exactly-once topic sinks share |
 //! | [`partitioning`] | which partition a record goes to, and which lane publishes it |
@@ -25,5 +26,7 @@ pub mod kafka;
 pub mod local;
 pub mod partitioning;
 pub mod print;
+#[cfg(feature = "s3")]
+pub mod s3;
 pub mod staging;
 pub mod topics;

@@ -7,6 +7,8 @@ export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$WATERWHEEL_CACHE/target}
 
 kafka_version=4.2.0
 kafka_home=$WATERWHEEL_CACHE/kafka-$kafka_version
+moto_version=5.2.1
+moto_home=$WATERWHEEL_CACHE/moto-$moto_version
 
 say() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; }
 die() { say "$*"; exit 1; }
@@ -33,6 +35,28 @@ find_java() {
 }
 
 kafka_is_here() { [ -e "$kafka_home/complete" ]; }
+
+have_venv() { have python3 && python3 -c 'import venv, ensurepip' 2>/dev/null; }
+
+# Installs moto's server, an S3 for the tests, into the cache, once. Without Python its tests are left out, which they say.
+fetch_moto() {
+  [ ! -e "$moto_home/complete" ] || return 0
+  if ! have_venv; then
+    say "no Python 3 with venv: the tests of checkpoints in object stores are left out (package python3-venv)"
+    return 0
+  fi
+  say "installing moto $moto_version for the tests into $moto_home (about 250 MB)"
+  rm -rf "$moto_home"
+  if ! { python3 -m venv "$moto_home" && "$moto_home/bin/pip" install -q --disable-pip-version-check "moto[server]==$moto_version"; } >"$moto_home.log" 2>&1
+  then
+    cat "$moto_home.log" >&2
+    rm -rf "$moto_home"
+    say "moto could not be installed: the tests of checkpoints in object stores are left out"
+    return 0
+  fi
+  rm -f "$moto_home.log"
+  touch "$moto_home/complete"
+}
 
 # Copies the broker's jars into the cache, once. Built beside its place and renamed, so that an
 # interrupted download is never taken for a whole one.

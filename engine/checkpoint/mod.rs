@@ -8,7 +8,8 @@
 //! # A job's folder
 //! `<checkpoints>/<job>/`: `lock`, `log/` (one file an entry), `chk/` (manifests), `state/` (files of snapshots), `staging/`
 //! (segments of sinks), `tmp/` (files not yet named). [`layout`] has the names. They hold the
-//! attempt, so no two attempts ever write the same name.
+//! attempt, so no two attempts ever write the same name. Where the store is elsewhere ([`Places`]), it has `log/`, `chk/`, `state/`
+//! and a copy of `staging/`; the folder keeps the lock and what the process works with.
 //!
 //! # Start
 //! 1. [`JobLock::acquire`], [`LocalStorage::open`], [`JobLog::open`].
@@ -47,6 +48,7 @@ pub mod layout;
 mod lock;
 mod log;
 mod manifest;
+mod places;
 mod read;
 mod recovery;
 mod restore;
@@ -69,6 +71,7 @@ pub use log::{JobLog, LogError, LogWatch};
 pub use manifest::{
     LaneId, Manifest, OperatorSnapshot, PlanOperator, PlanSummary, SinkLanes, SinkSegment, SnapshotFile, TableSchema, TaskSnapshot,
 };
+pub use places::{Places, Stores, bring_segment, keep_segment};
 pub use read::read_state;
 pub use recovery::{Begin, BeginOptions, From, OpenSavepoint, Verify, begin};
 pub use restore::{Restore, RestoreTarget, RestoredTask};

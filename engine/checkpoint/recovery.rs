@@ -15,12 +15,14 @@ use super::lanes::{LaneWork, LaneWorker};
 use super::layout::load_manifest;
 use super::log::JobLog;
 use super::manifest::{Manifest, SinkLanes};
+use super::places::bring_segment;
 use super::savepoint;
 use super::storage::CheckpointStorage;
 use crate::env::{Bug, planted};
 use crate::error::{Error, Kind, Result};
 use crate::operators::LaneMarker;
 use crate::record::Epoch;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// What is to be started.
@@ -40,6 +42,8 @@ pub struct BeginOptions {
     pub from: From,
     /// Output that was published after the point of start may be published again.
     pub accept_duplicates: bool,
+    /// Local folder into which segments are brought before they are published, where the store is not that folder.
+    pub bring_to: Option<PathBuf>,
 }
 
 /// From where a person wants to start.
@@ -226,6 +230,9 @@ impl Beginning<'_> {
                 noted,
                 segments: manifest.filter(|_| !planted(Bug::SkipSettle)).map_or_else(Vec::new, |m| m.segments_after(lane.id(), noted)),
             };
+            if let Some(staging) = &self.options.bring_to {
+                work.segments.iter().try_for_each(|segment| bring_segment(&**self.storage, staging, segment))?;
+            }
             let beyond = |m: LaneMarker| m.lineage == work.lineage && m.epoch > work.epoch;
             if !(pass_by && lane.marker()?.is_some_and(beyond)) {
                 lane.settle(&work, &|| Ok(watch.still_ours()?))?;

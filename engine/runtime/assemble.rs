@@ -30,6 +30,8 @@ pub(crate) struct Attempt {
     pub(crate) work: PathBuf,
     /// Folder for staged segments.
     pub(crate) staging: PathBuf,
+    /// Staged segments are kept in the storage, too: it is not the folder that they are in.
+    pub(crate) keeps_segments: bool,
     /// Bytes queued per channel before the sender waits.
     pub(crate) channel_bytes: usize,
     /// Rows per source batch.
@@ -185,6 +187,7 @@ impl Builder<'_> {
             work: self.attempt.work.join(folder(&id)),
             uploads,
             waker: self.waker.clone(),
+            staging: self.attempt.keeps_segments.then(|| self.attempt.staging.clone()),
         };
         let link = Link { mailbox: mailbox.clone(), events: self.attempt.events.clone() };
         let task = Task::new(id, head, context, snapshots, link, self.attempt.memory_budget, restored);

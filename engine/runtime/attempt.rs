@@ -15,8 +15,8 @@ use super::task::{Restored, schemas};
 use super::{Events, status::Phase};
 use crate::checkpoint::{
     Begin, BeginOptions, CheckpointStorage, Coordinator, JOB_FOLDERS, JobHistory, JobLog, LaneId, LaneWorker, LocalStorage, LogEntry,
-    Manifest, PlanOperator, PlanSummary, Restore, RestoreTarget, Retention, SinkLanes, TableSchema, TaskRole, Uploads, begin, savepoint,
-    sweep,
+    Manifest, Places, PlanOperator, PlanSummary, Restore, RestoreTarget, Retention, SinkLanes, TableSchema, TaskRole, Uploads, begin,
+    savepoint, sweep,
 };
 use crate::env::Env;
 use crate::error::{Error, Kind, Result};
@@ -50,12 +50,22 @@ pub(crate) fn recover(job: &JobRunner, wakers: &[Waker], wake: &Waker, pause: &m
     let attempt = env.fresh_id();
     let local = LocalStorage::open(env, &folder, &JOB_FOLDERS)?;
     local.clear_temporaries()?;
-    let storage: Arc<dyn CheckpointStorage> = Arc::new(local);
+    let local = Arc::new(local);
+    let storage: Arc<dyn CheckpointStorage> = match &job.settings.remote {
+        None => local.clone(),
+        Some(url) => retry(job, "opening the checkpoint store", pause, || {
+            job.settings.places.open(env, &format!("{url}/{}", plan.job), &JOB_FOLDERS)
+        })?,
+    };
     let mut log = retry(job, "reading the job log", pause, || JobLog::open(env, storage.clone(), &attempt))?;
     job.note_attempt(log.history().map(|h| h.attempt.as_str()), &attempt)?;
     let mut lanes = open_lanes(job, &plan, &folder, pause)?;
-    let options = begin_options(job, &plan);
+    let is_remote = job.settings.remote.is_some();
+    let options = BeginOptions { bring_to: is_remote.then(|| folder.join("staging")), ..begin_options(job, &plan) };
     let open = |path: &str| -> Result<Arc<dyn CheckpointStorage>> {
+        if Places::is_url(path) {
+            return job.settings.places.existing(env, path);
+        }
         if !env.files.exists(Path::new(path))? {
             return Err(Error::fatal(format!("there is no savepoint folder {path}")).help("name the folder that savepoint create made"));
         }
@@ -94,6 +104,9 @@ pub(crate) fn recover(job: &JobRunner, wakers: &[Waker], wake: &Waker, pause: &m
         tracing::warn!(error = %e, "leftover files are not removed at this start");
         Retention::default()
     });
+    if is_remote && !job.settings.take_over {
+        clear_staged(&*local)?;
+    }
     let restored = match (&restore, verified) {
         (None, _) => Restore::default(),
         (Some((manifest, _)), Some((known, _, restored))) if *manifest == known => {
@@ -114,6 +127,7 @@ pub(crate) fn recover(job: &JobRunner, wakers: &[Waker], wake: &Waker, pause: &m
         id: attempt.clone(),
         work: work.clone(),
         staging: folder.join("staging"),
+        keeps_segments: is_remote,
         channel_bytes: job.settings.channel_bytes,
         batch_rows: job.settings.batch_rows,
         memory_budget: job.settings.memory_per_task,
@@ -133,6 +147,8 @@ pub(crate) fn recover(job: &JobRunner, wakers: &[Waker], wake: &Waker, pause: &m
         sources: sources(&plan).map(|(id, spec)| (id.clone(), spec.source.clone())).collect(),
         owner: Box::new(move || Ok(watch.still_ours()?)),
         staging: folder.join("staging"),
+        keeps_segments: is_remote,
+        places: job.settings.places.clone(),
         work: work.clone(),
         retention: Mutex::new(retention),
         stored: Mutex::default(),
@@ -234,7 +250,13 @@ fn begin_options(job: &JobRunner, plan: &PhysicalPlan) -> BeginOptions {
         lineage: job.lineage.clone(),
         from,
         accept_duplicates: job.settings.accept_duplicates,
+        bring_to: None,
     }
+}
+
+/// What is staged in the folder of a job whose store is elsewhere: by now published, or in the store.
+fn clear_staged(local: &dyn CheckpointStorage) -> Result<()> {
+    local.list("staging")?.iter().try_for_each(|name| local.delete(name))
 }
 
 fn open_lanes(

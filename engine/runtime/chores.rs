@@ -4,7 +4,7 @@
 //! waits for its retry starts nothing else.
 
 use crate::checkpoint::{
-    CheckpointRef, CheckpointStorage, Event, JobLog, LaneId, LaneWorker, LocalStorage, LogEntry, LogError, Manifest, Retention,
+    CheckpointRef, CheckpointStorage, Event, JobLog, LaneId, LaneWorker, LogEntry, LogError, Manifest, Places, Retention, layout::STAGING,
     load_manifest, savepoint, store_manifest,
 };
 use crate::env::{Env, Moment, reached};
@@ -13,7 +13,7 @@ use crate::exchange::Waker;
 use crate::operators::{SegmentRef, Source, Split};
 use crate::record::{Epoch, OperatorId};
 use std::collections::{BTreeMap, VecDeque};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -100,6 +100,10 @@ pub(crate) struct Tools {
     /// Whether this attempt still owns the job; fails when not.
     pub(crate) owner: Box<dyn Fn() -> Result<()> + Send + Sync>,
     pub(crate) staging: PathBuf,
+    /// Staged segments are in the storage, too.
+    pub(crate) keeps_segments: bool,
+    /// Opens the places of savepoints.
+    pub(crate) places: Places,
     /// Folder for working files.
     pub(crate) work: PathBuf,
     pub(crate) retention: Mutex<Retention>,
@@ -279,6 +283,9 @@ impl Tools {
                         Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e.into()),
                         _ => {}
                     }
+                    if self.keeps_segments {
+                        self.storage.delete(&format!("{STAGING}/{name}"))?;
+                    }
                 }
                 return Ok(Vec::new());
             }
@@ -288,8 +295,8 @@ impl Tools {
             }
             Chore::Savepoint { checkpoint, path } => {
                 let manifest = load_manifest(&*self.storage, checkpoint)?;
-                let to = LocalStorage::open(&self.env, Path::new(path), &savepoint::FOLDERS)?;
-                savepoint::create(&self.env, &*self.storage, &manifest, &to, &self.work.join("savepoint"))?;
+                let to = self.places.open(&self.env, path, &savepoint::FOLDERS)?;
+                savepoint::create(&self.env, &*self.storage, &manifest, &*to, &self.work.join("savepoint"))?;
                 Event::SavepointStored { epoch: checkpoint.epoch }
             }
             Chore::Discover { source, spec } => {

@@ -1,6 +1,6 @@
 //! How a job is run.
 
-use crate::checkpoint;
+use crate::checkpoint::{self, Places};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,6 +9,10 @@ use std::time::Duration;
 pub struct Settings {
     /// Folder of all jobs' checkpoints; the job's own is `<checkpoints>/<job>`.
     pub checkpoints: PathBuf,
+    /// URL of a store in place of that folder, which then holds the lock and working files only; the job's own is `<remote>/<job>`.
+    pub remote: Option<String>,
+    /// What opens it, and savepoints in such stores.
+    pub places: Places,
     /// Interval, timeout, pause, tolerated failures, retention.
     pub checkpoint: checkpoint::Settings,
     /// Worker threads.
@@ -44,6 +48,8 @@ impl Default for Settings {
     fn default() -> Self {
         Settings {
             checkpoints: PathBuf::from("checkpoints"),
+            remote: None,
+            places: Places::default(),
             checkpoint: checkpoint::Settings::default(),
             workers: 1,
             memory_per_task: 256 << 20,

@@ -7,7 +7,7 @@
 //! Invariant: nothing newer than the barrier is in the snapshot: tables are not evicted while one is outstanding.
 
 use super::task::schemas;
-use crate::checkpoint::{CheckpointStorage, OperatorSnapshot, SinkSegment, SnapshotFile, TaskSnapshot, Uploads};
+use crate::checkpoint::{CheckpointStorage, OperatorSnapshot, SinkSegment, SnapshotFile, TaskSnapshot, Uploads, keep_segment};
 use crate::env::{Bug, Env, planted};
 use crate::error::{Error, Kind, Result};
 use crate::exchange::Waker;
@@ -36,6 +36,8 @@ pub(crate) struct SnapshotContext {
     /// What the storage holds already; used by the task's background jobs, which run one at a time.
     pub(crate) uploads: Arc<Mutex<Uploads>>,
     pub(crate) waker: Waker,
+    /// Folder of staged segments, where the storage is to keep them, too.
+    pub(crate) staging: Option<PathBuf>,
 }
 
 type Reply = Arc<Mutex<Option<Result<Vec<SnapshotFile>>>>>;
@@ -72,6 +74,9 @@ pub(crate) struct Snapshot {
     failed: Arc<Mutex<Option<Error>>>,
     reply: Option<Reply>,
     files: Option<Vec<SnapshotFile>>,
+    /// Of segments on their way into the storage.
+    keeping: Option<Arc<Mutex<Option<Result<()>>>>>,
+    kept: bool,
     declined: Option<String>,
 }
 
@@ -90,6 +95,8 @@ impl Snapshot {
             failed: Arc::default(),
             reply: None,
             files: None,
+            keeping: None,
+            kept: false,
             declined: None,
         }
     }
@@ -115,8 +122,14 @@ impl Snapshot {
         self.operators.push(OperatorSnapshot { id, blob: Vec::new(), splits, tables: Vec::new() });
     }
 
-    /// A bounded amount of work.
-    pub(crate) fn advance(&mut self, context: &SnapshotContext, nodes: Visit<'_>, entries: usize) -> Result<Progress> {
+    /// A bounded amount of work. `carried`: segments of snapshots that were given up, which ride in this one when it is complete.
+    pub(crate) fn advance(
+        &mut self,
+        context: &SnapshotContext,
+        nodes: Visit<'_>,
+        entries: usize,
+        carried: &mut Vec<SinkSegment>,
+    ) -> Result<Progress> {
         if let Some(e) = lock(&self.failed).take() {
             return Err(e);
         }
@@ -134,6 +147,9 @@ impl Snapshot {
             self.uploaded(result, nodes)?;
         }
         if (self.files.is_none() && !planted(Bug::AckBeforeUpload)) || (!self.unprepared.is_empty() && !planted(Bug::AckBeforeStaged)) {
+            return Ok(Progress::Waiting);
+        }
+        if self.declined.is_none() && !self.keep_segments(context, carried)? {
             return Ok(Progress::Waiting);
         }
         if let Some(reason) = self.declined.take() {
@@ -166,6 +182,36 @@ impl Snapshot {
                 })
             }
         }
+    }
+
+    /// Brings all segments into a storage that is not where they were staged; whether that is over.
+    fn keep_segments(&mut self, context: &SnapshotContext, carried: &mut Vec<SinkSegment>) -> Result<bool> {
+        if let Some(keeping) = &self.keeping {
+            let Some(result) = lock(keeping).take() else { return Ok(false) };
+            (self.keeping, self.kept) = (None, true);
+            match result {
+                Err(e) if e.kind() == Kind::Transient => self.declined = Some(e.to_string()),
+                result => result?,
+            }
+        }
+        let Some(staging) = context.staging.clone().filter(|_| !self.kept) else { return Ok(true) };
+        self.segments.append(carried);
+        if self.segments.is_empty() {
+            return Ok(true);
+        }
+        let keeping: Arc<Mutex<Option<Result<()>>>> = Arc::default();
+        self.keeping = Some(keeping.clone());
+        let segments: Vec<_> = self.segments.iter().map(|s| s.segment.clone()).collect();
+        let (storage, waker) = (context.storage.clone(), context.waker.clone());
+        context.env.background.run(
+            &lane(&context.task),
+            Box::new(move || {
+                let kept = segments.iter().try_for_each(|segment| keep_segment(&*storage, &staging, segment));
+                *lock(&keeping) = Some(kept);
+                waker();
+            }),
+        );
+        Ok(false)
     }
 
     fn prepared(&mut self, nodes: Visit<'_>) -> Result<()> {

@@ -468,7 +468,7 @@ impl Task {
                 Head::Source { targets, .. } => targets.visit(visit),
                 Head::Gate { node, .. } => node.visit(visit),
             };
-            snapshot.advance(context, &mut nodes, DRAIN_PER_STEP)?
+            snapshot.advance(context, &mut nodes, DRAIN_PER_STEP, &mut self.carried)?
         };
         match progress {
             Progress::Working => {

@@ -13,6 +13,7 @@ mod sim_disk;
 mod sim_env;
 mod sim_job;
 mod sim_store;
+mod storage;
 
 pub use harness::{Harness, Mode, Step};
 pub use sim_broker::{BrokerFault, SimBroker, SimRecord};
@@ -20,3 +21,4 @@ pub use sim_client::{SimLane, SimSource};
 pub use sim_disk::DiskFault;
 pub use sim_env::SimMachine;
 pub use sim_job::{SimJob, Trace};
+pub use storage::{StorageStep, storage_conforms};

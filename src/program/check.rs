@@ -74,7 +74,11 @@ fn operators(plan: &PhysicalPlan) -> impl Iterator<Item = &waterwheel_engine::gr
 }
 
 fn state(name: &str, settings: &JobSettings, plan: &PhysicalPlan, env: &Env) -> Result<String> {
-    if !env.files.exists(&settings.run.checkpoints.join(name).join("log"))? {
+    let is_new = match settings.run.remote {
+        Some(_) => settings.storage(env, name)?.list("log")?.is_empty(),
+        None => !env.files.exists(&settings.run.checkpoints.join(name).join("log"))?,
+    };
+    if is_new {
         return Ok(": none, the job is new here".into());
     }
     let Some(manifest) = newest_checkpoint(env, name, settings)? else {

@@ -73,7 +73,7 @@ fn prepare(
         eprintln!(
             " {name} · topics {} · state {} · parallelism {} · checkpoint every {interval}",
             settings.topics,
-            settings.run.checkpoints.join(name).display(),
+            settings.state_place(name),
             settings.parallelism,
         );
     }

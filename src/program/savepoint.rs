@@ -12,7 +12,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use waterwheel_engine::checkpoint::{
-    CheckpointStorage, JOB_FOLDERS, JobHistory, JobLock, JobLog, LocalStorage, Manifest, Start, load_manifest, read_state, savepoint,
+    CheckpointStorage, JOB_FOLDERS, JobHistory, JobLock, JobLog, Manifest, Places, Start, load_manifest, read_state, savepoint,
 };
 use waterwheel_engine::env::Env;
 use waterwheel_engine::error::{Error, Result};
@@ -78,11 +78,20 @@ pub fn savepoint_verb(env: &Env, name: &str, settings: &JobSettings, verb: &Save
             Ok(())
         }
         SavepointVerb::List => list(env, name, settings, json),
-        SavepointVerb::Inspect { path } => inspect(env, path, json),
+        SavepointVerb::Inspect { path } => inspect(env, settings, path, json),
         SavepointVerb::Read(args) => read(env, name, settings, args),
         SavepointVerb::Delete { path } => delete(env, name, settings, path),
         SavepointVerb::Usage => usage(env, name, settings, json),
     }
+}
+
+fn is_url(path: &Path) -> bool {
+    path.to_str().is_some_and(Places::is_url)
+}
+
+/// The store of a savepoint that is there.
+fn existing(env: &Env, settings: &JobSettings, path: &Path) -> Result<Arc<dyn CheckpointStorage>> {
+    settings.run.places.existing(env, &path.to_string_lossy())
 }
 
 /// A job's folder, opened for reading.
@@ -96,13 +105,13 @@ pub(crate) fn stored(env: &Env, name: &str, settings: &JobSettings) -> Result<St
     let folder = settings.run.checkpoints.join(name);
     let nothing = || {
         Error::fatal(format!("job {name} has no state here"))
-            .at(format!("folder {}", folder.display()))
+            .at(format!("folder {}", settings.state_place(name)))
             .help("name the folder of its checkpoints: --checkpoints <folder>")
     };
-    if !env.files.exists(&folder.join("log"))? {
+    if settings.run.remote.is_none() && !env.files.exists(&folder.join("log"))? {
         return Err(nothing());
     }
-    let storage: Arc<dyn CheckpointStorage> = Arc::new(LocalStorage::open(env, &folder, &[])?);
+    let storage = settings.storage(env, name)?;
     // Read only: nothing is ever appended under this name.
     let history = JobLog::open(env, storage.clone(), "reader")?.history().cloned().ok_or_else(nothing)?;
     Ok(Stored { folder, storage, history })
@@ -124,7 +133,10 @@ pub fn newest_checkpoint(env: &Env, name: &str, settings: &JobSettings) -> Resul
 pub fn create_savepoint(env: &Env, name: &str, settings: &JobSettings, path: &Path) -> Result<u64> {
     let folder = settings.run.checkpoints.join(name);
     // The running job may have another present folder.
-    let path = std::path::absolute(path).map_err(|e| Error::fatal(format!("{} is no folder", path.display())).because(e))?;
+    let path = match is_url(path) {
+        true => path.to_path_buf(),
+        false => std::path::absolute(path).map_err(|e| Error::fatal(format!("{} is no folder", path.display())).because(e))?,
+    };
     let stored_now = stored(env, name, settings)?;
     let lock = || JobLock::acquire(env, &folder, name, std::process::id(), false);
     let Ok(_lock) = lock() else {
@@ -141,9 +153,9 @@ pub fn create_savepoint(env: &Env, name: &str, settings: &JobSettings, path: &Pa
             .at(format!("job {name}, checkpoint {}", manifest.epoch))
             .help("run the job until it stops gracefully, or make the savepoint while it runs"));
     }
-    let to = LocalStorage::open(env, &path, &savepoint::FOLDERS)?;
+    let to = settings.run.places.open(env, &path.to_string_lossy(), &savepoint::FOLDERS)?;
     let scratch = folder.join("tmp").join(format!("savepoint-{}", env.fresh_id()));
-    savepoint::create(env, &*storage, &manifest, &to, &scratch)?;
+    savepoint::create(env, &*storage, &manifest, &*to, &scratch)?;
     Ok(manifest.epoch)
 }
 
@@ -168,7 +180,7 @@ struct Listed {
 
 /// Prints the checkpoints that are retained, newest first, and the savepoints they were made for.
 fn list(env: &Env, name: &str, settings: &JobSettings, json: bool) -> Result<()> {
-    let Stored { storage, history, folder } = stored(env, name, settings)?;
+    let Stored { storage, history, .. } = stored(env, name, settings)?;
     let mut all = Vec::new();
     for checkpoint in history.retained.iter().rev() {
         let manifest = load_manifest(&*storage, checkpoint)?;
@@ -184,7 +196,7 @@ fn list(env: &Env, name: &str, settings: &JobSettings, json: bool) -> Result<()>
     if json {
         return print_json(&all);
     }
-    println!("{name} in {}: {} retained", folder.display(), all.len());
+    println!("{name} in {}: {} retained", settings.state_place(name), all.len());
     let now = env.clock.wall_ms();
     for c in &all {
         let age = human_duration(std::time::Duration::from_secs((now - c.wall_ms).max(0) as u64 / 1_000));
@@ -195,8 +207,8 @@ fn list(env: &Env, name: &str, settings: &JobSettings, json: bool) -> Result<()>
 }
 
 /// Prints what a savepoint holds.
-fn inspect(env: &Env, path: &Path, json: bool) -> Result<()> {
-    let (manifest, _) = savepoint::open(&LocalStorage::existing(env, path)?)?;
+fn inspect(env: &Env, settings: &JobSettings, path: &Path, json: bool) -> Result<()> {
+    let (manifest, _) = savepoint::open(&*existing(env, settings, path)?)?;
     if json {
         return print_json(&manifest);
     }
@@ -232,7 +244,7 @@ struct Line<'a> {
 fn read(env: &Env, name: &str, settings: &JobSettings, args: &ReadArgs) -> Result<()> {
     let (manifest, storage): (Manifest, Arc<dyn CheckpointStorage>) = match &args.path {
         Some(path) => {
-            let storage = Arc::new(LocalStorage::existing(env, path)?);
+            let storage = existing(env, settings, path)?;
             (savepoint::open(&*storage)?.0, storage)
         }
         None => {
@@ -264,8 +276,8 @@ fn read(env: &Env, name: &str, settings: &JobSettings, args: &ReadArgs) -> Resul
 
 /// Deletes a savepoint, unless the job has nothing else to go on from.
 fn delete(env: &Env, name: &str, settings: &JobSettings, path: &Path) -> Result<()> {
-    let storage = LocalStorage::existing(env, path)?;
-    let (_, crc) = savepoint::open(&storage)?;
+    let storage = existing(env, settings, path)?;
+    let (_, crc) = savepoint::open(&*storage)?;
     // Without a job's name there is none to ask.
     if !name.is_empty()
         && let Ok(stored) = stored(env, name, settings)
@@ -275,7 +287,7 @@ fn delete(env: &Env, name: &str, settings: &JobSettings, path: &Path) -> Result<
         return Err(Error::fatal(format!("job {name} starts from this savepoint and has no checkpoint of its own yet"))
             .help("let it run until its first checkpoint is complete"));
     }
-    let manifest = savepoint::delete(&storage)?;
+    let manifest = savepoint::delete(&*storage)?;
     let bytes: u64 = manifest.files().map(|f| f.state.len).sum();
     println!("deleted: savepoint of job {}, epoch {}, {}", manifest.job, manifest.epoch, human_bytes(bytes));
     Ok(())
@@ -295,7 +307,7 @@ struct Usage {
 }
 
 fn usage(env: &Env, name: &str, settings: &JobSettings, json: bool) -> Result<()> {
-    let Stored { folder, storage, history } = stored(env, name, settings)?;
+    let Stored { storage, history, .. } = stored(env, name, settings)?;
     let mut named: BTreeMap<String, u64> = BTreeMap::new();
     for checkpoint in &history.retained {
         for file in load_manifest(&*storage, checkpoint)?.files() {
@@ -320,7 +332,7 @@ fn usage(env: &Env, name: &str, settings: &JobSettings, json: bool) -> Result<()
     if json {
         return print_json(&usage);
     }
-    println!("{name} in {}: {}", folder.display(), human_bytes(usage.bytes));
+    println!("{name} in {}: {}", settings.state_place(name), human_bytes(usage.bytes));
     for (part, bytes) in &usage.folders {
         println!("  {part:10} {:>8}", human_bytes(*bytes));
     }

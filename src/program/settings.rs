@@ -13,8 +13,10 @@ use serde::{Deserialize, Deserializer};
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 use waterwheel_connectors::topics::{OnLostOffsets, TopicsUrl};
+use waterwheel_engine::checkpoint::{CheckpointStorage, LocalStorage, Places};
 use waterwheel_engine::env::Env;
 use waterwheel_engine::error::{Error, Result};
 use waterwheel_engine::runtime;
@@ -31,9 +33,12 @@ pub struct Options {
     #[arg(long, global = true, env = "WATERWHEEL_TOPICS", hide_env_values = true, value_name = "URL")]
     #[serde(deserialize_with = "text")]
     pub topics: Option<TopicsUrl>,
-    /// Folder of checkpoints; the job's own is below it [default: ./checkpoints]
+    /// Folder of checkpoints, or s3://BUCKET/FOLDER; the job's own is below it [default: ./checkpoints]
     #[arg(long, global = true, env = "WATERWHEEL_CHECKPOINTS", value_name = "FOLDER")]
     pub checkpoints: Option<PathBuf>,
+    /// Folder of working files, where checkpoints are elsewhere; any empty one will do [default: ./work]
+    #[arg(long, global = true, env = "WATERWHEEL_WORK", value_name = "FOLDER")]
+    pub work: Option<PathBuf>,
     /// Tasks per operator and worker threads [default: 1]
     #[arg(long, global = true, env = "WATERWHEEL_PARALLELISM", value_name = "N")]
     pub parallelism: Option<u32>,
@@ -122,6 +127,7 @@ impl Options {
         Options {
             topics: self.topics.or(other.topics),
             checkpoints: self.checkpoints.or(other.checkpoints),
+            work: self.work.or(other.work),
             parallelism: self.parallelism.or(other.parallelism),
             checkpoint_interval: self.checkpoint_interval.or(other.checkpoint_interval),
             checkpoint_timeout: self.checkpoint_timeout.or(other.checkpoint_timeout),
@@ -150,7 +156,13 @@ impl Options {
         settings.memory = memory.map(|size| size.0);
         settings.on_lost_offsets = on_lost_offsets.unwrap_or_default();
         let run = &mut settings.run;
-        run.checkpoints = checkpoints.unwrap_or(std::mem::take(&mut run.checkpoints));
+        match checkpoints.as_ref().and_then(|place| place.to_str()).filter(|place| Places::is_url(place)) {
+            Some(url) => {
+                run.remote = Some(url.trim_end_matches('/').to_string());
+                run.checkpoints = self.work.clone().unwrap_or_else(|| "./work".into());
+            }
+            None => run.checkpoints = checkpoints.unwrap_or(std::mem::take(&mut run.checkpoints)),
+        }
         run.workers = settings.parallelism as usize;
         run.batch_rows = self.batch_rows.unwrap_or(run.batch_rows);
         run.max_restarts = self.max_restarts.unwrap_or(run.max_restarts);
@@ -209,9 +221,17 @@ impl Default for JobSettings {
             until_end: false,
             on_lost_offsets: OnLostOffsets::Fail,
             memory: None,
-            run: runtime::Settings { checkpoints: "./checkpoints".into(), ..runtime::Settings::default() },
+            run: runtime::Settings { checkpoints: "./checkpoints".into(), places: places(), ..runtime::Settings::default() },
         }
     }
+}
+
+/// Where this program can keep state.
+fn places() -> Places {
+    #[cfg(feature = "s3")]
+    return Places::with(std::sync::Arc::new(waterwheel_connectors::s3::S3Stores));
+    #[cfg(not(feature = "s3"))]
+    Places::default()
 }
 
 impl JobSettings {
@@ -220,6 +240,25 @@ impl JobSettings {
         let mut settings = JobSettings { topics, ..JobSettings::default() };
         settings.run.checkpoints = checkpoints.into();
         settings
+    }
+
+    /// Opens the checkpoint store of a job; in a folder, it must be there.
+    ///
+    /// # Errors
+    /// Of the place.
+    pub(crate) fn storage(&self, env: &Env, job: &str) -> Result<Arc<dyn CheckpointStorage>> {
+        match &self.run.remote {
+            Some(url) => self.run.places.existing(env, &format!("{url}/{job}")),
+            None => Ok(Arc::new(LocalStorage::open(env, &self.run.checkpoints.join(job), &[])?)),
+        }
+    }
+
+    /// Where the state of a job is, for messages.
+    pub(crate) fn state_place(&self, job: &str) -> String {
+        match &self.run.remote {
+            Some(url) => format!("{url}/{job}"),
+            None => self.run.checkpoints.join(job).display().to_string(),
+        }
     }
 
     /// So many tasks per operator, on as many threads.

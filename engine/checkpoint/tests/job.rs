@@ -26,7 +26,7 @@ pub(super) fn settings() -> Settings {
 pub(super) fn options(from: From, lineage: &str, accept_duplicates: bool) -> BeginOptions {
     let lanes = vec![SinkLanes { sink: sink(), lanes: LANES }];
     let (job, lineage) = ("job".into(), lineage.into());
-    BeginOptions { job, parallelism: TASKS, max_parallelism: 8, lanes, lineage, from, accept_duplicates }
+    BeginOptions { job, parallelism: TASKS, max_parallelism: 8, lanes, lineage, from, accept_duplicates, bring_to: None }
 }
 
 fn sink() -> OperatorId {

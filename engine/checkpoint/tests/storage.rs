@@ -5,27 +5,17 @@ use super::disk::Disk;
 use crate::env::Env;
 use crate::error::Kind;
 use crate::state::StateFile;
-use crate::testing::{DiskFault, SimMachine};
+use crate::testing::{DiskFault, SimMachine, StorageStep, storage_conforms};
 use proptest::prelude::*;
-use std::collections::BTreeMap;
 use std::path::Path;
 
-#[derive(Debug, Clone)]
-enum Step {
-    PutIfAbsent(u8, u8),
-    PutFile(u8, bool),
-    GetFile(u8),
-    Delete(u8),
-    List,
-}
-
-fn step() -> impl Strategy<Value = Step> {
+fn step() -> impl Strategy<Value = StorageStep> {
     prop_oneof![
-        (0..4u8, any::<u8>()).prop_map(|(n, v)| Step::PutIfAbsent(n, v)),
-        (0..4u8, any::<bool>()).prop_map(|(n, i)| Step::PutFile(n, i)),
-        (0..8u8).prop_map(Step::GetFile),
-        (0..8u8).prop_map(Step::Delete),
-        Just(Step::List),
+        (0..4u8, any::<u8>()).prop_map(|(n, v)| StorageStep::PutIfAbsent(n, v)),
+        (0..4u8, any::<bool>()).prop_map(|(n, i)| StorageStep::PutFile(n, i)),
+        (0..8u8).prop_map(StorageStep::GetFile),
+        (0..8u8).prop_map(StorageStep::Delete),
+        Just(StorageStep::List),
     ]
 }
 
@@ -39,59 +29,6 @@ fn write(env: &Env, path: &Path, bytes: &[u8]) {
     file.sync().unwrap();
 }
 
-/// The contract; `scratch` is a local folder. Names 0..4 are small values, 4..8 files.
-fn conforms(env: &Env, storage: &dyn CheckpointStorage, scratch: &Path, script: &[Step]) {
-    let mut model: BTreeMap<String, Vec<u8>> = BTreeMap::new();
-    let name = |n: u8| if n < 4 { format!("log/{n}") } else { format!("state/{n}") };
-    let (from, to) = (scratch.join("from"), scratch.join("to"));
-    for step in script {
-        match step {
-            Step::PutIfAbsent(n, v) => {
-                let free = !model.contains_key(&name(*n));
-                assert_eq!(storage.put_if_absent(&name(*n), &[*v; 3]).unwrap(), free);
-                model.entry(name(*n)).or_insert_with(|| vec![*v; 3]);
-            }
-            Step::PutFile(n, immutable) => {
-                // One content per name, as the contract says.
-                let (name, bytes) = (name(n + 4), vec![*n; 5000]);
-                let _ = env.files.remove(&from);
-                write(env, &from, &bytes);
-                storage.put_file(&name, &from, &described(&bytes, *immutable)).unwrap();
-                model.insert(name, bytes);
-            }
-            Step::GetFile(n) => match model.get(&name(*n)) {
-                Some(bytes) => {
-                    for immutable in [false, true] {
-                        let _ = env.files.remove(&to);
-                        storage.get_file(&name(*n), &to, &described(bytes, immutable)).unwrap();
-                        assert_eq!(&env.files.read(&to).unwrap(), bytes);
-                        let wrong = StateFile { crc: 1, ..described(bytes, immutable) };
-                        assert!(storage.get_file(&name(*n), &to, &wrong).is_err());
-                    }
-                }
-                None => {
-                    let e = storage.get_file(&name(*n), &to, &described(b"", false)).unwrap_err();
-                    assert!(e.to_string().contains("is missing"), "{e}");
-                }
-            },
-            Step::Delete(n) => {
-                storage.delete(&name(*n)).unwrap();
-                model.remove(&name(*n));
-            }
-            Step::List => {
-                for folder in ["log", "state", "nowhere"] {
-                    let expected: Vec<_> = model.keys().filter(|k| k.starts_with(folder)).cloned().collect();
-                    assert_eq!(storage.list(folder).unwrap(), expected);
-                }
-            }
-        }
-        for n in 0..8 {
-            assert_eq!(storage.get(&name(n)).unwrap(), model.get(&name(n)).cloned());
-            assert_eq!(storage.size(&name(n)).unwrap(), model.get(&name(n)).map(|b| b.len() as u64));
-        }
-    }
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
@@ -100,7 +37,7 @@ proptest! {
         let env = disk.env();
         let storage = LocalStorage::open(&env, Path::new("/s"), &["log", "state"]).unwrap();
         env.files.create_dir_all(Path::new("/scratch")).unwrap();
-        conforms(&env, &storage, Path::new("/scratch"), &script);
+        storage_conforms(&env, &storage, Path::new("/scratch"), &script, 5000);
     }
 }
 
@@ -109,10 +46,10 @@ fn the_local_store_conforms_on_the_real_disk() {
     let dir = tempfile::tempdir().unwrap();
     let env = Env::real();
     let storage = LocalStorage::open(&env, &dir.path().join("s"), &["log", "state"]).unwrap();
-    use Step::*;
+    use StorageStep::*;
     let script =
         [PutIfAbsent(0, 1), PutIfAbsent(0, 2), PutFile(0, true), PutFile(0, true), PutFile(1, false), PutFile(1, false), GetFile(4)];
-    conforms(&env, &storage, dir.path(), &script);
+    storage_conforms(&env, &storage, dir.path(), &script, 5000);
     conforms_after(&env, &storage, dir.path());
 }
 
@@ -121,7 +58,13 @@ fn conforms_after(env: &Env, storage: &LocalStorage, scratch: &Path) {
         storage.delete(&format!("log/{n}")).unwrap();
         storage.delete(&format!("state/{}", n + 4)).unwrap();
     }
-    conforms(env, storage, scratch, &[Step::GetFile(5), Step::List, Step::Delete(1), Step::PutIfAbsent(1, 1), Step::List]);
+    storage_conforms(
+        env,
+        storage,
+        scratch,
+        &[StorageStep::GetFile(5), StorageStep::List, StorageStep::Delete(1), StorageStep::PutIfAbsent(1, 1), StorageStep::List],
+        5000,
+    );
     storage.clear_temporaries().unwrap();
     assert!(storage.list("tmp").unwrap().is_empty());
     assert!(storage.get("../outside").is_err());

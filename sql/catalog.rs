@@ -97,6 +97,16 @@ pub enum Entry {
     View(Arc<View>),
 }
 
+impl Entry {
+    /// Names of its columns.
+    pub fn columns(&self) -> Vec<String> {
+        match self {
+            Entry::Table(table) => table.schema.fields().iter().map(|f| f.name().clone()).collect(),
+            Entry::View(view) => view.plan.schema().fields().iter().map(|f| f.name().clone()).collect(),
+        }
+    }
+}
+
 /// A view.
 #[derive(Debug)]
 pub struct View {

@@ -16,6 +16,7 @@ use waterwheel_engine::error::{Error, Result};
 use waterwheel_engine::graph::{LogicalGraph, NodeKind, PhysicalPlan, SinkRef, plan};
 use waterwheel_engine::runtime::{JobControl, JobRunner, Outcome as Ended, Settings};
 use waterwheel_engine::state::{RocksSettings, TieredStores};
+use waterwheel_sql::catalog::Entry;
 use waterwheel_sql::{Connectors, Outcome, Planned, Session, ShownRow, parse};
 
 /// Stops the query that runs now; shared with whoever hears Ctrl-C.
@@ -67,6 +68,17 @@ impl Shell {
     pub fn out(mut self, out: fn() -> Box<dyn Write + Send>) -> Self {
         self.out = out;
         self
+    }
+
+    /// What can be named: tables, their columns, and topics that may be one (none where the place is away).
+    pub fn names(&self) -> Vec<String> {
+        let catalog = self.session.catalog();
+        let mut names: Vec<String> = catalog.names().map(String::from).collect();
+        names.extend(catalog.names().filter_map(|name| catalog.get(name)).flat_map(Entry::columns));
+        names.extend(self.tables.names().unwrap_or_default());
+        names.sort();
+        names.dedup();
+        names
     }
 
     /// To stop a query from another thread.

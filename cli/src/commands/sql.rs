@@ -3,8 +3,10 @@
 //! Invariant: rows go to standard output and everything else to standard error; Ctrl-C stops the query, and the shell only
 //! when no query runs.
 
-use clap::Args;
-use std::io::{BufRead, IsTerminal, Read, Write};
+use super::shell;
+use clap::parser::ValueSource;
+use clap::{Args, CommandFactory, FromArgMatches, Parser};
+use std::io::{IsTerminal, Read};
 use std::process::ExitCode;
 use waterwheel::engine::env::Env;
 use waterwheel::program::{FAILED, INTERRUPTED, Program, USAGE, fail};
@@ -17,27 +19,62 @@ const VERBS: &[&str] = &["run", "explain", "check", "savepoint"];
 
 #[derive(Debug, Args)]
 pub(crate) struct SqlArgs {
-    /// Where topics are: local:FOLDER or kafka://HOST:PORT; each is a table [default: local:./data]
-    #[arg(long, env = "WATERWHEEL_TOPICS", hide_env_values = true, value_name = "URL")]
-    topics: Option<TopicsUrl>,
+    #[command(flatten)]
+    flags: Flags,
     /// Statements to carry out
     #[arg(long, short = 'e', value_name = "SQL", conflicts_with = "file")]
     execute: Option<String>,
     /// A file of statements; one with INSERTs is a job, with the verbs of every job behind it: run, explain, check, savepoint
     #[arg(long, short = 'f', value_name = "FILE")]
     file: Option<std::path::PathBuf>,
-    /// How rows are shown: table, json, csv or changelog
-    #[arg(long, short, default_value = "table", value_name = "FORM")]
-    output: Form,
-    /// Every query ends at what is there now
-    #[arg(long)]
-    until_end: bool,
     /// Statements; with -f: the verb and its flags
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "SQL | VERB")]
     rest: Vec<String>,
 }
 
-pub(crate) fn run(args: SqlArgs) -> ExitCode {
+#[derive(Debug, Default, Args)]
+struct Flags {
+    /// Where topics are: local:FOLDER or kafka://HOST:PORT; each is a table [default: local:./data]
+    #[arg(long, env = "WATERWHEEL_TOPICS", hide_env_values = true, value_name = "URL")]
+    topics: Option<TopicsUrl>,
+    /// How rows are shown: table, json, csv or changelog [default: table]
+    #[arg(long, short, value_name = "FORM")]
+    output: Option<Form>,
+    /// Every query ends at what is there now
+    #[arg(long)]
+    until_end: bool,
+}
+
+/// Flags behind the statements.
+#[derive(Debug, Parser)]
+#[command(name = "waterwheel sql", no_binary_name = true)]
+struct Later {
+    #[command(flatten)]
+    flags: Flags,
+}
+
+/// Takes the flags that stand behind the statements, and what looks like a flag in front of them: neither is SQL.
+fn take_flags(args: &mut SqlArgs) -> std::result::Result<(), clap::Error> {
+    let is_flag = |word: &String| word.starts_with('-') && !word.contains(char::is_whitespace);
+    let Some(first) = args.rest.iter().position(is_flag) else { return Ok(()) };
+    let matches = Later::command().try_get_matches_from(args.rest.drain(first..))?;
+    let Later { flags } = Later::from_arg_matches(&matches)?;
+    // What the environment says does not count twice.
+    let said = matches.value_source("topics") == Some(ValueSource::CommandLine);
+    args.flags = Flags {
+        topics: flags.topics.filter(|_| said).or(args.flags.topics.take()),
+        output: flags.output.or(args.flags.output),
+        until_end: flags.until_end || args.flags.until_end,
+    };
+    Ok(())
+}
+
+pub(crate) fn run(mut args: SqlArgs) -> ExitCode {
+    if args.file.is_none()
+        && let Err(wrong) = take_flags(&mut args)
+    {
+        wrong.exit();
+    }
     let done = match &args.file {
         Some(path) => match Env::real().files.read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()) {
             Ok(text) => return of_file(&args, &path.display().to_string(), &text),
@@ -59,7 +96,7 @@ fn exit(done: Result<()>) -> ExitCode {
 fn of_file(args: &SqlArgs, file: &str, text: &str) -> ExitCode {
     let (name, draw) = match script(file, text) {
         Ok(Some(job)) => job,
-        Ok(None) if args.rest.is_empty() => return exit(shell(args).and_then(|mut shell| shell.run(file, text))),
+        Ok(None) if args.rest.is_empty() => return exit(open(args).and_then(|mut shell| shell.run(file, text))),
         Ok(None) => return fail(&Error::fatal("a script without INSERT is no job, so it has no verbs").at(file.to_string()), USAGE),
         Err(e) => return fail(&e, FAILED),
     };
@@ -70,19 +107,19 @@ fn of_file(args: &SqlArgs, file: &str, text: &str) -> ExitCode {
     }
     line.push(verb.into());
     line.extend(flags.iter().cloned());
-    if let Some(topics) = &args.topics {
+    if let Some(topics) = &args.flags.topics {
         line.extend(["--topics".into(), topics.to_string()]);
     }
-    if args.until_end && verb == "run" {
+    if args.flags.until_end && verb == "run" {
         line.push("--until-end".into());
     }
     Program::new(&name, move |job| draw(job)).main_with(line.into_iter().map(Into::into))
 }
 
 #[expect(clippy::disallowed_methods, reason = "Ctrl-C when nothing runs ends the shell, which waits for a line")]
-fn shell(args: &SqlArgs) -> Result<Shell> {
-    let topics = args.topics.clone().unwrap_or(TopicsUrl::Local("./data".into()));
-    let shell = Shell::new(&topics, args.output, args.until_end)?;
+fn open(args: &SqlArgs) -> Result<Shell> {
+    let topics = args.flags.topics.clone().unwrap_or(TopicsUrl::Local("./data".into()));
+    let shell = Shell::new(&topics, args.flags.output.unwrap_or(Form::Table), args.flags.until_end)?;
     let stopper = shell.stopper();
     let handler = ctrlc::set_handler(move || {
         if !stopper.stop() {
@@ -105,39 +142,43 @@ fn statements(args: &SqlArgs) -> Result<()> {
         }
         _ => return Err(Error::fatal("one text of statements is expected").help("quote it:  waterwheel sql \"SELECT ...\"")),
     };
-    let mut shell = shell(args)?;
+    let mut shell = open(args)?;
     match text {
         Some(text) => shell.run("query", &text),
-        None => interactive(&mut shell),
+        None => shell::interactive(&mut shell),
     }
 }
 
-/// Reads statements up to their semicolon; an error is shown and the next one read.
-fn interactive(shell: &mut Shell) -> Result<()> {
-    eprintln!(" SQL ends with a semicolon; \\d shows the tables, \\d NAME their columns, \\q ends");
-    let (mut lines, mut text) = (std::io::stdin().lock().lines(), String::new());
-    loop {
-        eprint!("{}", if text.is_empty() { "sql> " } else { "  -> " });
-        let _ = std::io::stderr().flush();
-        let Some(line) = lines.next() else { return Ok(()) };
-        let line = line.map_err(|e| Error::fatal("standard input cannot be read").because(e))?;
-        let words: Vec<&str> = line.split_whitespace().collect();
-        match words.as_slice() {
-            ["\\q" | "quit" | "exit" | "quit;" | "exit;"] if text.is_empty() => return Ok(()),
-            ["\\d"] if text.is_empty() => text = "SHOW TABLES;".into(),
-            ["\\d", name] if text.is_empty() => text = format!("DESCRIBE `{}`;", name.trim_end_matches(';')),
-            _ => {
-                text.push_str(&line);
-                text.push('\n');
-            }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Parser)]
+    struct Whole {
+        #[command(flatten)]
+        args: SqlArgs,
+    }
+
+    fn read(words: &[&str]) -> std::result::Result<SqlArgs, clap::Error> {
+        let mut args = Whole::try_parse_from([&["sql"], words].concat())?.args;
+        take_flags(&mut args)?;
+        Ok(args)
+    }
+
+    #[test]
+    fn flags_are_flags_wherever_they_stand() {
+        for words in [
+            &["--until-end", "-o", "json", "--topics", "local:x", "SELECT 1"][..],
+            &["SELECT 1", "--until-end", "--output", "json", "--topics", "local:x"],
+            &["--until-end", "SELECT 1", "-o", "json", "--topics=local:x"],
+        ] {
+            let args = read(words).unwrap_or_else(|e| panic!("{words:?}: {e}"));
+            assert!(args.flags.until_end && args.flags.output == Some(Form::Json), "{words:?}");
+            assert_eq!(args.flags.topics.map(|t| t.to_string()), Some("local:x".into()), "{words:?}");
+            assert_eq!(args.rest, ["SELECT 1"], "{words:?}");
         }
-        if text.trim().is_empty() {
-            text.clear();
-        }
-        if text.trim_end().ends_with(';')
-            && let Err(e) = shell.run("statement", &std::mem::take(&mut text))
-        {
-            eprintln!("error: {}", e.report());
-        }
+        assert_eq!(read(&["-- a remark\nSELECT 1"]).unwrap().rest.len(), 1);
+        assert!(read(&["SELECT 1", "--until-edn"]).is_err());
+        assert!(read(&["--until-edn", "SELECT 1"]).is_err());
     }
 }

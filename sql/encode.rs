@@ -4,6 +4,7 @@
 //! record is the row, and one without a value says that there is none.
 
 use crate::catalog::Table;
+use crate::csv::Csv;
 use crate::error::{SqlError, SqlResult};
 use crate::json;
 use crate::options::Connector;
@@ -26,6 +27,7 @@ pub(crate) struct Encoding {
 enum Value {
     Json,
     Raw,
+    Csv(Csv),
     /// `+I[1, a]`, for people.
     Text,
 }
@@ -47,10 +49,18 @@ impl Encoding {
         }
         let value = match table.options.format() {
             Some("json") => Value::Json,
+            Some("csv") => {
+                Csv::check(&table.schema)?;
+                Value::Csv(Csv::of(&table.options)?)
+            }
             Some("raw") if table.schema.fields().len() == 1 && is_bytes(table.schema.field(0)) => Value::Raw,
             Some("raw") => return Err(SqlError::new("format 'raw' writes one column of type STRING or BYTES")),
             Some(other) => {
-                return Err(SqlError::unsupported(&format!("writing format '{other}'"), "rows become JSON", "'format' = 'json'"));
+                return Err(SqlError::unsupported(
+                    &format!("writing format '{other}'"),
+                    "rows become JSON or CSV",
+                    "'format' = 'json' or 'csv'",
+                ));
             }
             None => return Err(SqlError::new(format!("table \"{}\" has no 'format'", table.name)).help("'format' = 'json'")),
         };
@@ -107,12 +117,13 @@ impl Encoding {
             Value::Raw => Some(bytes(columns, 0, row).ok_or("the value is NULL")?),
             _ => None,
         };
-        out.push_with(&self.topic, -1, time, key.as_deref(), &[], |value| match self.value {
+        out.push_with(&self.topic, -1, time, key.as_deref(), &[], |value| match &self.value {
             Value::Raw => {
                 value.extend_from_slice(raw.unwrap_or_default());
                 Ok(())
             }
             Value::Json => json::write_row(columns, row, value),
+            Value::Csv(csv) => csv.write_row(columns, row, value),
             Value::Text => {
                 value.extend_from_slice(line(kind, columns, row).as_bytes());
                 Ok(())

@@ -3,6 +3,7 @@
 //! Invariant: a record gives one row or one rejected record; a row without event time, where the table has one, is rejected.
 
 use crate::catalog::Metadata;
+use crate::csv::{Csv, CsvRows};
 use crate::json::JsonRows;
 use crate::kernels::calc::Calc;
 use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, Int32Array, Int64Array, StringArray};
@@ -10,15 +11,84 @@ use arrow::datatypes::{DataType, SchemaRef, TimestampMillisecondType};
 use std::sync::Arc;
 use waterwheel_engine::error::{Error, Result};
 use waterwheel_engine::operators::{ColumnKernel, ErrorPolicy, Ingest, IngestFactory, OpenContext};
-use waterwheel_engine::record::{Batch, BatchBox, ChangeBatch, Origin, Origins, RawBatch, Rejected, Rows, record_batch};
+use waterwheel_engine::record::{Batch, BatchBox, ChangeBatch, Origin, Origins, RawBatch, Rejected, RowKind, Rows, record_batch};
 use waterwheel_engine::time::{EventTime, WatermarkGenerator};
 
 /// How the value of a record is read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Format {
     Json,
     /// The whole value is the one column.
     Raw,
+    /// One field a column, in the order of these.
+    Csv(Csv, Vec<String>),
+}
+
+/// How the key of a record is read that has no value: it takes the row of its key away.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Key {
+    /// An object with the columns of the key.
+    Json,
+    /// The text of this column.
+    Raw(String),
+}
+
+/// Columns being made of values.
+enum Values<'a> {
+    Json(JsonRows),
+    Raw { are_texts: bool, all: Vec<&'a [u8]> },
+    Csv(Box<CsvRows>),
+}
+
+impl<'a> Values<'a> {
+    fn new(reading: &Reading) -> Result<Self> {
+        Ok(match &reading.format {
+            Format::Json => Values::Json(JsonRows::new(reading.value.clone())?),
+            Format::Csv(csv, names) => Values::Csv(Box::new(CsvRows::new(csv.clone(), reading.value.clone(), names)?)),
+            Format::Raw => {
+                let are_texts = reading.value.fields().first().is_some_and(|f| *f.data_type() == DataType::Utf8);
+                Values::Raw { are_texts, all: Vec::new() }
+            }
+        })
+    }
+
+    /// Adds a value; `false` where it is no record.
+    fn push(&mut self, value: &'a [u8]) -> std::result::Result<bool, String> {
+        match self {
+            Values::Json(rows) => rows.push(value).map(|()| true),
+            Values::Csv(rows) => rows.push(value),
+            Values::Raw { are_texts: true, .. } if std::str::from_utf8(value).is_err() => Err("the value is not UTF-8".into()),
+            Values::Raw { all, .. } => {
+                all.push(value);
+                Ok(true)
+            }
+        }
+    }
+
+    /// Adds a row of which the key is known.
+    fn push_key(&mut self, format: &Key, key: &[u8]) -> std::result::Result<(), String> {
+        let Values::Json(rows) = self else { return Err("the record has no value".into()) };
+        match format {
+            Key::Json => rows.push_key(key),
+            Key::Raw(column) => {
+                let text = std::str::from_utf8(key).map_err(|e| format!("the key is not UTF-8: {e}"))?;
+                rows.push_key(serde_json::json!({ column: text }).to_string().as_bytes())
+            }
+        }
+    }
+
+    fn columns(self, schema: &SchemaRef) -> Result<Vec<ArrayRef>> {
+        Ok(match self {
+            Values::Json(mut rows) => rows.take()?.columns().to_vec(),
+            Values::Csv(rows) => rows.take()?.columns().to_vec(),
+            Values::Raw { .. } if schema.fields().is_empty() => Vec::new(),
+            Values::Raw { are_texts: true, all } => {
+                let text = |v: &&[u8]| std::str::from_utf8(v).ok().map(str::to_string);
+                vec![Arc::new(all.iter().map(text).collect::<StringArray>())]
+            }
+            Values::Raw { all, .. } => vec![Arc::new(all.iter().map(|v| Some(*v)).collect::<BinaryArray>())],
+        })
+    }
 }
 
 /// What an ingest does.
@@ -33,6 +103,8 @@ pub(crate) struct Reading {
     /// From these to the columns of the scan; with event time, it is the last one.
     pub(crate) calc: Calc,
     pub(crate) event_time: bool,
+    /// The newest record of a key is the row.
+    pub(crate) key: Option<Key>,
     /// Of the scan, without the event time.
     pub(crate) output: SchemaRef,
 }
@@ -50,8 +122,8 @@ struct TableIngest {
 impl Ingest for TableIngest {
     fn ingest(&mut self, batch: BatchBox, rejected: &mut Vec<Rejected>) -> Result<BatchBox> {
         let raw = Arc::new(raw(batch)?);
-        let (rows, good) = self.decode(&raw, rejected)?;
-        self.finish(&raw, rows, &good, rejected).map(ChangeBatch::boxed)
+        let decoded = self.decode(&raw, rejected)?;
+        self.finish(&raw, decoded, rejected).map(ChangeBatch::boxed)
     }
 }
 
@@ -71,6 +143,14 @@ fn raw(batch: BatchBox) -> Result<RawBatch> {
     Ok(raw)
 }
 
+/// Columns of records, and which records they are of.
+struct Decoded {
+    columns: Vec<ArrayRef>,
+    good: Vec<u32>,
+    /// Where the newest record of a key is the row.
+    kinds: Option<Vec<RowKind>>,
+}
+
 impl TableIngest {
     fn reject(&self, raw: &Arc<RawBatch>, row: usize, error: String, rejected: &mut Vec<Rejected>) {
         let time = raw.times()[row].0;
@@ -82,55 +162,41 @@ impl TableIngest {
         });
     }
 
-    /// The record's columns, and which records they are of.
-    fn decode(&self, raw: &Arc<RawBatch>, rejected: &mut Vec<Rejected>) -> Result<(Vec<ArrayRef>, Vec<u32>)> {
+    fn decode(&self, raw: &Arc<RawBatch>, rejected: &mut Vec<Rejected>) -> Result<Decoded> {
         let mut good = Vec::with_capacity(raw.len());
-        let mut json = JsonRows::new(self.reading.value.clone())?;
-        let mut values: Vec<&[u8]> = Vec::new();
+        let mut values = Values::new(&self.reading)?;
+        let mut kinds = Vec::new();
         for (i, record) in raw.records().enumerate() {
-            let read = match (record.value, self.reading.format) {
-                (None, _) => Err("the record has no value (a tombstone)".to_string()),
-                (Some(value), Format::Json) => json.push(value),
-                (Some(value), Format::Raw) if self.is_text() && std::str::from_utf8(value).is_err() => {
-                    Err("the value is not UTF-8".to_string())
-                }
-                (Some(value), Format::Raw) => {
-                    values.push(value);
-                    Ok(())
-                }
+            let read = match (record.value, &self.reading.key) {
+                (Some(value), _) => values.push(value),
+                (None, None) => Err("the record has no value (a tombstone)".to_string()),
+                (None, Some(format)) => match record.key {
+                    Some(key) => values.push_key(format, key).map(|()| true),
+                    None => Err("the record has neither key nor value".to_string()),
+                },
             };
             match read {
-                Ok(()) => good.push(i as u32),
+                Ok(true) => {
+                    good.push(i as u32);
+                    kinds.push(if record.value.is_some() { RowKind::Insert } else { RowKind::Delete });
+                }
+                Ok(false) => {}
                 Err(error) => self.reject(raw, i, error, rejected),
             }
         }
-        let mut columns = match self.reading.format {
-            Format::Json => json.take()?.columns().to_vec(),
-            Format::Raw => self.raw_column(&values),
-        };
+        let mut columns = values.columns(&self.reading.value)?;
         for metadata in &self.reading.metadata {
             columns.push(metadata_column(*metadata, raw, &good));
         }
-        Ok((columns, good))
+        Ok(Decoded { columns, good, kinds: self.reading.key.is_some().then_some(kinds) })
     }
 
-    fn is_text(&self) -> bool {
-        self.reading.value.fields().first().is_some_and(|f| *f.data_type() == DataType::Utf8)
-    }
-
-    fn raw_column(&self, values: &[&[u8]]) -> Vec<ArrayRef> {
-        let text = |v: &&[u8]| std::str::from_utf8(v).ok().map(str::to_string);
-        match self.reading.value.fields().first() {
-            None => Vec::new(),
-            Some(field) if *field.data_type() == DataType::Utf8 => vec![Arc::new(values.iter().map(text).collect::<StringArray>())],
-            Some(_) => vec![Arc::new(values.iter().map(|v| Some(*v)).collect::<BinaryArray>())],
-        }
-    }
-
-    fn finish(&self, raw: &Arc<RawBatch>, columns: Vec<ArrayRef>, good: &[u32], rejected: &mut Vec<Rejected>) -> Result<ChangeBatch> {
+    fn finish(&self, raw: &Arc<RawBatch>, decoded: Decoded, rejected: &mut Vec<Rejected>) -> Result<ChangeBatch> {
+        let Decoded { columns, good, kinds } = decoded;
         let columns = record_batch(self.reading.record.clone(), columns, good.len())
             .map_err(|e| Error::fatal("plan bug: the record's columns differ from the plan's").because(e))?;
         let mut batch = ChangeBatch::inserts(columns, good.iter().map(|&i| raw.times()[i as usize]).collect());
+        batch.kinds = kinds;
         // Which record each row is of travels with the rows through the computation.
         batch.origins = Some(Origins(good.iter().map(|&i| Origin::new(raw.clone(), i)).collect()));
         let mut failed = Vec::new();

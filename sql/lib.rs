@@ -20,6 +20,7 @@
 
 pub mod catalog;
 mod connect;
+mod csv;
 mod encode;
 mod error;
 mod infer;

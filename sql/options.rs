@@ -54,6 +54,15 @@ const TOPIC: &[&str] = &[
 ];
 const KAFKA: &[&str] = &["properties.bootstrap.servers", "properties.group.id", "sink.transactional-id-prefix"];
 const JSON: &[&str] = &["json.fail-on-missing-field", "json.ignore-parse-errors", "json.timestamp-format.standard"];
+const CSV: &[&str] = &[
+    "csv.field-delimiter",
+    "csv.quote-character",
+    "csv.disable-quote-character",
+    "csv.escape-character",
+    "csv.null-literal",
+    "csv.allow-comments",
+    "csv.ignore-parse-errors",
+];
 
 impl Connector {
     /// Its name in `WITH`.
@@ -63,7 +72,7 @@ impl Connector {
 
     /// Whether rows can be read from it.
     pub fn is_source(self) -> bool {
-        !matches!(self, Connector::Print | Connector::Blackhole | Connector::UpsertKafka)
+        !matches!(self, Connector::Print | Connector::Blackhole)
     }
 
     /// Whether rows can be written to it.
@@ -73,10 +82,10 @@ impl Connector {
 
     fn options(self) -> Vec<&'static str> {
         let groups: &[&[&str]] = match self {
-            Connector::Kafka | Connector::UpsertKafka => &[TOPIC, KAFKA, JSON],
-            Connector::Local => &[TOPIC, &["path"], JSON],
-            Connector::Topics => &[TOPIC, JSON],
-            Connector::Filesystem => &[&["path", "format", "source.monitor-interval", "error-policy"], JSON],
+            Connector::Kafka | Connector::UpsertKafka => &[TOPIC, KAFKA, JSON, CSV],
+            Connector::Local => &[TOPIC, &["path"], JSON, CSV],
+            Connector::Topics => &[TOPIC, JSON, CSV],
+            Connector::Filesystem => &[&["path", "format", "source.monitor-interval", "error-policy"], JSON, CSV],
             Connector::Datagen => &[&["rows-per-second", "number-of-rows", "scan.parallelism"]],
             Connector::Print => &[&["print-identifier"]],
             Connector::Blackhole => &[],
@@ -187,6 +196,12 @@ fn check_value(key: &str, value: &str) -> SqlResult<()> {
         }
         "json.ignore-parse-errors" if value != "false" => Err(SqlError::unsupported(
             "json.ignore-parse-errors",
+            "it makes NULLs of what could not be read",
+            "'error-policy' = 'drop' or 'dead-letter'",
+        )),
+        "csv.disable-quote-character" | "csv.allow-comments" => one_of(&["true", "false"]),
+        "csv.ignore-parse-errors" if value != "false" => Err(SqlError::unsupported(
+            "csv.ignore-parse-errors",
             "it makes NULLs of what could not be read",
             "'error-policy' = 'drop' or 'dead-letter'",
         )),

@@ -4,6 +4,7 @@
 
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array};
 use arrow::datatypes::DataType;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use waterwheel::engine::env::Env;
@@ -62,14 +63,14 @@ const TABLES: &str = include_str!("queries/tables.sql");
 pub(crate) fn run(url: &str, topic: &str, name: &str) -> Result<()> {
     let query = QUERIES.iter().find(|q| q.name == name).ok_or_else(|| Error::fatal(format!("there is no query {name}")))?;
     let tables = Tables::new(url.parse::<TopicsUrl>()?.open(&Env::real())?, Env::real(), true);
-    let inserts = match planned(&tables, topic, query) {
+    let mut place = Place::default();
+    let inserts = match planned(&tables, topic, query, place.folder()) {
         Ok(inserts) => inserts,
         Err(why) => {
             println!("result\trefused: {}", why.lines().next().unwrap_or_default());
             return Ok(());
         }
     };
-    let mut place = Place::default();
     place.settings.checkpoint.interval = Duration::from_secs(10);
     let draw = move || {
         let mut graph = LogicalGraph::new("nexmark");
@@ -85,18 +86,27 @@ pub(crate) fn run(url: &str, topic: &str, name: &str) -> Result<()> {
 }
 
 /// The inserts of a query, or why it is refused.
-fn planned(tables: &Tables, topic: &str, query: &Query) -> std::result::Result<Vec<Planned>, String> {
+fn planned(tables: &Tables, topic: &str, query: &Query, folder: &Path) -> std::result::Result<Vec<Planned>, String> {
     let mut session = Session::new(Arc::new(tables.clone()));
     session.register(count_char());
+    let side = side_input(folder)?;
     let declared = TABLES.replace("'topic' = 'nexmark'", &format!("'topic' = '{topic}'"));
     session.run("tables.sql", &declared).map_err(|e| e.report())?;
-    let outcomes = session.run(query.name, query.text).map_err(|e| e.report())?;
+    let outcomes = session.run(query.name, &query.text.replace("/tmp/nexmark-side-input", &side)).map_err(|e| e.report())?;
     let inserts: Vec<Planned> = outcomes.into_iter().filter_map(|o| if let Outcome::Insert(i) = o { Some(*i) } else { None }).collect();
     let mut graph = LogicalGraph::new("nexmark");
     for insert in &inserts {
         insert.draw(&mut graph, tables, None).map_err(|e| e.message().to_string())?;
     }
     Ok(inserts)
+}
+
+/// The table beside the stream of q13; where it is.
+fn side_input(folder: &Path) -> std::result::Result<String, String> {
+    let path = folder.join("side-input.csv");
+    let rows: String = (0..10_000).map(|key| format!("{key},value {key}\n")).collect();
+    std::fs::write(&path, rows).map_err(|e| format!("the side input cannot be written: {e}"))?;
+    Ok(path.display().to_string())
 }
 
 /// How often a letter is in a text: the function of q14.

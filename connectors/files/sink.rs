@@ -1,4 +1,4 @@
-//! JSON lines out: an epoch of a lane becomes one file, which appears whole or not at all.
+//! Lines out, of JSON if not said otherwise: an epoch of a lane becomes one file, which appears whole or not at all.
 //!
 //! `part-<lineage>-<lane>-<epoch>.jsonl` is written under a hidden name, synced, renamed. Publishing an epoch again writes the
 //! same bytes under the same name: it repeats nothing, whoever does it. So the marker may lag behind the files, never lead.
@@ -34,12 +34,20 @@ pub struct FilesSink {
     env: Env,
     folder: PathBuf,
     lanes: u32,
+    ending: &'static str,
 }
 
 impl FilesSink {
     /// Into a folder, made when missing; one lane.
     pub fn new(env: Env, folder: impl AsRef<Path>) -> Self {
-        FilesSink { env, folder: folder.as_ref().to_path_buf(), lanes: 1 }
+        FilesSink { env, folder: folder.as_ref().to_path_buf(), lanes: 1, ending: "jsonl" }
+    }
+
+    /// Files whose names end otherwise than in `jsonl`.
+    #[must_use]
+    pub fn ending(mut self, ending: &'static str) -> Self {
+        self.ending = ending;
+        self
     }
 
     /// So many files an epoch, 1 or more.
@@ -52,7 +60,7 @@ impl FilesSink {
 
 impl Sink for FilesSink {
     fn describe(&self) -> String {
-        format!("JSON lines in {}", self.folder.display())
+        format!("{} files in {}", self.ending, self.folder.display())
     }
 
     fn guarantee(&self) -> Guarantee {
@@ -75,7 +83,7 @@ impl Sink for FilesSink {
     }
 
     fn lane(&self, context: PublisherContext) -> Result<Box<dyn LanePublisher>> {
-        Ok(Box::new(FilesLane { folder: self.folder.clone(), context, generation: 0 }))
+        Ok(Box::new(FilesLane { folder: self.folder.clone(), ending: self.ending, context, generation: 0 }))
     }
 }
 
@@ -127,6 +135,7 @@ impl SinkWriter for Lines {
 
 struct FilesLane {
     folder: PathBuf,
+    ending: &'static str,
     context: PublisherContext,
     /// 0 = not fenced.
     generation: u64,
@@ -173,7 +182,7 @@ impl FilesLane {
 
     fn part(&self, lineage: &str, epoch: Epoch) -> PathBuf {
         let lineage: String = lineage.chars().filter(char::is_ascii_alphanumeric).collect();
-        self.folder.join(format!("part-{lineage}-{}-{epoch:010}.jsonl", self.context.lane))
+        self.folder.join(format!("part-{lineage}-{}-{epoch:010}.{}", self.context.lane, self.ending))
     }
 
     fn write_part(&self, path: &Path, segments: &[&SegmentRef]) -> Result<()> {

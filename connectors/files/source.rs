@@ -32,6 +32,7 @@ pub struct FilesSource {
     names: TopicNames,
     follow: bool,
     header: bool,
+    as_table: bool,
 }
 
 impl FilesSource {
@@ -46,13 +47,20 @@ impl FilesSource {
             Err(_) if name.contains(['*', '?']) => (parent, TopicNames::Pattern(name)),
             Err(_) => (parent, TopicNames::Named(vec![name])),
         };
-        FilesSource { folder: folder.to_path_buf(), env, names, follow: false, header: false }
+        FilesSource { folder: folder.to_path_buf(), env, names, follow: false, header: false, as_table: false }
     }
 
     /// Waits for more lines and new files instead of ending.
     #[must_use]
     pub fn follow(mut self) -> Self {
         self.follow = true;
+        self
+    }
+
+    /// Read as far as the files are now before the rows that are joined with them.
+    #[must_use]
+    pub fn table(mut self) -> Self {
+        self.as_table = true;
         self
     }
 
@@ -138,7 +146,13 @@ impl Source for FilesSource {
             let len = self.env.files.len(&path).map_err(|e| Error::from(e).at(path.display().to_string()))? as i64;
             let start = if self.header { self.line_at(&name, 0)?.len() as i64 } else { 0 };
             let id = SplitId { name: name.as_str().into(), partition: 0 };
-            splits.push(Split { id, start, end: (!self.follow).then_some(len), bootstrap_end: None, topic_id: None });
+            splits.push(Split {
+                id,
+                start,
+                end: (!self.follow).then_some(len),
+                bootstrap_end: self.as_table.then_some(len),
+                topic_id: None,
+            });
         }
         Ok(splits)
     }

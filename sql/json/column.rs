@@ -22,7 +22,7 @@ use std::sync::Arc;
 use waterwheel_engine::error::{Error, Result};
 
 /// Values of one column so far.
-pub(super) struct Column {
+pub(crate) struct Column {
     valid: Vec<bool>,
     values: Values,
 }
@@ -51,7 +51,7 @@ enum Values {
 
 impl Column {
     /// An empty column of a type.
-    pub(super) fn new(kind: &DataType) -> Result<Column> {
+    pub(crate) fn new(kind: &DataType) -> Result<Column> {
         let values = match kind {
             DataType::Boolean => Values::Bool(Vec::new()),
             DataType::Int8 | DataType::Int16 | DataType::Int32 | DataType::Int64 | DataType::Date32 => {
@@ -84,7 +84,7 @@ impl Column {
     }
 
     /// Forgets the rows from `rows` on.
-    pub(super) fn truncate(&mut self, rows: usize) {
+    pub(crate) fn truncate(&mut self, rows: usize) {
         self.valid.truncate(rows);
         match &mut self.values {
             Values::Bool(v) => v.truncate(rows),
@@ -108,7 +108,7 @@ impl Column {
     }
 
     /// Appends NULL.
-    pub(super) fn null(&mut self) {
+    pub(crate) fn null(&mut self) {
         self.valid.push(false);
         match &mut self.values {
             Values::Bool(v) => v.push(false),
@@ -213,11 +213,39 @@ impl Column {
         Ok(())
     }
 
+    /// Appends the value that a text says, outside of JSON.
+    ///
+    /// # Errors
+    /// It says none of the type; then nothing is appended.
+    pub(crate) fn text(&mut self, text: &str) -> Result<(), String> {
+        match &mut self.values {
+            Values::Bool(v) => v.push(match text.trim() {
+                t if t.eq_ignore_ascii_case("true") => true,
+                t if t.eq_ignore_ascii_case("false") => false,
+                _ => return Err(format!("{text:?} is no BOOLEAN")),
+            }),
+            Values::Int(kind, v) => v.push(text::of_text(kind, text)?),
+            Values::Float(kind, v) => v.push(text::float(kind, text.trim())?),
+            Values::Decimal(precision, scale, v) => v.push(text::decimal(text.trim(), *precision, *scale)?),
+            Values::Text { data, ends } => {
+                data.push_str(text);
+                ends.push(data.len());
+            }
+            Values::Bytes { data, ends } => {
+                data.extend(text::base64(text)?);
+                ends.push(data.len());
+            }
+            Values::Row(..) | Values::List { .. } => return Err("a text holds no row and no array".into()),
+        }
+        self.valid.push(true);
+        Ok(())
+    }
+
     /// The values as an Arrow column.
     ///
     /// # Errors
     /// Columns beyond the limits of Arrow (2 GiB of text).
-    pub(super) fn finish(self) -> Result<ArrayRef> {
+    pub(crate) fn finish(self) -> Result<ArrayRef> {
         let failed = |e| Error::restart("a column cannot be made").because(e);
         let rows = self.valid.len();
         let nulls = self.valid.contains(&false).then(|| NullBuffer::from(self.valid));

@@ -10,11 +10,11 @@ mod encode;
 mod scan;
 mod text;
 
+pub(crate) use column::Column;
 pub(crate) use encode::{cell, write_row};
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
-use column::Column;
+use arrow::datatypes::{Field, Schema, SchemaRef};
 use scan::{Odd, Scan};
 use waterwheel_engine::error::{Error, Result};
 use waterwheel_engine::record::record_batch;
@@ -44,6 +44,18 @@ impl JsonRows {
     /// # Errors
     /// What is wrong with the record; then nothing is appended.
     pub(crate) fn push(&mut self, record: &[u8]) -> std::result::Result<(), String> {
+        self.add(record, true)
+    }
+
+    /// Appends a row of which only the columns of its key are known; the others are NULL, whatever they may be.
+    ///
+    /// # Errors
+    /// What is wrong with the key; then nothing is appended.
+    pub(crate) fn push_key(&mut self, key: &[u8]) -> std::result::Result<(), String> {
+        self.add(key, false)
+    }
+
+    fn add(&mut self, record: &[u8], is_whole: bool) -> std::result::Result<(), String> {
         if record.len() > MAX_BYTES {
             return Err(format!("the record is too large: {} bytes, the limit is {MAX_BYTES}", record.len()));
         }
@@ -55,7 +67,7 @@ impl JsonRows {
                 self.read(text)
             }
         };
-        let read = read.and_then(|()| self.check_not_null());
+        let read = read.and_then(|()| if is_whole { self.check_not_null() } else { Ok(()) });
         match &read {
             Ok(()) => self.rows += 1,
             Err(_) => self.columns.iter_mut().for_each(|c| c.truncate(self.rows)),
@@ -99,14 +111,16 @@ impl JsonRows {
         let fresh = JsonRows::new(self.schema.clone())?;
         let JsonRows { schema, columns, rows } = std::mem::replace(self, fresh);
         let columns = columns.into_iter().map(Column::finish).collect::<Result<Vec<_>>>()?;
-        record_batch(schema, columns, rows).map_err(|e| Error::restart("records cannot be put into columns").because(e))
+        let may_be_null = |field: &std::sync::Arc<Field>| field.as_ref().clone().with_nullable(true);
+        let schema = Schema::new(schema.fields().iter().map(may_be_null).collect::<Vec<_>>());
+        record_batch(schema.into(), columns, rows).map_err(|e| Error::restart("records cannot be put into columns").because(e))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
+    use arrow::datatypes::{DataType, TimeUnit};
     use proptest::prelude::*;
     use std::sync::Arc;
 

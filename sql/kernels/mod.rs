@@ -8,6 +8,7 @@ pub(crate) mod condition;
 mod distinct;
 pub(crate) mod group;
 pub(crate) mod keys;
+pub(crate) mod newest;
 pub(crate) mod packed;
 pub(crate) mod pairs;
 pub(crate) mod ranked;

@@ -10,6 +10,7 @@ use super::condition::{self, Sides};
 use super::meet::{Meeting, Met};
 use super::{Fired, Lowered, Lowering, Place, column_of};
 use crate::error::{SqlError, SqlResult};
+use crate::plan::Versions;
 use datafusion_common::{DFSchema, JoinType, NullEquality};
 use datafusion_expr::{Expr, Join, LogicalPlan};
 use std::sync::Arc;
@@ -56,7 +57,8 @@ impl Lowering<'_> {
             schema: node.schema.clone(),
         };
         if joined.is_lookup() {
-            return self.temporal_join(joined);
+            let versions = Versions::beneath(&node.right).ok_or_else(super::versions::misplaced)?;
+            return self.temporal_join(joined, versions);
         }
         if joined.is_on_windows() {
             return self.window_join(joined);

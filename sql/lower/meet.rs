@@ -19,7 +19,7 @@ use datafusion_expr::utils::{conjunction, disjunction};
 use datafusion_expr::{ExprSchemable, lit};
 use std::sync::Arc;
 use waterwheel_engine::graph::{EqualityClass, NodeIndex, NodeNote, Routing, StateNote};
-use waterwheel_engine::operators::joins::{Bounds, JoinKind, LEFT, RIGHT, interval_join, regular_join, temporal_join};
+use waterwheel_engine::operators::joins::{Bounds, JoinKind, LEFT, RIGHT, interval_join, lookup_join, regular_join, temporal_join};
 use waterwheel_engine::operators::{OperatorFactory, key_columns, union};
 use waterwheel_engine::windowing::{SliceLayout, window_join};
 
@@ -31,6 +31,8 @@ pub(super) enum Met {
     AtWindowEnd,
     /// Rows with the versions of their time.
     Temporal,
+    /// Rows with the rows of a table that was read in first.
+    Lookup,
 }
 
 /// How rows meet, and what is to be said of it.
@@ -67,6 +69,7 @@ impl Lowering<'_> {
             }
             // A version holds until the next one: a table without deletes has none that ends.
             Met::Temporal => ("temporal_join", temporal_join(kind, Arc::new(|_, _| false), kernel)),
+            Met::Lookup => ("lookup_join", lookup_join(kind, kernel)),
         };
         let changes = if meeting.updating { "rows change later" } else { "rows only come" };
         let note = NodeNote {

@@ -17,6 +17,7 @@ mod rows;
 mod scan;
 mod sink;
 mod times;
+mod upserts;
 mod versions;
 mod windows;
 
@@ -143,11 +144,22 @@ pub(super) struct Lowering<'a> {
     rank_unseen: bool,
     /// What is looked at of the scan that is to be lowered next.
     members: Option<members::Members>,
+    /// The scan that is lowered next is read to its end before what is joined with it.
+    read_in_first: bool,
 }
 
 impl<'a> Lowering<'a> {
     fn new(graph: &'a mut LogicalGraph, connectors: &'a dyn Connectors, name: &str) -> Self {
-        Lowering { graph, connectors, name: name.to_string(), counts: BTreeMap::new(), rank: None, rank_unseen: false, members: None }
+        Lowering {
+            graph,
+            connectors,
+            name: name.to_string(),
+            counts: BTreeMap::new(),
+            rank: None,
+            rank_unseen: false,
+            members: None,
+            read_in_first: false,
+        }
     }
 
     /// A stable id within the statement: the statement's name, the kind, a number.

@@ -3,11 +3,14 @@
 //! Invariant: only the columns that the query uses are read from a record, and those that they are computed from.
 
 use super::members::Members;
+use super::upserts::check_upserts;
 use super::{Lowered, Lowering, arrow_schema, nullable, physical};
 use crate::catalog::{Column, PlannedTable, Table};
+use crate::csv::Csv;
 use crate::error::{SqlError, SqlResult};
-use crate::ingest::{Delayed, Format, Reading, ingest};
+use crate::ingest::{Delayed, Format, Key, Reading, ingest};
 use crate::kernels::calc::Calc;
+use crate::options::Connector;
 use arrow::datatypes::{Field, Schema};
 use datafusion_common::{DFSchema, TableReference};
 use datafusion_expr::TableScan;
@@ -36,7 +39,14 @@ impl Lowering<'_> {
         }
         let projection: Vec<usize> = scan.projection.clone().unwrap_or_else(|| (0..table.schema.fields().len()).collect());
         let members = self.members.take().unwrap_or_default();
-        let reading = Arc::new(reading(&table, &projection, &members)?);
+        let by_key = table.options.connector == Connector::UpsertKafka;
+        // What the query looks at, and what rows are known by.
+        let mut read = projection.clone();
+        if by_key {
+            check_upserts(&table)?;
+            read.extend(table.primary_key.iter().filter(|i| !projection.contains(i)));
+        }
+        let reading = Arc::new(reading(&table, &read, &members)?);
         let output = reading.output.clone();
         let source = self.connectors.source(&table).map_err(|e| SqlError::new(e.report()))?;
         let policy = match table.options.get("error-policy") {
@@ -47,7 +57,7 @@ impl Lowering<'_> {
         let letters = format!("{}.dead-letter", table.options.get("topic").unwrap_or(&table.name));
         let node = SourceNode {
             connect: source,
-            read_as: ReadAs::Stream,
+            read_as: if self.read_in_first { ReadAs::Table } else { ReadAs::Stream },
             ingest: ingest(reading),
             watermarks: table.watermark.map(|w| watermarks(&table.schema.fields()[w.column], w.delay_ms)),
             max_ahead_ms: None,
@@ -61,14 +71,18 @@ impl Lowering<'_> {
         node.subject = Some(table.name.clone());
         node.can_reject = true;
         let node = self.graph.add(node);
-        // The query's columns, rows with the members that are read.
-        let read = scan.projected_schema.iter().zip(output.fields());
-        let fields = read.map(|((qualifier, field), read)| {
-            let kind = read.data_type().clone();
-            (qualifier.cloned(), Arc::new(field.as_ref().clone().with_data_type(kind)))
-        });
-        let schema = DFSchema::new_with_metadata(fields.collect(), Default::default()).map_err(SqlError::of_planner)?;
+        // The query's columns, rows with the members that are read; then what of the key it does not look at.
+        let wanted = scan.projected_schema.iter().map(|(qualifier, field)| (qualifier.cloned(), field.as_ref().clone()));
+        let more = read[projection.len()..].iter().map(|&i| (Some(scan.table_name.clone()), table.schema.field(i).clone()));
+        let of_types = |((qualifier, field), read): ((Option<TableReference>, Field), &Arc<Field>)| {
+            (qualifier, Arc::new(field.with_data_type(read.data_type().clone())))
+        };
+        let fields = wanted.chain(more).zip(output.fields()).map(of_types).collect();
+        let schema = DFSchema::new_with_metadata(fields, Default::default()).map_err(SqlError::of_planner)?;
         let mut lowered = Lowered::plain(node, Arc::new(schema), false);
+        if by_key {
+            return self.newest(lowered, &table, &read, projection.len());
+        }
         if let Some(w) = table.watermark {
             lowered.rowtimes = (0..projection.len()).filter(|&i| projection[i] == w.column).collect();
         }
@@ -85,8 +99,19 @@ fn reading(table: &Table, projection: &[usize], above: &Members) -> SqlResult<Re
     let format = match table.options.format() {
         None | Some("json") => Format::Json,
         Some("raw") => Format::Raw,
+        Some("csv") => {
+            let physical = (0..table.columns.len()).filter(|&i| matches!(table.columns[i], Column::Physical));
+            let fields: Vec<Field> = physical.map(|i| table.schema.field(i).clone()).collect();
+            let names = fields.iter().map(|f| f.name().clone()).collect();
+            Csv::check(&Schema::new(fields))?;
+            Format::Csv(Csv::of(&table.options)?, names)
+        }
         Some(other) => {
-            return Err(SqlError::unsupported(&format!("format '{other}'"), "it cannot be read into columns yet", "'json' or 'raw'"));
+            return Err(SqlError::unsupported(
+                &format!("format '{other}'"),
+                "it cannot be read into columns yet",
+                "'json', 'csv' or 'raw'",
+            ));
         }
     };
     let wanted: Vec<usize> = projection.iter().copied().chain(table.watermark.map(|w| w.column)).collect();
@@ -131,6 +156,10 @@ fn reading(table: &Table, projection: &[usize], above: &Members) -> SqlResult<Re
         record: arrow_schema(&record),
         calc: Calc { predicate: None, exprs: Some(physical_exprs), schema: Arc::new(Schema::new(fields)) },
         event_time: table.watermark.is_some(),
+        key: (table.options.connector == Connector::UpsertKafka).then(|| match (table.options.get("key.format"), &table.primary_key[..]) {
+            (Some("raw"), [one]) => Key::Raw(table.schema.field(*one).name().clone()),
+            _ => Key::Json,
+        }),
         output,
     })
 }

@@ -1,4 +1,5 @@
-//! Temporal joins: each row with the version of a table that was there at the row's event time.
+//! Temporal joins: each row with the version of a table that was there at the row's event time. Lookup joins: each row with
+//! the rows of a table that was read in before.
 //!
 //! Invariant: a version is looked up by the whole primary key; what else is asked of the pair is asked after that, so that it
 //! never brings an older version back.
@@ -24,21 +25,44 @@ impl Lowering<'_> {
                 "FROM a JOIN b FOR SYSTEM_TIME AS OF a.ts ON a.id = b.id",
             ));
         }
-        let input = self.lower(node.input())?;
+        self.read_in_first = node.of.is_bounded && !node.of.has_time;
+        let input = self.lower(node.input());
+        self.read_in_first = false;
+        let input = input?;
         let position = |name: &String| input.schema.fields().iter().position(|field| field.name() == name);
-        let key = node.key.iter().map(position).collect();
+        let key = node.of.key.iter().map(position).collect();
         let mut places = input.places.clone();
         places.push(Place::AsOf);
         Ok(Lowered { schema: node.schema().clone(), places, key, ..input })
     }
 
     /// A join whose right side is versions, tied to the left one by a time.
-    pub(super) fn temporal_join(&mut self, mut joined: Joined) -> SqlResult<Lowered> {
-        let input = joined.sides[LEFT].clone();
-        joined.sides[LEFT] = self.materialised(input)?;
-        let time = joined.tie()?;
-        let input = joined.sides[LEFT].clone();
-        joined.sides[LEFT] = self.timed_by(input, time)?;
+    pub(super) fn temporal_join(&mut self, mut joined: Joined, versions: &Versions) -> SqlResult<Lowered> {
+        let time = joined.untie()?;
+        let left = joined.sides[LEFT].clone();
+        if left.updating {
+            return Err(SqlError::unsupported(
+                "FOR SYSTEM_TIME AS OF beside rows that change",
+                "such rows have no time of their own",
+                "look the version up first",
+            ));
+        }
+        if left.places[time] == Place::Clock {
+            return self.lookup(joined, versions);
+        }
+        let left = self.materialised(left)?;
+        if !left.is_rowtime(time) {
+            return Err(SqlError::new(format!(
+                "{:?} is no event time of the rows beside: a version is as of the column that WATERMARK FOR names",
+                left.schema.field(time).name()
+            )));
+        }
+        if versions.of.key.is_empty() || !versions.of.has_time {
+            return Err(SqlError::new(format!("\"{}\" has no versions: it lacks a PRIMARY KEY or event time", versions.of.table))
+                .help("declare both:  PRIMARY KEY (id) NOT ENFORCED, WATERMARK FOR ts AS ts"));
+        }
+        joined.sides[LEFT] = self.timed_by(left, time)?;
+        joined.keep_key()?;
         let meeting = Meeting {
             how: Met::Temporal,
             updating: false,
@@ -52,32 +76,97 @@ impl Lowering<'_> {
         let lowered = self.meet(joined, meeting)?;
         Ok(Lowered { rowtimes, lagging, ..lowered })
     }
+
+    /// A join with the rows that a table has: one that is read to its end first, so that it is the same for all rows.
+    fn lookup(&mut self, mut joined: Joined, versions: &Versions) -> SqlResult<Lowered> {
+        let table = &versions.of.table;
+        if !versions.of.is_bounded {
+            return Err(SqlError::unsupported(
+                &format!("FOR SYSTEM_TIME AS OF PROCTIME() on \"{table}\""),
+                "what it holds when a row comes depends on how fast both are read",
+                "a table of files; or a version by event time, with a PRIMARY KEY and a WATERMARK",
+            ));
+        }
+        if versions.of.has_time {
+            return Err(SqlError::new(format!("\"{table}\" is looked up by PROCTIME() and has event time"))
+                .help("leave its WATERMARK out, or look it up by event time"));
+        }
+        if joined.on.is_empty() {
+            return Err(SqlError::new(format!("\"{table}\" is looked up without an equality")).help("a.x = b.id in ON"));
+        }
+        // The clock is in no batch: its columns go round the join.
+        let (left, whole) = (joined.sides[LEFT].clone(), joined.schema.clone());
+        let clocks: Vec<usize> = (0..left.places.len()).filter(|&i| left.places[i] == Place::Clock).collect();
+        joined.schema = without(&joined.schema, &clocks)?;
+        joined.sides[LEFT] = self.materialised(left.without(&clocks)?)?;
+        let Lowered { rowtimes, lagging, .. } = joined.sides[LEFT].clone();
+        let meeting = Meeting {
+            how: Met::Lookup,
+            updating: false,
+            state: vec![StateNote { what: format!("the rows of {table}, read in first"), bound: Bound::Unbounded }],
+            class: (EqualityClass::Exact, "lookup in a table that is read to its end".into()),
+        };
+        let lowered = self.meet(joined, meeting)?;
+        let mut in_batch = 0..;
+        let place = |i: usize| if clocks.contains(&i) { Place::Clock } else { Place::Batch(in_batch.next().unwrap_or(i)) };
+        let places = (0..whole.fields().len()).map(place).collect();
+        let moved = |i: usize| (0..).filter(|at| !clocks.contains(at)).nth(i).unwrap_or(i);
+        Ok(Lowered {
+            schema: whole,
+            places,
+            rowtimes: rowtimes.into_iter().map(moved).collect(),
+            lagging: lagging.into_iter().map(|(i, ms)| (moved(i), ms)).collect(),
+            ..lowered
+        })
+    }
+}
+
+/// A schema less some of its columns.
+fn without(schema: &DFSchema, columns: &[usize]) -> SqlResult<Arc<DFSchema>> {
+    let fields = schema.iter().enumerate().filter(|(i, _)| !columns.contains(i));
+    let fields = fields.map(|(_, (qualifier, field))| (qualifier.cloned(), field.clone())).collect();
+    DFSchema::new_with_metadata(fields, Default::default()).map(Arc::new).map_err(SqlError::of_planner)
+}
+
+impl Lowered {
+    /// The same less columns that are in no batch.
+    fn without(self, columns: &[usize]) -> SqlResult<Lowered> {
+        let moved = |i: usize| (!columns.contains(&i)).then(|| i - columns.iter().filter(|column| **column < i).count());
+        Ok(Lowered {
+            schema: without(&self.schema, columns)?,
+            places: self.places.iter().enumerate().filter(|(i, _)| !columns.contains(i)).map(|(_, place)| *place).collect(),
+            key: self.key.as_ref().and_then(|key| key.iter().map(|i| moved(*i)).collect()),
+            rowtimes: self.rowtimes.iter().filter_map(|i| moved(*i)).collect(),
+            lagging: self.lagging.iter().filter_map(|&(i, ms)| Some((moved(i)?, ms))).collect(),
+            fired: self.fired.and_then(|fired| fired.moved(moved)),
+            session_by: self.session_by.as_ref().and_then(|by| by.iter().map(|i| moved(*i)).collect()),
+            ..self
+        })
+    }
 }
 
 impl Joined {
-    /// Takes the time out of the condition, and all that is not the key of the versions out of what must be equal. Returns the
-    /// column of the left side that the time is.
-    fn tie(&mut self) -> SqlResult<usize> {
+    /// Takes the time out of what must be equal, and the column that stood for it out of the right side and the result.
+    /// Returns the column of the left side that the time is.
+    fn untie(&mut self) -> SqlResult<usize> {
         let [left, right] = &mut self.sides;
-        if left.updating {
-            return Err(SqlError::unsupported(
-                "FOR SYSTEM_TIME AS OF beside rows that change",
-                "such rows have no event time",
-                "look the version up first",
-            ));
-        }
-        let as_of = right.places.iter().position(|place| *place == Place::AsOf);
-        let (ties, on): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.on).into_iter().partition(|(_, r)| as_of.is_some() && column_of(r, &right.schema) == as_of);
+        let as_of = right.places.iter().position(|place| *place == Place::AsOf).ok_or_else(misplaced)?;
+        let is_tie = |pair: &(Expr, Expr)| column_of(&pair.1, &right.schema) == Some(as_of);
+        let (ties, on): (Vec<_>, Vec<_>) = std::mem::take(&mut self.on).into_iter().partition(is_tie);
         let [(time, _)] = &ties[..] else { return Err(misplaced()) };
-        let Some(time) = column_of(time, &left.schema).filter(|time| left.is_rowtime(*time)) else {
-            return Err(SqlError::new(format!(
-                "{time} is no event time of the rows beside: a version is as of the column that WATERMARK FOR names"
-            )));
-        };
-        let key = right.key.take().unwrap_or_default();
+        let time = column_of(time, &left.schema).ok_or_else(misplaced)?;
+        self.on = on;
+        self.schema = without(&self.schema, &[as_of + left.schema.fields().len()])?;
+        *right = right.clone().without(&[as_of])?;
+        Ok(time)
+    }
+
+    /// Leaves the key of the versions in what must be equal, all of it and nothing else; the rest is asked of the pair.
+    fn keep_key(&mut self) -> SqlResult<()> {
+        let right = &self.sides[RIGHT];
+        let key = right.key.clone().unwrap_or_default();
         let is_key = |pair: &(Expr, Expr)| column_of(&pair.1, &right.schema).is_some_and(|column| key.contains(&column));
-        let (on, more): (Vec<_>, Vec<_>) = on.into_iter().partition(is_key);
+        let (on, more): (Vec<_>, Vec<_>) = std::mem::take(&mut self.on).into_iter().partition(is_key);
         let found = |column: &usize| on.iter().any(|(_, r)| column_of(r, &right.schema) == Some(*column));
         if key.is_empty() || !key.iter().all(found) {
             return Err(SqlError::new("a version is looked up by its table's whole PRIMARY KEY")
@@ -85,17 +174,7 @@ impl Joined {
         }
         self.on = on;
         self.filter.extend(more.into_iter().map(|(l, r)| l.eq(r)));
-        // The column that stood for the time is not there.
-        let fields = |schema: &DFSchema, without: Option<usize>| {
-            let fields = schema.iter().enumerate().filter(|(i, _)| Some(*i) != without);
-            let fields = fields.map(|(_, (qualifier, field))| (qualifier.cloned(), field.clone())).collect();
-            DFSchema::new_with_metadata(fields, Default::default()).map(Arc::new).map_err(SqlError::of_planner)
-        };
-        let all = as_of.map(|i| i + left.schema.fields().len());
-        self.schema = fields(&self.schema, all)?;
-        right.schema = fields(&right.schema, as_of)?;
-        right.places.retain(|place| *place != Place::AsOf);
-        Ok(time)
+        Ok(())
     }
 
     /// Whether the right side is versions.

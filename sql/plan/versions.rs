@@ -8,6 +8,7 @@
 
 use crate::catalog::PlannedTable;
 use crate::error::{SqlError, SqlResult};
+use crate::options::Connector;
 use arrow::datatypes::Field;
 use datafusion_common::tree_node::Transformed;
 use datafusion_common::{Column, DFSchema, DFSchemaRef, DataFusionError, JoinType, Result as PlanResult, TableReference};
@@ -21,25 +22,37 @@ use std::sync::Arc;
 /// Name of the column that stands for the time of the row beside.
 const AS_OF: &str = "$as_of";
 
+/// What is known of the table.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Versioned {
+    pub(crate) table: String,
+    /// Names of the columns that a row is known by.
+    pub(crate) key: Vec<String>,
+    /// It has event time.
+    pub(crate) has_time: bool,
+    /// It is read to its end.
+    pub(crate) is_bounded: bool,
+}
+
 /// The node.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Versions {
     input: LogicalPlan,
     /// The time of the row beside, as written.
     time: Vec<String>,
-    /// Names of the columns that a row is known by.
-    pub(crate) key: Vec<String>,
+    /// Whose they are.
+    pub(crate) of: Versioned,
     /// With the column for the time of the row beside, which is of this type.
     as_of: Option<Arc<Field>>,
     schema: DFSchemaRef,
 }
 
 impl Versions {
-    fn new(input: LogicalPlan, time: Vec<String>, key: Vec<String>, as_of: Option<Arc<Field>>) -> PlanResult<Self> {
+    fn new(input: LogicalPlan, time: Vec<String>, of: Versioned, as_of: Option<Arc<Field>>) -> PlanResult<Self> {
         let mut fields: Vec<_> = input.schema().iter().map(|(q, f)| (q.cloned(), f.clone())).collect();
         fields.extend(as_of.clone().map(|field| (None, field)));
         let schema = Arc::new(DFSchema::new_with_metadata(fields, input.schema().metadata().clone())?);
-        Ok(Versions { input, time, key, as_of, schema })
+        Ok(Versions { input, time, of, as_of, schema })
     }
 
     pub(crate) fn input(&self) -> &LogicalPlan {
@@ -51,10 +64,19 @@ impl Versions {
         self.as_of.is_some()
     }
 
-    fn of(plan: &LogicalPlan) -> Option<&Versions> {
+    fn at(plan: &LogicalPlan) -> Option<&Versions> {
         match plan {
             LogicalPlan::Extension(extension) => extension.node.as_any().downcast_ref(),
             _ => None,
+        }
+    }
+
+    /// The versions that a side of a join is, with nothing but other names between.
+    pub(crate) fn beneath(plan: &LogicalPlan) -> Option<&Versions> {
+        match plan {
+            LogicalPlan::SubqueryAlias(alias) => Versions::beneath(&alias.input),
+            LogicalPlan::Projection(projection) => Versions::beneath(&projection.input),
+            other => Versions::at(other),
         }
     }
 }
@@ -93,7 +115,7 @@ impl UserDefinedLogicalNodeCore for Versions {
         let Some(input) = inputs.into_iter().next() else {
             return Err(DataFusionError::Internal("versions have one input".into()));
         };
-        Versions::new(input, self.time.clone(), self.key.clone(), self.as_of.clone())
+        Versions::new(input, self.time.clone(), self.of.clone(), self.as_of.clone())
     }
 
     fn necessary_children_exprs(&self, output: &[usize]) -> Option<Vec<Vec<usize>>> {
@@ -118,20 +140,24 @@ pub(super) fn versions(table: LogicalPlan, version: &TableVersion) -> SqlResult<
             ));
         }
     };
-    let LogicalPlan::TableScan(scan) = &table else {
+    let planned = match &table {
+        LogicalPlan::TableScan(scan) => scan.source.downcast_ref::<PlannedTable>(),
+        _ => None,
+    };
+    let Some(PlannedTable(known)) = planned else {
         return Err(SqlError::unsupported(
             "FOR SYSTEM_TIME AS OF on a view",
             "versions are those of a table's PRIMARY KEY",
             "a table with a PRIMARY KEY and a WATERMARK",
         ));
     };
-    let planned = scan.source.downcast_ref::<PlannedTable>().filter(|t| !t.0.primary_key.is_empty() && t.0.watermark.is_some());
-    let Some(PlannedTable(known)) = planned else {
-        return Err(SqlError::new(format!("\"{}\" has no versions: it lacks a PRIMARY KEY or event time", scan.table_name.table()))
-            .help("declare both:  PRIMARY KEY (id) NOT ENFORCED, WATERMARK FOR ts AS ts"));
+    let of = Versioned {
+        table: known.name.clone(),
+        key: known.primary_key.iter().map(|&i| known.schema.field(i).name().clone()).collect(),
+        has_time: known.watermark.is_some(),
+        is_bounded: known.options.connector == Connector::Filesystem && known.options.get("source.monitor-interval").is_none(),
     };
-    let key = known.primary_key.iter().map(|&i| known.schema.field(i).name().clone()).collect();
-    let node = Versions::new(table, time, key, None).map_err(SqlError::of_planner)?;
+    let node = Versions::new(table, time, of, None).map_err(SqlError::of_planner)?;
     Ok(LogicalPlan::Extension(Extension { node: Arc::new(node) }))
 }
 
@@ -151,8 +177,8 @@ pub(super) fn is_lookup(join: &Join) -> bool {
 
 fn tie_join(join: Join) -> PlanResult<Transformed<LogicalPlan>> {
     let (versions, alias) = match &*join.right {
-        LogicalPlan::SubqueryAlias(alias) => (Versions::of(&alias.input), Some(alias.alias.clone())),
-        right => (Versions::of(right), None),
+        LogicalPlan::SubqueryAlias(alias) => (Versions::at(&alias.input), Some(alias.alias.clone())),
+        right => (Versions::at(right), None),
     };
     let Some(versions) = versions.filter(|versions| !versions.is_beside_a_row()) else {
         return Ok(Transformed::no(LogicalPlan::Join(join)));
@@ -168,7 +194,7 @@ fn tie_join(join: Join) -> PlanResult<Transformed<LogicalPlan>> {
     let time = time.normalize_with_schemas_and_ambiguity_check(&[&[join.left.schema()]], &[])?;
     let (_, field) = Expr::Column(time.clone()).to_field(join.left.schema())?;
     let as_of = Arc::new(Field::new(AS_OF, field.data_type().clone(), true));
-    let node = Versions::new(versions.input.clone(), versions.time.clone(), versions.key.clone(), Some(as_of))?;
+    let node = Versions::new(versions.input.clone(), versions.time.clone(), versions.of.clone(), Some(as_of))?;
     let mut right = LogicalPlan::Extension(Extension { node: Arc::new(node) });
     let mut column = Column::new_unqualified(AS_OF);
     if let Some(alias) = alias {

@@ -93,6 +93,9 @@ fn statements_that_are_wrong() {
         "SELECT country, COUNT(*) FROM TABLE(SESSION(TABLE payments PARTITION BY id, DESCRIPTOR(at), INTERVAL '1' MINUTE)) GROUP BY country, window_start, window_end",
         "SELECT country, COUNT(*) FROM TABLE(SESSION(TABLE payments PARTITION BY country, DESCRIPTOR(at), INTERVAL '1' MINUTE)) WHERE id > 1 GROUP BY country, window_start, window_end",
         "SELECT PROCTIME() AS p FROM payments",
+        "SELECT p.id FROM (SELECT *, PROCTIME() AS now FROM payments) AS p JOIN rates FOR SYSTEM_TIME AS OF p.now AS r ON p.id = r.id",
+        "CREATE TABLE x (a INT, b ROW<c INT>) WITH ('connector' = 'filesystem', 'path' = 'x', 'format' = 'csv'); SELECT a FROM x",
+        "CREATE TABLE x (a INT) WITH ('connector' = 'filesystem', 'path' = 'x', 'format' = 'csv', 'csv.field-delimiter' = '||'); SELECT a FROM x",
     ];
     let all: String = statements.iter().map(|sql| format!("{sql}\nerror: {}\n\n", report(sql))).collect();
     let expected = include_str!("errors.txt");

@@ -303,6 +303,63 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, max_shrink_iters: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever comes first: the table is read to its end before the stream.
+    #[test]
+    fn rows_of_files_are_looked_up(
+        input in input(),
+        kind in pick(&["JOIN", "LEFT JOIN"]),
+        equal in pick(&["l.k = r.k", "l.k + 1 = r.k", "l.k = r.k AND l.s = r.s"]),
+        more in proptest::option::weighted(0.4, pick(&["r.i > 0", "l.i <= r.i", "l.s || 'b' = r.s"])),
+        filter in proptest::option::weighted(0.4, pick(&["r.i > 0", "l.i > 0", "r.k IS NULL"])),
+    ) {
+        let more = more.map_or(String::new(), |m| format!(" AND {m}"));
+        let filter = filter.map_or(String::new(), |f| format!(" WHERE {f}"));
+        let write = |left: &str, right: &str| {
+            format!("SELECT l.k, l.i, l.s, r.i AS i2, r.s AS s2 FROM {left} AS l {kind} {right} AS r ON {equal}{more}{filter}")
+        };
+        let ours = write("(SELECT *, PROCTIME() AS p FROM a)", "b FOR SYSTEM_TIME AS OF l.p");
+        let Input { splits: [_, rows], .. } = &input;
+        // The same rows as lines of CSV.
+        let line = |record: &String| {
+            let row: serde_json::Value = serde_json::from_str(record).unwrap();
+            let cell = |name: &str| match &row[name] {
+                serde_json::Value::Null => "-".to_string(),
+                serde_json::Value::String(text) => format!("\"{text}\""),
+                other => other.to_string(),
+            };
+            ["k", "s", "i", "ts"].map(cell).join(";")
+        };
+        let rows: Vec<Vec<String>> = rows.iter().map(|split| split.iter().map(line).collect()).collect();
+        let ddl = format!(
+            "CREATE TABLE a ({COLUMNS} {HOUR}) WITH ('connector' = 'topics', 'format' = 'json');
+             CREATE TABLE b (k INT, s STRING, i BIGINT, ts TIMESTAMP(3)) WITH ('connector' = 'filesystem', 'path' = 'b', 'format' = 'csv',
+             'csv.field-delimiter' = ';', 'csv.null-literal' = '-');\n"
+        );
+        let feeds = Feeds(BTreeMap::from([
+            ("a".to_string(), Feed::new("a", input.splits[0].clone(), input.batch)),
+            ("b".to_string(), Feed::new("b", rows, input.batch)),
+        ]));
+        let mut running = Running::start(&feeds, &format!("{ddl}{ours}"), input.seed, 1 + (input.seed % 3) as u32);
+        feeds.0["b"].reveal(usize::MAX);
+        for (turn, &(of_a, _)) in input.prefixes.iter().enumerate() {
+            feeds.0["a"].reveal(of_a);
+            running.settle();
+            if let Some(parallelism) = input.restarts.get(turn) {
+                running.restart(*parallelism);
+            }
+        }
+        feeds.0.values().for_each(|feed| feed.reveal(usize::MAX));
+        running.finish();
+        let all = |side: usize| input.splits[side].concat();
+        let want = batch(&[("a", schema(), all(0)), ("b", schema(), all(1))], &write("a", "b"));
+        let got = running.rows.rows();
+        prop_assert!(got == want, "{ours}\n got {got:?}\nwant {want:?}");
+    }
+}
+
 /// What EXPLAIN says of a query.
 fn explained(sql: &str) -> String {
     explained_with(sql, "")

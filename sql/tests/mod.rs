@@ -6,4 +6,5 @@ mod nexmark;
 mod noise;
 mod oracle;
 mod parse;
+mod upserts;
 mod world;

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use waterwheel_engine::error::{Error, Result};
-use waterwheel_engine::graph::{LogicalGraph, NoTopics, SinkRef, SourceFactory, plan};
+use waterwheel_engine::graph::{LogicalGraph, NoTopics, ReadAs, SinkRef, SourceFactory, plan};
 use waterwheel_engine::operators::{
     Guarantee, LanePublisher, Poll, PublisherContext, ReaderContext, SegmentRef, Sink, SinkWriter, Source, SourceReader, Split, SplitId,
     SplitState, WriterContext,
@@ -25,6 +25,8 @@ pub(super) struct Feed {
     splits: Vec<Vec<String>>,
     revealed: Vec<AtomicI64>,
     bounded: bool,
+    /// Records are key and value, a tab between them; without a value behind it there is none.
+    keyed: bool,
     /// Records a poll.
     batch: usize,
 }
@@ -32,7 +34,13 @@ pub(super) struct Feed {
 impl Feed {
     pub(super) fn new(name: &str, splits: Vec<Vec<String>>, batch: usize) -> Arc<Feed> {
         let revealed = splits.iter().map(|_| AtomicI64::new(0)).collect();
-        Arc::new(Feed { name: name.into(), splits, revealed, bounded: true, batch })
+        Arc::new(Feed { name: name.into(), splits, revealed, bounded: true, keyed: false, batch })
+    }
+
+    /// Of records with keys.
+    pub(super) fn keyed(name: &str, splits: Vec<Vec<String>>, batch: usize) -> Arc<Feed> {
+        let revealed = splits.iter().map(|_| AtomicI64::new(0)).collect();
+        Arc::new(Feed { name: name.into(), splits, revealed, bounded: true, keyed: true, batch })
     }
 
     /// Lets the first `n` records of each split be read.
@@ -49,7 +57,8 @@ impl Feed {
     }
 }
 
-struct FeedSource(Arc<Feed>);
+/// With how it is read.
+struct FeedSource(Arc<Feed>, ReadAs);
 
 impl Source for FeedSource {
     fn describe(&self) -> String {
@@ -63,7 +72,7 @@ impl Source for FeedSource {
             id: SplitId { name: self.0.name.clone(), partition: i as i32 },
             start: 0,
             end: Some(records.len() as i64),
-            bootstrap_end: None,
+            bootstrap_end: (self.1 == ReadAs::Table).then_some(records.len() as i64),
             topic_id: None,
         };
         Ok(self.0.splits.iter().enumerate().map(split).collect())
@@ -95,15 +104,12 @@ impl SourceReader for FeedReader {
                 let end = revealed.min(*at + self.feed.batch as i64);
                 let mut batch = RawBatch::default();
                 for offset in *at..end {
-                    batch.push_parts(
-                        &self.feed.name,
-                        id.partition,
-                        offset,
-                        1000 + offset,
-                        None,
-                        Some(records[offset as usize].as_bytes()),
-                        &[],
-                    );
+                    let record = records[offset as usize].as_str();
+                    let (key, value) = match record.split_once('\t').filter(|_| self.feed.keyed) {
+                        Some((key, value)) => (Some(key.as_bytes()), Some(value.as_bytes()).filter(|value| !value.is_empty())),
+                        None => (None, Some(record.as_bytes())),
+                    };
+                    batch.push_parts(&self.feed.name, id.partition, offset, 1000 + offset, key, value, &[]);
                 }
                 *at = end;
                 return Ok(Poll::Batch { split: id.clone(), batch: Box::new(batch), next: end });
@@ -199,7 +205,7 @@ pub(super) struct Feeds(pub(super) BTreeMap<String, Arc<Feed>>);
 impl Connectors for Feeds {
     fn source(&self, table: &Table) -> Result<SourceFactory> {
         let feed = self.0.get(&table.name).cloned().ok_or_else(|| Error::fatal("no feed"))?;
-        Ok(Box::new(move |_| Ok(Arc::new(FeedSource(feed.clone())))))
+        Ok(Box::new(move |read_as| Ok(Arc::new(FeedSource(feed.clone(), read_as)))))
     }
     fn sink(&self, _table: &Table) -> Result<SinkRef> {
         Ok(SinkRef::Ready(Arc::new(crate::nowhere::Nowhere)))

@@ -13,7 +13,7 @@ use waterwheel_connectors::print::Print;
 use waterwheel_connectors::topics::{End, Next, Reading, SinkOptions, SourceOptions, Start, Topics, TopicsUrl};
 use waterwheel_engine::env::Env;
 use waterwheel_engine::error::{Error, Result};
-use waterwheel_engine::graph::{SinkRef, SourceFactory, TopicRequest, TopicSinks};
+use waterwheel_engine::graph::{ReadAs, SinkRef, SourceFactory, TopicRequest, TopicSinks};
 use waterwheel_engine::operators::{Guarantee, Sink, Source};
 use waterwheel_sql::Connectors;
 use waterwheel_sql::catalog::Table;
@@ -102,10 +102,13 @@ impl Connectors for Tables {
             Connector::Filesystem => {
                 let path = table.options.get("path").ok_or_else(|| missing(table, "path"))?;
                 let files = FilesSource::new(self.env.clone(), path.strip_prefix("file://").unwrap_or(path));
-                match table.options.get("source.monitor-interval") {
-                    Some(_) if !self.until_end => Arc::new(files.follow()),
-                    _ => Arc::new(files),
-                }
+                let files = match table.options.get("source.monitor-interval") {
+                    Some(_) if !self.until_end => files.follow(),
+                    _ => files,
+                };
+                return Ok(Box::new(move |read_as| {
+                    Ok(Arc::new(if read_as == ReadAs::Table { files.clone().table() } else { files.clone() }))
+                }));
             }
             Connector::Datagen => Arc::new(datagen(table)?),
             _ => self.place(table)?.source(self.source_options(table)?)?,
@@ -131,7 +134,8 @@ impl Connectors for Tables {
             Connector::Blackhole => SinkRef::Ready(Arc::new(Blackhole::default())),
             Connector::Filesystem => {
                 let path = options.get("path").ok_or_else(|| missing(table, "path"))?;
-                SinkRef::Ready(Arc::new(FilesSink::new(self.env.clone(), path.strip_prefix("file://").unwrap_or(path))))
+                let ending = if options.format() == Some("csv") { "csv" } else { "jsonl" };
+                SinkRef::Ready(Arc::new(FilesSink::new(self.env.clone(), path.strip_prefix("file://").unwrap_or(path)).ending(ending)))
             }
             Connector::Topics => SinkRef::Topic(TopicRequest { guarantee, compacted, ..TopicRequest::new(topic(table)?) }),
             Connector::Kafka | Connector::UpsertKafka | Connector::Local => {

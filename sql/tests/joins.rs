@@ -165,8 +165,7 @@ fn condition() -> impl Strategy<Value = String> {
 }
 
 fn joined() -> impl Strategy<Value = String> {
-    let filter =
-        proptest::option::weighted(0.3, pick(&["l.i > 0", "r.k IS NULL", "l.k = 1", "l.i < r.i"]));
+    let filter = proptest::option::weighted(0.3, pick(&["l.i > 0", "r.k IS NULL", "l.k = 1", "l.i < r.i"]));
     (side("a"), pick(KINDS), side("b"), condition(), filter).prop_map(|(left, kind, right, condition, filter)| {
         let filter = filter.map_or(String::new(), |f| format!(" WHERE {f}"));
         format!(

@@ -263,10 +263,10 @@ impl Running {
         Running { rows, job, parallelism: tasks, ended: false }
     }
 
-    /// Steps until no more rows come.
+    /// Steps until no more rows come: not for so long that a task which falls behind for long has had its turns.
     pub(super) fn settle(&mut self) {
         let (mut before, mut quiet) = (self.rows.changes(), 0);
-        while !self.ended && quiet < 3 {
+        while !self.ended && quiet < 12 {
             self.ended = self.job.run(150).unwrap_or_else(|e| panic!("{}", e.report())).is_some();
             quiet = if self.rows.changes() == before { quiet + 1 } else { 0 };
             before = self.rows.changes();

@@ -13,7 +13,7 @@ mod sim_disk;
 mod sim_env;
 mod sim_job;
 mod sim_store;
-mod storage;
+pub(crate) mod storage;
 
 pub use harness::{Harness, Mode, Step};
 pub use sim_broker::{BrokerFault, SimBroker, SimRecord};

@@ -23,11 +23,26 @@ pub enum StorageStep {
     List,
 }
 
-fn described(bytes: &[u8], immutable: bool) -> StateFile {
+impl StorageStep {
+    /// One of all steps, from three numbers at random.
+    pub fn of((kind, n, with): (u8, u8, u8)) -> StorageStep {
+        match kind % 5 {
+            0 => StorageStep::PutIfAbsent(n % 4, with),
+            1 => StorageStep::PutFile(n % 4, with % 2 == 1),
+            2 => StorageStep::GetFile(n % 8),
+            3 => StorageStep::Delete(n % 8),
+            _ => StorageStep::List,
+        }
+    }
+}
+
+/// As a snapshot describes a file with these bytes.
+pub(crate) fn described(bytes: &[u8], immutable: bool) -> StateFile {
     StateFile { name: "f".into(), len: bytes.len() as u64, crc: crc32fast::hash(bytes), immutable }
 }
 
-fn write(env: &Env, path: &Path, bytes: &[u8]) {
+/// Writes a file, durable.
+pub(crate) fn write(env: &Env, path: &Path, bytes: &[u8]) {
     let mut file = env.files.create(path).unwrap();
     file.write_all(bytes).unwrap();
     file.sync().unwrap();

@@ -4,35 +4,15 @@ use super::super::*;
 use super::disk::Disk;
 use crate::env::Env;
 use crate::error::Kind;
-use crate::state::StateFile;
+use crate::testing::storage::{described, write};
 use crate::testing::{DiskFault, SimMachine, StorageStep, storage_conforms};
 use proptest::prelude::*;
 use std::path::Path;
 
-fn step() -> impl Strategy<Value = StorageStep> {
-    prop_oneof![
-        (0..4u8, any::<u8>()).prop_map(|(n, v)| StorageStep::PutIfAbsent(n, v)),
-        (0..4u8, any::<bool>()).prop_map(|(n, i)| StorageStep::PutFile(n, i)),
-        (0..8u8).prop_map(StorageStep::GetFile),
-        (0..8u8).prop_map(StorageStep::Delete),
-        Just(StorageStep::List),
-    ]
-}
-
-fn described(bytes: &[u8], immutable: bool) -> StateFile {
-    StateFile { name: "f".into(), len: bytes.len() as u64, crc: crc32fast::hash(bytes), immutable }
-}
-
-fn write(env: &Env, path: &Path, bytes: &[u8]) {
-    let mut file = env.files.create(path).unwrap();
-    file.write_all(bytes).unwrap();
-    file.sync().unwrap();
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
-    fn the_local_store_conforms_in_memory(script in proptest::collection::vec(step(), 0..40)) {
+    fn the_local_store_conforms_in_memory(script in proptest::collection::vec(any::<(u8, u8, u8)>().prop_map(StorageStep::of), 0..40)) {
         let disk = Disk::default();
         let env = disk.env();
         let storage = LocalStorage::open(&env, Path::new("/s"), &["log", "state"]).unwrap();

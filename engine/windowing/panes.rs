@@ -5,8 +5,9 @@
 //! Results leave in the order (last instant, first instant, key bytes); those of a row that fires a window, in the order of
 //! the rows.
 //!
-//! Invariant: a key with windows has one entry of due time, not later than the first of them fires or goes. A row whose
-//! function panics changes no bounds and joins no windows.
+//! Invariant: a key with windows has one entry of due time, not later than the first of them fires or goes; one whose
+//! unfired windows have rows to show is among the changed ones. A row whose function panics changes no bounds and joins no
+//! windows.
 
 use super::firing::PaneInfo;
 use super::kernel::{Accumulate, result};
@@ -179,6 +180,7 @@ impl<K: Key, G: Accumulate> PaneOperator<K, G> {
         let rows = joined.iter().fold(1u64, |rows, pane| rows.saturating_add(pane.rows));
         let end = rules.shape.end(span);
         let open = !self.clock.has_fired(end);
+        let changed = joined.iter().any(|pane| pane.rows > 0 && !self.clock.has_fired(rules.shape.end(pane.span)));
         let info = PaneInfo { start: span.first, end: span.last.plus_ms(1), rows };
         let fires = open && rules.firing.fires_at(row, &info);
         let made = (joined.len() != 1).then(|| {
@@ -213,7 +215,7 @@ impl<K: Key, G: Accumulate> PaneOperator<K, G> {
             self.again.push((slot, span));
         } else if fires {
             self.fire_now(rules, keys, i, join.start);
-        } else if rows == 1 && rules.firing.every.is_some() {
+        } else if !changed && rules.firing.every.is_some() {
             let mut scratch = [0; 8];
             self.changed.insert(EventTime(0), keys.bytes(i, &mut scratch), keys.hashes()[i], &[], ());
         }

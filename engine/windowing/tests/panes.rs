@@ -500,6 +500,16 @@ fn early_results_by_the_wall_clock() {
     assert_eq!(got, [(1, vec![1]), (2, vec![2]), (1, vec![1, 3]), (1, vec![1, 3]), (2, vec![2])]);
 }
 
+/// A late row goes to a session that has fired, and the next row of its batch opens that session again: the next tick shows
+/// it. Found by a random script; the key was taken for one that had been seen.
+#[test]
+fn a_session_opened_again_by_a_late_batch_is_shown_early() {
+    let case = Case { kind: Kind::Session(19), lateness: 4, fires: Fires { every: true, ..Fires::default() } };
+    let script = [Event::Tick, Event::Watermark(57), Event::Rows(vec![(1, 36), (1, 40)]), Event::Tick];
+    check(case, &script, false, |_| None);
+    check(case, &script, true, |_| None);
+}
+
 /// Another operator of the task may have it called too early, and the clock may be set back.
 #[test]
 fn early_results_keep_their_pace() {

@@ -12,6 +12,7 @@ mod sim_client;
 mod sim_disk;
 mod sim_env;
 mod sim_job;
+mod sim_objects;
 mod sim_store;
 pub(crate) mod storage;
 
@@ -21,4 +22,5 @@ pub use sim_client::{SimLane, SimSource};
 pub use sim_disk::DiskFault;
 pub use sim_env::SimMachine;
 pub use sim_job::{SimJob, Trace};
+pub use sim_objects::{SimObjects, StoreFault};
 pub use storage::{StorageStep, storage_conforms};

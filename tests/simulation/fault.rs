@@ -4,7 +4,7 @@
 
 use super::world::World;
 use std::time::Duration;
-use waterwheel::engine::testing::{BrokerFault, DiskFault, SimMachine};
+use waterwheel::engine::testing::{BrokerFault, DiskFault, SimMachine, StoreFault};
 
 /// Which faults a run may meet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,7 +15,7 @@ pub(crate) enum Scenario {
     All,
     /// Deaths of processes and machines, stops, other numbers of tasks.
     Process,
-    /// The disk.
+    /// The disk, and the store where checkpoints are.
     Disk,
     /// The broker.
     Broker,
@@ -61,6 +61,10 @@ pub(crate) enum Fault {
     Disk,
     /// The disk is full for a while.
     FullDisk,
+    /// A call of the store where checkpoints are goes wrong, or several. Where that is a folder, it is the disk's.
+    Store,
+    /// That store is away for a while.
+    StoreAway,
     /// A lane of background work does nothing for a while.
     Stall,
     /// The wall clock jumps.
@@ -80,7 +84,7 @@ pub(crate) enum Fault {
 use Fault::*;
 
 const PROCESS: &[Fault] = &[Kill, PowerCut, DieInCall, DieInCall, DieInRecovery, Stop, WallJump];
-const DISK: &[Fault] = &[Disk, Disk, Disk, FullDisk, Stall, PowerCut];
+const DISK: &[Fault] = &[Disk, Disk, Store, Store, FullDisk, StoreAway, Stall, PowerCut];
 const BROKER: &[Fault] = &[Broker, Broker, Broker, BrokerAway, MarkersExpire, DieInCall, Stall];
 const ZOMBIE: &[Fault] = &[Zombie, Zombie, DieInCall, Broker];
 const SAVEPOINT: &[Fault] = &[Savepoint, Savepoint, DieInCall, Kill];
@@ -93,8 +97,10 @@ const ALL: &[Fault] = &[
     Stop,
     Disk,
     Disk,
-    Disk,
+    Store,
+    Store,
     FullDisk,
+    StoreAway,
     Stall,
     WallJump,
     Broker,
@@ -154,12 +160,18 @@ impl Fault {
                 world.job.stop();
                 world.advance_by_chance(3_000)?;
             }
-            Disk => {
+            Store if world.is_remote() => {
+                for _ in 0..1 + pick(3) {
+                    world.objects.arm(pick(60) as u64, StoreFault::ALL[pick(StoreFault::ALL.len())]);
+                }
+            }
+            Disk | Store => {
                 for _ in 0..1 + pick(3) {
                     machine.arm(pick(200) as u64, DiskFault::ALL[pick(DiskFault::ALL.len())]);
                 }
             }
-            FullDisk => machine.disk_full_for(Duration::from_millis(1 + pick(60) as u64)),
+            StoreAway if world.is_remote() => world.objects.away_until(machine.now() + Duration::from_millis(1 + pick(500) as u64)),
+            FullDisk | StoreAway => machine.disk_full_for(Duration::from_millis(1 + pick(60) as u64)),
             Stall => {
                 machine.note("stalled lane");
                 machine.stall_a_lane(Duration::from_millis(1 + pick(4_000) as u64));

@@ -7,17 +7,18 @@ use std::path::Path;
 use std::sync::Arc;
 use waterwheel::engine::checkpoint::{CheckpointStorage, JobLog, LocalStorage, load_manifest};
 use waterwheel::engine::error::Error;
-use waterwheel::engine::testing::SimMachine;
+use waterwheel::engine::testing::{SimMachine, SimObjects};
 
-/// Says what is wrong.
-pub(super) fn check(machine: &SimMachine) -> Result<(), String> {
-    let found = look(machine).map_err(|e| format!("the job's files cannot be read: {}", e.report()))?;
+/// Says what is wrong. `remote` is the store and its URL, if checkpoints are kept in one.
+pub(super) fn check(machine: &SimMachine, remote: Option<(&SimObjects, &str)>) -> Result<(), String> {
+    let found = look(machine, remote).map_err(|e| format!("the job's files cannot be read: {}", e.report()))?;
     found.map_or(Ok(()), Err)
 }
 
-fn look(machine: &SimMachine) -> Result<Option<String>, Error> {
+fn look(machine: &SimMachine, remote: Option<(&SimObjects, &str)>) -> Result<Option<String>, Error> {
     let env = machine.outside();
-    let storage: Arc<dyn CheckpointStorage> = Arc::new(LocalStorage::existing(&env, Path::new("checkpoints/job"))?);
+    let local: Arc<dyn CheckpointStorage> = Arc::new(LocalStorage::existing(&env, Path::new("checkpoints/job"))?);
+    let storage = remote.map_or(local.clone(), |(objects, url)| objects.store(&machine.another_process(), &env, &format!("{url}/job")));
     let log = JobLog::open(&env, storage.clone(), "onlooker")?;
     let Some(history) = log.history() else { return Ok(Some("the job log is empty".into())) };
     let mut named = BTreeSet::new();
@@ -38,9 +39,10 @@ fn look(machine: &SimMachine) -> Result<Option<String>, Error> {
             named.insert(format!("staging/{}", staged.segment.name));
         }
     }
-    for folder in ["chk", "state", "staging", "tmp"] {
-        if let Some(name) = storage.list(folder)?.into_iter().find(|name| !named.contains(name)) {
-            return Ok(Some(format!("{name} is left over")));
+    // Beside a store elsewhere the folder has copies of segments, and nothing that is not there.
+    for (place, folder) in [&storage, &local].into_iter().flat_map(|place| ["chk", "state", "staging", "tmp"].map(|folder| (place, folder))) {
+        if let Some(name) = place.list(folder)?.into_iter().find(|name| !named.contains(name)) {
+            return Ok(Some(format!("{name} is left over in {}", place.describe())));
         }
     }
     Ok(None)

@@ -16,12 +16,14 @@ use waterwheel::engine::checkpoint;
 use waterwheel::engine::env::{Bug, with_bug};
 use waterwheel::engine::error::{Error, Kind};
 use waterwheel::engine::runtime::{Outcome, Settings};
-use waterwheel::engine::testing::{SimBroker, SimJob, SimMachine, Trace};
+use waterwheel::engine::testing::{SimBroker, SimJob, SimMachine, SimObjects, Trace};
 
 /// With the faults gone a job finishes within so many steps.
 const STEPS_TO_FINISH: usize = 400_000;
 /// Without a fault no checkpoint takes so long.
 const PATIENT: Duration = Duration::from_secs(10);
+/// The store of a job whose checkpoints are not in a folder.
+const REMOTE: &str = "sim://checkpoints";
 /// Starts in a row that may fail while faults go on.
 const STARTS: usize = 40;
 
@@ -102,6 +104,8 @@ pub(crate) fn run(options: &Options) -> Report {
 pub(super) struct World {
     pub(super) machine: SimMachine,
     pub(super) broker: SimBroker,
+    /// Where checkpoints are, if not in a folder.
+    pub(super) objects: SimObjects,
     pub(super) job: SimJob,
     pub(super) scenario: Scenario,
     workload: &'static Workload,
@@ -167,11 +171,16 @@ impl World {
             max_ahead,
             shares_files: pick(2) == 0,
         };
+        let objects = SimObjects::new();
+        if pick(3) == 0 {
+            (settings.remote, settings.places) = (Some(REMOTE.into()), objects.places(&machine));
+        }
         let shape = Arc::new(Mutex::new(Shape { parallelism: 1 + pick(3) as u32, upgraded: false }));
         let job = job(&ground, workload, &shape, settings.clone());
         World {
             machine,
             broker,
+            objects,
             job,
             scenario: options.scenario,
             workload,
@@ -208,18 +217,26 @@ impl World {
         }
         self.machine.disarm();
         self.broker.disarm();
+        self.objects.disarm();
         self.finish()?;
         let output = Output::read(&self.broker);
         self.workload.check(&self.ground.input, &output)?;
-        // Started once more, it finds nothing to do, and nothing that nobody needs any more.
+        // Started once more, it finds nothing to do, and nothing that nobody needs any more. By itself, because one that takes
+        // over leaves alone what the other may still use.
         self.finished = false;
+        self.job.settings().take_over = false;
         self.ensure_running()?;
-        files::check(&self.machine)?;
+        files::check(&self.machine, self.is_remote().then_some((&self.objects, REMOTE)))?;
         self.finish()?;
         if Output::read(&self.broker) != output {
             return Err("the job was finished, and a further start changed its output".into());
         }
         self.ground.violations.first().map_or(Ok(()), Err)
+    }
+
+    /// Whether checkpoints are elsewhere than in a folder.
+    pub(super) fn is_remote(&self) -> bool {
+        self.settings.remote.is_some()
     }
 
     /// Some steps, as chance has it.
@@ -358,7 +375,9 @@ impl World {
             return Ok(());
         }
         self.savepoints += 1;
-        let path = format!("savepoints/{}", self.savepoints);
+        // A savepoint may be elsewhere than checkpoints are.
+        let folder = if self.is_remote() && self.machine.choose(2) == 0 { "sim://savepoints" } else { "savepoints" };
+        let path = format!("{folder}/{}", self.savepoints);
         self.ensure_running()?;
         let Some(control) = self.job.control() else { return Ok(()) };
         control.savepoint(&path);
@@ -388,7 +407,8 @@ impl World {
         let other = self.machine.another_process();
         let mut ground = self.ground.clone();
         ground.machine = other.clone();
-        let settings = Settings { take_over: true, ..self.settings.clone() };
+        let places = self.objects.places(&other);
+        let settings = Settings { take_over: true, places, ..self.settings.clone() };
         let mut rival = job(&ground, self.workload, &self.shape, settings);
         type Begun = Arc<Mutex<Option<(SimJob, Option<Error>)>>>;
         let begun: Begun = Arc::default();

@@ -6,6 +6,7 @@
 //! Invariant: what is expected follows from the input, never from a run.
 
 mod basic;
+mod broadcast;
 mod joins;
 mod keyed;
 mod over;
@@ -65,6 +66,8 @@ pub(crate) const ALL: &[Workload] = &[
     keyed::SORT,
     keyed::TIMERS,
     keyed::TABLE,
+    broadcast::JOIN,
+    broadcast::MAP,
     windows::TUMBLING,
     windows::SLIDING,
     windows::LATE,

@@ -132,7 +132,7 @@ cards · exactly-once into cards (visible one checkpoint later: ~2s) · equality
     let letters = plan.chains.last().unwrap();
     assert_eq!(letters.head.as_str(), "source-payments.dead-letters");
     // source, split, filter and encode can reject; union cannot.
-    assert_eq!(letters.inputs, 4);
+    assert_eq!(letters.entries.len(), 4);
 }
 
 #[test]
@@ -363,12 +363,12 @@ fn two_streams_and_a_broadcast_map_meet_in_one_function() {
     let _ = to_topic(&both.sort_by_time(|_| 0u64).with_broadcast(&limits).process(Looks::default).id("look"), "out");
     let explained = job.explain_with(&Anywhere, secs(1)).unwrap();
     let look = explained.operators.iter().find(|o| o.id == "look").unwrap();
-    assert_eq!(look.inputs.iter().map(|i| i.routing).collect::<Vec<_>>(), ["forward", "broadcast"]);
+    assert_eq!(look.inputs.iter().map(|i| i.routing).collect::<Vec<_>>(), ["chained", "broadcast"]);
     assert!(explained.class_reasons.contains(&"limits as it is when a row comes".to_string()), "{:?}", explained.class_reasons);
     assert!(explained.to_string().contains("limits whole, in every task"), "{explained}");
     let plan = job.plan_with(&Anywhere).unwrap();
     let connect = plan.chains.iter().find(|c| c.head.as_str().starts_with("connect")).unwrap();
-    assert_eq!((connect.inputs, connect.nodes.len()), (2, 2), "what follows a connect is chained to it");
+    assert_eq!((connect.entries.len(), connect.nodes.len()), (3, 5), "what follows a connect is chained to it, a small table beside");
 }
 
 /// What `explain` says of windows: what they keep, what ends it, and what results depend on.

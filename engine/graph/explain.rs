@@ -6,7 +6,7 @@
 use super::ids::assign_ids;
 use super::logical::{LogicalGraph, NodeIndex, ReadAs, Role, TopicSinks};
 use super::note::EqualityClass;
-use super::physical::{Chain, NodeKind, PhysicalPlan, PlanNode, Routing, SourceSpec};
+use super::physical::{Chain, Edge, NodeKind, PhysicalPlan, PlanNode, Routing, SourceSpec};
 use crate::error::Result;
 use crate::observe::human_duration;
 use crate::operators::{ErrorPolicy, Guarantee};
@@ -140,10 +140,8 @@ impl<'a> Drawn<'a> {
     }
 
     fn routing(&self, chain: &Chain, node: &PlanNode, input: usize) -> &'static str {
-        if node.id != chain.head {
-            return "chained";
-        }
-        let edge = self.plan.edges.iter().find(|e| self.plan.chains[e.to].head == chain.head && e.input == input);
+        let enters = |e: &Edge| chain.nodes[chain.entries[e.input].node].id == node.id && chain.entries[e.input].input == input;
+        let edge = self.plan.edges.iter().find(|e| self.plan.chains[e.to].head == chain.head && enters(e));
         edge.map_or("chained", |e| routing_name(e.routing))
     }
 

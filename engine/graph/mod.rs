@@ -21,5 +21,5 @@ pub use logical::{
     SinkRef, SourceFactory, SourceNode, TopicRequest, TopicSinks,
 };
 pub use note::{Bound, EqualityClass, NodeNote, StateNote};
-pub use physical::{Chain, Edge, NodeKind, PhysicalPlan, PlanNode, PlanTarget, Routing, SinkSpec, SourceSpec};
+pub use physical::{Chain, Edge, Entry, NodeKind, PhysicalPlan, PlanNode, PlanTarget, Routing, SinkSpec, SourceSpec};
 pub use planner::plan;

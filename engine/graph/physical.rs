@@ -1,8 +1,9 @@
 //! The physical plan: which operators run in one task, how many tasks there are, and how rows travel between them.
 //!
-//! Invariant: within a chain the nodes form a tree below `nodes[0]` (each has one parent, of a lower index); only a head has
-//! several inputs; every gate input `0..inputs` of a chain is fed by exactly one edge; a port or an errors output leads to
-//! its own edge, never to one that another output uses. Same graph, same settings: same plan and same fingerprint.
+//! Invariant: within a chain the nodes form a tree below `nodes[0]` (each has one parent, of a lower index); beside its parent's
+//! rows a node takes in nothing but small tables, through the gate of the chain; every gate input of a chain is fed by exactly
+//! one edge; a port or an errors output leads to its own edge, never to one that another output uses. Same graph, same
+//! settings: same plan and same fingerprint.
 
 use crate::operators::{ErrorPolicy, IngestFactory, OperatorFactory, Sink, Source};
 use crate::record::OperatorId;
@@ -35,8 +36,17 @@ pub struct Chain {
     pub parallelism: u32,
     /// The operators, parents before children.
     pub nodes: Vec<PlanNode>,
-    /// Number of gate inputs; 0 for a source.
-    pub inputs: usize,
+    /// Where each gate input enters: those of the head first. None for a source.
+    pub entries: Vec<Entry>,
+}
+
+/// Where a gate input enters a chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry {
+    /// Index of the node.
+    pub node: usize,
+    /// Which of the node's inputs it is.
+    pub input: usize,
 }
 
 /// One operator of a chain.

@@ -1,15 +1,17 @@
 //! The planner: logical graph to physical plan.
 //!
 //! Chaining: a node joins the chain of its only input when rows need not move (`Forward`) and both ask for the same
-//! parallelism. Everything else begins a chain: sources, nodes with several inputs, whatever follows a `key_by`, a
-//! `rebalance` or a change of parallelism. Dead letters of a source get one chain of their own, with a single task.
+//! parallelism. So does a node that sees small tables besides: these come to every task, through the gate of the chain, and a
+//! table holds no event time back. Everything else begins a chain: sources, nodes with several streams as inputs, whatever
+//! follows a `key_by`, a `rebalance` or a change of parallelism. Dead letters of a source get one chain of their own, with a
+//! single task.
 //!
 //! Invariant: chains depend on the graph alone, never on the job's default parallelism, so that a job restored with another
 //! `--parallelism` has the same tasks, state and fingerprint.
 
 use super::ids::assign_ids;
-use super::logical::{DeadLetters, Input, LogicalGraph, NodeIndex, Role, SinkRef, TopicSinks};
-use super::physical::{Chain, Edge, NodeKind, PhysicalPlan, PlanNode, PlanTarget, Routing, SinkSpec, SourceSpec};
+use super::logical::{DeadLetters, Input, LogicalGraph, NodeIndex, ReadAs, Role, SinkRef, TopicSinks};
+use super::physical::{Chain, Edge, Entry, NodeKind, PhysicalPlan, PlanNode, PlanTarget, Routing, SinkSpec, SourceSpec};
 use crate::error::{Error, Result};
 use crate::operators::{ErrorPolicy, Sink};
 use crate::record::OperatorId;
@@ -79,7 +81,7 @@ impl<'a> Planner<'a> {
         for index in 0..self.graph.nodes().len() {
             let node = self.node(index)?;
             let place = match self.parent(index) {
-                Some(input) => self.chain_behind(input, node),
+                Some(input) => self.chain_behind(input, index, node),
                 None => self.begin_chain(index, node),
             };
             self.places.push(place);
@@ -98,9 +100,20 @@ impl<'a> Planner<'a> {
     /// The input in whose chain a node goes on, if it does.
     fn parent(&self, index: NodeIndex) -> Option<Input> {
         let node = self.graph.node(index);
-        let [input] = node.inputs[..] else { return None };
+        let (input, beside) = node.inputs.split_first()?;
         let same = self.graph.node(input.from).parallelism == node.parallelism;
-        (same && input.routing == Routing::Forward).then_some(input)
+        // A source has no gate through which tables could come.
+        let has_gate = || !self.chains[self.places[input.from].chain].entries.is_empty();
+        let tables = || beside.iter().all(|input| input.routing == Routing::Broadcast && self.is_table(input.from));
+        (same && input.routing == Routing::Forward && (beside.is_empty() || (has_gate() && tables()))).then_some(*input)
+    }
+
+    /// Whether nothing but tables from outside goes into a node: then its event time is that of whoever joins it.
+    fn is_table(&self, index: NodeIndex) -> bool {
+        match &self.graph.node(index).role {
+            Role::Source(source) => source.read_as == ReadAs::Table,
+            _ => self.graph.node(index).inputs.iter().all(|input| self.is_table(input.from)),
+        }
     }
 
     fn tasks(&self, index: NodeIndex) -> u32 {
@@ -121,7 +134,7 @@ impl<'a> Planner<'a> {
                 watermarks: s.watermarks.clone(),
                 max_ahead_ms: s.max_ahead_ms,
                 in_step: s.in_step.clone(),
-                is_table: s.read_as == super::ReadAs::Table,
+                is_table: s.read_as == ReadAs::Table,
             }),
             Role::Operator(factory) => NodeKind::Operator(factory.clone()),
             Role::Sink(sink) => NodeKind::Sink(SinkSpec { sink: connect(self.topics, sink, &self.ids[index])? }),
@@ -129,30 +142,38 @@ impl<'a> Planner<'a> {
         Ok(PlanNode { id: self.ids[index].clone(), kind, ports: Vec::new(), errors: Vec::new(), policy })
     }
 
-    fn chain_behind(&mut self, input: Input, node: PlanNode) -> Place {
+    fn chain_behind(&mut self, input: Input, index: NodeIndex, node: PlanNode) -> Place {
         let parent = self.places[input.from];
         let nodes = &mut self.chains[parent.chain].nodes;
         nodes.push(node);
         let place = Place { chain: parent.chain, node: nodes.len() - 1 };
         connect_port(&mut nodes[parent.node], input.port, PlanTarget::Node(place.node));
+        self.enter(index, place, 1);
         place
     }
 
     fn begin_chain(&mut self, index: NodeIndex, node: PlanNode) -> Place {
-        let to = self.chains.len();
-        let inputs = &self.graph.node(index).inputs;
+        let place = Place { chain: self.chains.len(), node: 0 };
         let head = node.id.clone();
-        self.chains.push(Chain { head, parallelism: self.tasks(index), nodes: vec![node], inputs: inputs.len() });
-        for (number, input) in inputs.iter().enumerate() {
+        self.chains.push(Chain { head, parallelism: self.tasks(index), nodes: vec![node], entries: Vec::new() });
+        self.enter(index, place, 0);
+        place
+    }
+
+    /// Lets the inputs of a node, from the `first` on, into its chain.
+    fn enter(&mut self, index: NodeIndex, place: Place, first: usize) {
+        let graph = self.graph;
+        for (number, input) in graph.node(index).inputs.iter().enumerate().skip(first) {
             // Equal wishes, not equal numbers: the routing must not change with --parallelism.
-            let same = self.graph.node(input.from).parallelism == self.graph.node(index).parallelism;
+            let same = graph.node(input.from).parallelism == graph.node(index).parallelism;
             let routing = if input.routing == Routing::Forward && !same { Routing::Rebalance } else { input.routing };
             let from = self.places[input.from];
-            self.edges.push(Edge { from: from.chain, to, input: number, routing });
+            let entries = &mut self.chains[place.chain].entries;
+            entries.push(Entry { node: place.node, input: number });
+            self.edges.push(Edge { from: from.chain, to: place.chain, input: entries.len() - 1, routing });
             let edge = PlanTarget::Edge(self.edges.len() - 1);
             connect_port(&mut self.chains[from.chain].nodes[from.node], input.port, edge);
         }
-        Place { chain: to, node: 0 }
     }
 
     /// One chain per source with policy dead-letter: encode, sink. Every node below that can reject rows leads there.
@@ -186,14 +207,14 @@ impl<'a> Planner<'a> {
             node(head.clone(), NodeKind::Operator(letters.encode.clone()), vec![vec![PlanTarget::Node(1)]]),
             node(sink_id, NodeKind::Sink(SinkSpec { sink }), Vec::new()),
         ];
-        self.chains.push(Chain { head, parallelism: 1, nodes, inputs: 0 });
+        self.chains.push(Chain { head, parallelism: 1, nodes, entries: Vec::new() });
         Ok(self.chains.len() - 1)
     }
 
     fn connect_errors(&mut self, index: NodeIndex, to: usize) {
         let from = self.places[index];
-        let input = self.chains[to].inputs;
-        self.chains[to].inputs += 1;
+        let input = self.chains[to].entries.len();
+        self.chains[to].entries.push(Entry { node: 0, input });
         self.edges.push(Edge { from: from.chain, to, input, routing: Routing::Rebalance });
         self.chains[from.chain].nodes[from.node].errors.push(PlanTarget::Edge(self.edges.len() - 1));
     }

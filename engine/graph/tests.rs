@@ -121,7 +121,7 @@ fn keyed(policy: ErrorPolicy) -> LogicalGraph {
 fn text(plan: &PhysicalPlan) -> String {
     let mut out = String::new();
     for (i, c) in plan.chains.iter().enumerate() {
-        let _ = writeln!(out, "{i} x{} inputs {}", c.parallelism, c.inputs);
+        let _ = writeln!(out, "{i} x{} inputs {}", c.parallelism, c.entries.len());
         for n in &c.nodes {
             let errors = if n.errors.is_empty() { String::new() } else { format!(" errors {:?}", n.errors) };
             let _ = writeln!(out, "  {} {:?}{errors}", n.id, n.ports);
@@ -230,6 +230,42 @@ fn the_fingerprint_tells_plans_apart() {
     let mut other = keyed(ErrorPolicy::Fail);
     other.node_mut(3).id = Some("velocity".into());
     assert_ne!(plan(&other, &NoTopics).unwrap().fingerprint, same);
+}
+
+/// A node that sees small tables goes on in the chain of its stream: where there is a gate, and if they are tables.
+#[test]
+fn tables_for_every_task_enter_a_chain_in_the_middle() {
+    let table = |read_as| {
+        let mut node = source(ErrorPolicy::Fail);
+        let Role::Source(source) = &mut node.role else { unreachable!() };
+        (source.read_as, node.subject) = (read_as, Some("rules".into()));
+        node
+    };
+    let graph = |read_as, routing| {
+        let mut g = LogicalGraph::new("fraud");
+        let s = g.add(source(ErrorPolicy::Fail));
+        let rules = g.add(table(read_as));
+        let w = g.add(window(s, routing));
+        let p = g.add(operator("process", &[(w, 0, Forward), (rules, 0, Routing::Broadcast)]));
+        g.add(sink(p, Guarantee::ExactlyOnce));
+        plan(&g, &NoTopics).unwrap()
+    };
+    check(
+        &graph(ReadAs::Table, KeyGroup),
+        "0 x1 inputs 0
+           source-payments [[Edge(0)]]
+         1 x1 inputs 0
+           source-rules [[Edge(1)]]
+         2 x1 inputs 2
+           window-1 [[Node(1)]]
+           process-1 [[Node(2)]]
+           sink-alerts []
+         edge 0: 0 -> 2.0 KeyGroup
+         edge 1: 1 -> 2.1 Broadcast",
+    );
+    let chains = |plan: PhysicalPlan| plan.chains.iter().map(|c| c.nodes.len()).collect::<Vec<_>>();
+    assert_eq!(chains(graph(ReadAs::Stream, KeyGroup)), [1, 1, 1, 2], "a stream's event time counts");
+    assert_eq!(chains(graph(ReadAs::Table, Forward)), [2, 1, 2], "a source has no gate");
 }
 
 fn refused(g: &LogicalGraph) -> String {

@@ -8,7 +8,7 @@ use crate::env::{Bug, planted};
 use crate::error::{Error, Result};
 use crate::exchange::EdgeSender;
 use crate::observe::{Counter, DEAD_LETTERED, DROPPED};
-use crate::record::{Barrier, BatchBox, Element, Origin, Rejected, Rows};
+use crate::record::{Barrier, BatchBox, Element, OperatorId, Origin, Rejected, Rows};
 use crate::time::EventTime;
 
 /// A numbered output of an operator: 0 is the main one, side outputs follow.
@@ -16,7 +16,7 @@ pub type Port = usize;
 
 /// Where an output port leads.
 pub enum Target {
-    /// The next operator of the same task, and which of its inputs (always 0: several inputs only at the head of a task).
+    /// The next operator of the same task, on its input 0.
     Node(Box<Node>),
     /// Other tasks.
     Edge(Box<dyn EdgeSender>),
@@ -38,7 +38,7 @@ pub struct Targets {
     errors: Vec<Target>,
     rejected: Vec<Rejected>,
     policy: ErrorPolicy,
-    operator: crate::record::OperatorId,
+    operator: OperatorId,
     dropped: Counter,
     dead_lettered: Counter,
 }
@@ -177,6 +177,17 @@ impl Node {
         self.targets.flush_rejected()?;
         snapshot(self)?;
         self.targets.barrier(barrier, snapshot)
+    }
+
+    /// This node or the one below that has this id.
+    pub fn find(&mut self, id: &OperatorId) -> Option<&mut Node> {
+        if self.context.operator == *id {
+            return Some(self);
+        }
+        self.targets.all().find_map(|target| match target {
+            Target::Node(node) => node.find(id),
+            Target::Edge(_) => None,
+        })
     }
 
     /// Calls `visit` on this node and all below, parents first.

@@ -4,7 +4,7 @@
 //! lists its channels in (input, edge, sending task) order, so that the order is the same in every attempt.
 
 use super::snapshot::SnapshotContext;
-use super::task::{Head, Link, Restored, Task};
+use super::task::{Beside, Head, Link, Restored, Task};
 use super::{Events, Mailbox};
 use crate::checkpoint::{CheckpointStorage, Uploads};
 use crate::env::Env;
@@ -175,7 +175,8 @@ impl Builder<'_> {
             }
             _ => {
                 let receivers = wires.receivers.remove(&(self.at, self.index)).unwrap_or_default();
-                Head::Gate { gate: Gate::new(receivers).in_step(self.in_step.clone()), node: Box::new(self.node(0, wires)) }
+                let gate = Gate::new(receivers).in_step(self.in_step.clone());
+                Head::Gate { gate, node: Box::new(self.node(0, wires)), beside: self.beside() }
             }
         };
         let snapshots = SnapshotContext {
@@ -192,6 +193,11 @@ impl Builder<'_> {
         let link = Link { mailbox: mailbox.clone(), events: self.attempt.events.clone() };
         let task = Task::new(id, head, context, snapshots, link, self.attempt.memory_budget, restored);
         Ok(Assembled { task, mailbox, worker: self.index as usize, is_source })
+    }
+
+    fn beside(&self) -> Vec<Beside> {
+        let entries = self.chain.entries.iter().enumerate().filter(|(_, entry)| entry.node > 0);
+        entries.map(|(gate, entry)| Beside { gate, operator: self.chain.nodes[entry.node].id.clone(), input: entry.input }).collect()
     }
 
     fn context(&self, node: &PlanNode) -> OpenContext {

@@ -54,7 +54,38 @@ pub(crate) enum Head {
         gate: Gate,
         /// The chain.
         node: Box<Node>,
+        /// Where those inputs enter that are not the head's.
+        beside: Vec<Beside>,
     },
+}
+
+/// A small table that an operator in the middle of a chain takes in through the gate.
+pub(crate) struct Beside {
+    /// Input of the gate.
+    pub(crate) gate: usize,
+    /// The operator.
+    pub(crate) operator: OperatorId,
+    /// Its input.
+    pub(crate) input: usize,
+}
+
+/// The operator that a gate input leads to, and which input of its own that is.
+fn entered<'n>(node: &'n mut Node, beside: &[Beside], gate: usize) -> (&'n mut Node, usize) {
+    match beside.iter().find(|b| b.gate == gate) {
+        None => (node, gate),
+        Some(Beside { operator, input, .. }) => match node.find(operator) {
+            Some(node) => (node, *input),
+            None => unreachable!("plan bug: {operator} is not in this chain"),
+        },
+    }
+}
+
+/// The one input of the gate that may be read now, if there is a choice to be made.
+fn only_input(node: &mut Node, beside: &[Beside]) -> Option<usize> {
+    let head = node.operator.only_input();
+    head.or_else(|| {
+        beside.iter().find(|b| node.find(&b.operator).is_some_and(|n| n.operator.only_input() == Some(b.input))).map(|b| b.gate)
+    })
 }
 
 /// The states of a task.
@@ -419,11 +450,17 @@ impl Task {
             self.pass_barrier(barrier)?;
             return Ok(true);
         }
-        let Head::Gate { gate, node } = &mut self.head else { return Ok(false) };
-        match gate.poll(node.operator.only_input()) {
+        let Head::Gate { gate, node, beside } = &mut self.head else { return Ok(false) };
+        match gate.poll(only_input(node, beside)) {
             None => return Ok(false),
-            Some(Gated::Batch(input, batch)) => node.push(input, Element::Batch(batch.0))?,
-            Some(Gated::InputWatermark(input, time)) => node.operator.on_input_watermark(input, time),
+            Some(Gated::Batch(input, batch)) => {
+                let (node, input) = entered(node, beside, input);
+                node.push(input, Element::Batch(batch.0))?;
+            }
+            Some(Gated::InputWatermark(input, time)) => {
+                let (node, input) = entered(node, beside, input);
+                node.operator.on_input_watermark(input, time);
+            }
             Some(Gated::Watermark(time)) => {
                 self.watermark_ms.set(time.0);
                 node.push(0, Element::Watermark(time))?;

@@ -40,7 +40,8 @@ fn look(machine: &SimMachine, remote: Option<(&SimObjects, &str)>) -> Result<Opt
         }
     }
     // Beside a store elsewhere the folder has copies of segments, and nothing that is not there.
-    for (place, folder) in [&storage, &local].into_iter().flat_map(|place| ["chk", "state", "staging", "tmp"].map(|folder| (place, folder))) {
+    for (place, folder) in [&storage, &local].into_iter().flat_map(|place| ["chk", "state", "staging", "tmp"].map(|folder| (place, folder)))
+    {
         if let Some(name) = place.list(folder)?.into_iter().find(|name| !named.contains(name)) {
             return Ok(Some(format!("{name} is left over in {}", place.describe())));
         }

@@ -25,7 +25,16 @@ fn clean(seeds: impl Iterator<Item = u64>) {
         }
     }
     // Rare states are reached.
-    for fault in ["power cut", "died in a call", "paused", "failed sync", "late commit", "lost answer of the broker", "lost answer of the store", "markers expired"] {
+    for fault in [
+        "power cut",
+        "died in a call",
+        "paused",
+        "failed sync",
+        "late commit",
+        "lost answer of the broker",
+        "lost answer of the store",
+        "markers expired",
+    ] {
         assert!(met.contains_key(fault), "no seed meets: {fault}; met: {met:?}");
     }
 }

@@ -80,6 +80,7 @@ pub(crate) const ALL: &[Workload] = &[
     joins::TEMPORAL,
     joins::REGULAR,
     over::FRAMES,
+    over::FLOATS,
     over::NEIGHBOURS,
     tables::TABLES,
     tables::PATTERNS,

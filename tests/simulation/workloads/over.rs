@@ -97,6 +97,75 @@ pub(crate) const FRAMES: Workload = Workload {
     also: nothing,
 };
 
+/// A sum of floating point, of which no two orders agree.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+struct Sum(f64);
+
+impl Sum {
+    fn add(&mut self, row: &Row) {
+        self.0 += 0.1 * f64::from(row.id);
+    }
+
+    fn text(&self, row: &Row) -> Text {
+        (row.key.to_string(), format!("{}: {:016x}", row.id, self.0.to_bits()))
+    }
+}
+
+impl Merge for Sum {
+    fn merge(&mut self, later: &Self) {
+        self.0 += later.0;
+    }
+}
+
+/// The rows of a frame whose first `before` are added up from the boundary on backwards, the others forwards.
+fn sum(frame: &[Row], before: usize) -> Sum {
+    let of = |row: &Row| {
+        let mut sum = Sum::default();
+        sum.add(row);
+        sum
+    };
+    let join = |mut sum: Sum, later: Sum| {
+        sum.merge(&later);
+        sum
+    };
+    let (first, rest) = frame.split_at(before);
+    let first = first.iter().rev().map(of).reduce(|later, row| join(row, later));
+    let rest = (!rest.is_empty()).then(|| {
+        let mut sum = Sum::default();
+        rest.iter().for_each(|row| sum.add(row));
+        sum
+    });
+    first.into_iter().chain(rest).reduce(join).unwrap_or_default()
+}
+
+/// A moving frame to the last bit: where it is cut follows from the rows, and is kept over restores.
+pub(crate) const FLOATS: Workload = Workload {
+    name: "over-floats",
+    draw: |draw| {
+        let span = Duration::from_millis(span(draw.input()) as u64);
+        let rows = draw.rows().key_by(|row| row.key).over().ties_by(|row| row.id).within(span);
+        draw.out(&rows.aggregate(Sum::default, Sum::add, |row, sum| sum.text(row)).id("sums"));
+    },
+    expect: |input| {
+        let mut all = Vec::new();
+        for rows in in_order(input) {
+            let (mut first, mut boundary, mut next) = (0, 0, 0);
+            for peers in rows.chunk_by(|a, b| a.at == b.at) {
+                while first < next && rows[first].at < peers[0].at - span(input) {
+                    boundary = if first < boundary { boundary } else { next };
+                    first += 1;
+                }
+                next += peers.len();
+                let total = sum(&rows[first..next], boundary.saturating_sub(first));
+                all.extend(peers.iter().map(|row| total.text(row)));
+            }
+        }
+        all
+    },
+    order: Order::PerKey,
+    also: nothing,
+};
+
 fn id(row: Option<&Row>) -> String {
     row.map_or("none".into(), |row| row.id.to_string())
 }

@@ -255,6 +255,25 @@ impl State {
         }
     }
 
+    fn fold_value(&mut self, function: Function, value: Value) {
+        match (self, value) {
+            (_, Value::Null) => {}
+            (State::Count(n), _) => *n += 1,
+            (State::Int { sum, count }, Value::Int(v)) => (*sum, *count) = (*sum + i128::from(v), *count + 1),
+            (State::Float { sum, count }, Value::Float(v)) => (*sum, *count) = (*sum + v, *count + 1),
+            (State::Decimal { sum, count }, Value::Decimal(v)) => (*sum, *count) = (sum.wrapping_add(v), *count + 1),
+            (State::Extreme(so_far), value) => extreme(function, so_far, &value),
+            (State::Values(values), value) => {
+                let mut bytes = Vec::new();
+                value.encode(&mut bytes);
+                values.add(bytes, 1);
+            }
+            (State::Int { .. } | State::Float { .. } | State::Decimal { .. }, _) => {
+                unreachable!("plan bug: a sum over another class than planned")
+            }
+        }
+    }
+
     fn merge(&mut self, function: Function, later: &State) {
         match (self, later) {
             (State::Count(n), State::Count(m)) => *n += m,
@@ -369,6 +388,21 @@ impl Calls {
                 fresh &= fresh - 1;
             }
         }
+    }
+
+    /// Takes a row in whose arguments are single values: `argument` gives that of a call, none where the row does not count
+    /// for it. Not for calls that count distinct values of rows that are never taken away.
+    ///
+    /// # Errors
+    /// Of `argument`.
+    pub(crate) fn fold_values(&self, acc: &mut Acc, mut argument: impl FnMut(usize) -> Result<Option<Value>>) -> Result<()> {
+        acc.rows += 1;
+        for (i, (call, state)) in self.0.iter().zip(&mut acc.states).enumerate() {
+            if let Some(value) = argument(i)? {
+                state.fold_value(call.function, value);
+            }
+        }
+        Ok(())
     }
 
     /// Whether they only count rows, so that nothing of a row is looked at.

@@ -9,6 +9,7 @@ mod distinct;
 pub(crate) mod group;
 pub(crate) mod keys;
 pub(crate) mod newest;
+pub(crate) mod over;
 pub(crate) mod packed;
 pub(crate) mod pairs;
 pub(crate) mod ranked;

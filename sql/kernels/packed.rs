@@ -6,6 +6,7 @@
 //! Invariant: equal rows have equal bytes, and the bytes of a row give back its values. Where rows are taken back, -0.0 is
 //! kept as 0.0 and every NaN as one NaN, so that a row that is taken back is found.
 
+use super::value::{Class, Value};
 use arrow::array::{
     Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Decimal128Array, PrimitiveArray, RecordBatch, StringArray, new_null_array,
 };
@@ -74,6 +75,24 @@ pub(crate) enum Cell<'a> {
 }
 
 impl Cell<'_> {
+    /// The same by itself.
+    ///
+    /// # Errors
+    /// Bytes of a text that are none.
+    pub(crate) fn to_value(self, kind: &DataType) -> Result<Value> {
+        Ok(match self {
+            Cell::Null => Value::Null,
+            Cell::Bool(v) => Value::Bool(v),
+            Cell::Int(v) => Value::Int(v),
+            Cell::Float(v) => Value::Float(v),
+            Cell::Decimal(v) => Value::Decimal(v),
+            Cell::Bytes(v) if Class::of(kind) == Some(Class::Text) => {
+                Value::Text(std::str::from_utf8(v).map_err(|_| damaged())?.to_string())
+            }
+            Cell::Bytes(v) => Value::Bytes(v.to_vec()),
+        })
+    }
+
     /// The order of two values of one type; none where one is NULL, or a float.
     pub(crate) fn compare(self, other: Cell<'_>) -> Option<Ordering> {
         match (self, other) {
@@ -220,6 +239,14 @@ impl Packed {
         })
     }
 
+    /// The value of a column, by itself.
+    ///
+    /// # Errors
+    /// As [`cell`](Self::cell).
+    pub(crate) fn value(&self, row: &[u8], column: usize) -> Result<Value> {
+        self.cell(row, column)?.to_value(&self.kinds[column])
+    }
+
     /// A column of rows; where there is no row, NULL.
     ///
     /// # Errors
@@ -304,7 +331,7 @@ fn column_of(kind: &DataType, cells: &[Cell<'_>]) -> Result<ArrayRef> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::value::{Class, Value, column, tests::value};
+    use super::super::value::{column, tests::value};
     use super::*;
     use arrow::datatypes::{Field, SchemaRef};
     use proptest::prelude::*;

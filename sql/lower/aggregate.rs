@@ -240,7 +240,7 @@ fn call_of(expr: &Expr) -> SqlResult<&AggregateFunction> {
     }
 }
 
-fn name_of(function: &AggregateFunction) -> SqlResult<Function> {
+pub(super) fn name_of(function: &AggregateFunction) -> SqlResult<Function> {
     let refuse = |what: &str, why: &str| Err(SqlError::unsupported(&format!("{what} in {}", function.func.name()), why, ""));
     if !function.params.order_by.is_empty() {
         return refuse("ORDER BY", "these aggregates do not depend on an order");
@@ -265,7 +265,7 @@ fn name_of(function: &AggregateFunction) -> SqlResult<Function> {
 }
 
 /// The argument; none where every row counts.
-fn argument(function: &AggregateFunction) -> SqlResult<Option<&Expr>> {
+pub(super) fn argument(function: &AggregateFunction) -> SqlResult<Option<&Expr>> {
     match function.params.args.as_slice() {
         [Expr::Literal(value, _)] if function.func.name() == "count" && !value.is_null() && !function.params.distinct => Ok(None),
         [Expr::Literal(ScalarValue::Null, _)] => Err(SqlError::new(format!("{}(NULL) has no type", function.func.name()))),
@@ -277,7 +277,7 @@ fn argument(function: &AggregateFunction) -> SqlResult<Option<&Expr>> {
 }
 
 /// The kernel's result has the type that the plan promises.
-fn check_result(function: Function, argument: Option<&Argument>, output: &DataType) -> SqlResult<()> {
+pub(super) fn check_result(function: Function, argument: Option<&Argument>, output: &DataType) -> SqlResult<()> {
     let class = check_class(output, "a result")?;
     let fits = match (function, argument) {
         (Function::Count, _) => *output == DataType::Int64,

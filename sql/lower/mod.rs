@@ -12,6 +12,7 @@ mod condition;
 mod join;
 mod meet;
 mod members;
+mod over;
 mod ranks;
 mod rows;
 mod scan;
@@ -200,7 +201,10 @@ impl<'a> Lowering<'a> {
                 let inputs = all.inputs.iter().map(|plan| self.lower(plan)).collect::<SqlResult<Vec<_>>>()?;
                 self.union(inputs, &all.schema)
             }
-            LogicalPlan::Window(window) => self.ranked(window),
+            LogicalPlan::Window(window) => match self.rank.take() {
+                Some(wanted) => self.ranked(window, wanted),
+                None => self.over(window),
+            },
             LogicalPlan::Extension(extension) => {
                 let node = extension.node.as_any();
                 match (node.downcast_ref::<WindowTvf>(), node.downcast_ref::<Versions>()) {

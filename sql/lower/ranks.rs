@@ -6,7 +6,7 @@
 //!
 //! Invariant: rows have the input's columns, then the rank; the rank means something only where somebody looks at it.
 
-use super::{Lowered, Lowering, arrow_schema, check_class, column_of};
+use super::{Lowered, Lowering, Place, arrow_schema, check_class, column_of};
 use crate::error::{SqlError, SqlResult};
 use crate::kernels::keys::ColumnKeys;
 use crate::kernels::ranked::{OrderColumn, RowNumbers};
@@ -122,17 +122,8 @@ impl Lowering<'_> {
         }
     }
 
-    pub(super) fn ranked(&mut self, window: &Window) -> SqlResult<Lowered> {
-        let Some(function) = row_number(window) else {
-            return Err(SqlError::unsupported("OVER (...)", "functions over rows before and behind are not here yet", ""));
-        };
-        let Some(wanted) = self.rank.take() else {
-            return Err(SqlError::unsupported(
-                "ROW_NUMBER() without a bound",
-                "the number of every row would change with each row before it",
-                "SELECT * FROM (SELECT *, ROW_NUMBER() OVER (...) AS n FROM t) WHERE n <= 10",
-            ));
-        };
+    pub(super) fn ranked(&mut self, window: &Window, wanted: Wanted) -> SqlResult<Lowered> {
+        let Some(function) = row_number(window) else { return self.over(window) };
         let params = &function.params;
         if params.order_by.is_empty() {
             return Err(
@@ -182,7 +173,7 @@ impl Lowering<'_> {
     }
 
     /// The rows with what is needed besides their columns behind these; where each expression is.
-    fn computed(&mut self, input: &Lowered, exprs: &[&Expr]) -> SqlResult<(waterwheel_engine::graph::NodeIndex, Vec<usize>)> {
+    pub(super) fn computed(&mut self, input: &Lowered, exprs: &[&Expr]) -> SqlResult<(waterwheel_engine::graph::NodeIndex, Vec<usize>)> {
         let from = input.batch_schema()?;
         let own = input.schema.fields().len();
         let mut all: Vec<Expr> = (0..own).map(|i| super::column_expr(&input.schema, i)).collect();
@@ -197,7 +188,7 @@ impl Lowering<'_> {
                 fields.len() - 1
             }));
         }
-        if all.len() == own {
+        if all.len() == own && input.places.iter().enumerate().all(|(i, place)| *place == Place::Batch(i)) {
             return Ok((input.node, places));
         }
         let node = self.calc(input, None, Some(&all), Arc::new(Schema::new(fields)), "project")?;
@@ -211,6 +202,6 @@ fn by_time_descending(order: &[Sort], input: &Lowered) -> bool {
     column_of(expr, &input.schema).is_some_and(|i| input.is_rowtime(i))
 }
 
-fn list<'a>(exprs: impl Iterator<Item = &'a Expr>) -> String {
+pub(super) fn list<'a>(exprs: impl Iterator<Item = &'a Expr>) -> String {
     exprs.map(|e| e.schema_name().to_string()).collect::<Vec<_>>().join(", ")
 }

@@ -9,7 +9,7 @@ mod fields;
 mod functions;
 mod join;
 mod legacy;
-mod ranks;
+mod over;
 mod tvf;
 mod versions;
 
@@ -187,8 +187,8 @@ fn explain(error: DataFusionError) -> SqlError {
         "tumble" | "hop" | "session" | "cumulate" => unknown.help(
             "windows are tables:  FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' MINUTE)) GROUP BY window_start, window_end",
         ),
-        "rank" | "dense_rank" | "lag" | "lead" | "first_value" | "last_value" | "ntile" => {
-            SqlError::unsupported(&format!("{name}(...) OVER"), "functions over rows before and behind are not here yet", "")
+        "ntile" | "percent_rank" | "cume_dist" | "nth_value" => {
+            SqlError::unsupported(&format!("{name}(...) OVER"), "it needs all rows of a partition, which never end", "RANK or ROW_NUMBER")
                 .placed_as(error)
         }
         _ => {

@@ -227,6 +227,43 @@ fn ranked() -> impl Strategy<Value = String> {
         })
 }
 
+/// Functions over the rows up to a row. Where rows are taken one by one, the order is that of all columns, so that rows that are
+/// equal in it are the same row.
+fn over() -> impl Strategy<Value = String> {
+    const ALL: &str = "ts, k, s NULLS LAST, i DESC, f, d, b";
+    let moving = (
+        pick(&["COUNT(*)", "COUNT(s)", "SUM(k)", "SUM(i)", "SUM(d)", "SUM(f)", "MIN(i)", "MAX(d)", "FIRST_VALUE(s)", "LAST_VALUE(d)"]),
+        prop_oneof![
+            (0..4u32).prop_map(|n| format!("ORDER BY {ALL} ROWS BETWEEN {n} PRECEDING AND CURRENT ROW")),
+            pick(&["0", "1", "90", "600"])
+                .prop_map(|s| format!("ORDER BY ts RANGE BETWEEN INTERVAL '{s}' SECOND PRECEDING AND CURRENT ROW")),
+        ],
+    )
+        .prop_map(|(f, over)| {
+            // Which of the rows of one time is the last one is anybody's guess.
+            let f = if over.contains("RANGE") && f.contains("_VALUE") { "COUNT(k)" } else { f };
+            (f.to_string(), over)
+        });
+    let growing = (calls(), prop_oneof![Just(format!("ORDER BY {ALL} ROWS UNBOUNDED PRECEDING")), Just("ORDER BY ts".to_string())])
+        .prop_map(|(calls, over)| (calls[0].clone(), over));
+    let one_by_one = pick(&["ROW_NUMBER()", "LAG(i)", "LAG(s, 2)", "LAG(k, 3, -1)", "LAG(d, 0)", "LEAD(i)", "LEAD(s, 2, 'none')"])
+        .prop_map(|f| (f.to_string(), format!("ORDER BY {ALL}")));
+    let ranks = pick(&["RANK()", "DENSE_RANK()"]).prop_map(|f| (f.to_string(), "ORDER BY ts".to_string()));
+    let function = prop_oneof![3 => moving, 3 => growing, 2 => one_by_one, 1 => ranks];
+    let partition = pick(&["PARTITION BY k", "PARTITION BY s, b", "PARTITION BY MOD(k, 2)", ""]);
+    let around =
+        pick(&["(q)", "(q)", "SELECT k, COUNT(*) AS n, MAX(c0) AS hi FROM (q) AS q GROUP BY k", "SELECT * FROM (q) AS q WHERE k > 0"]);
+    (proptest::collection::vec((function, partition), 1..4), condition(), around).prop_map(|(functions, condition, around)| {
+        // Event time ends at a LEAD, so it is the only window.
+        let lead = functions.iter().position(|((f, _), _)| f.starts_with("LEAD"));
+        let functions = lead.map_or(&functions[..], |at| &functions[at..=at]);
+        let calls: Vec<String> =
+            functions.iter().enumerate().map(|(n, ((f, over), partition))| format!("{f} OVER ({partition} {over}) AS c{n}")).collect();
+        let query = format!("SELECT k, s, i, {} FROM t {condition}", calls.join(", "));
+        if around == "(q)" { query } else { around.replace("(q)", &format!("({query})")) }
+    })
+}
+
 /// Whether the outermost query is an aggregate of all rows.
 fn is_global(sql: &str) -> bool {
     let (mut outermost, mut depth) = (String::new(), 0);
@@ -287,6 +324,11 @@ proptest! {
     #[test]
     fn every_prefix_adds_up((splits, batch, prefixes, restarts, seed) in input(), sql in query()) {
         check(&sql, &sql, &Feed::new("t", splits, batch), &prefixes, &restarts, seed, true)?;
+    }
+
+    #[test]
+    fn rows_over_rows_add_up_at_the_end((splits, batch, prefixes, restarts, seed) in input(), sql in over()) {
+        check(&sql, &sql, &Feed::new("t", splits, batch), &prefixes, &restarts, seed, false)?;
     }
 
     #[test]

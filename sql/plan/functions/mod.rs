@@ -13,7 +13,7 @@ mod time;
 pub use own::ScalarFunction;
 
 use super::fields::FieldPlanner;
-use super::ranks::RowNumber;
+use super::over;
 use super::tvf::WindowPlanner;
 use crate::kernels::aggregate::mean;
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array};
@@ -108,7 +108,7 @@ impl Functions {
         Functions {
             scalar,
             aggregate,
-            window: BTreeMap::from([("row_number".into(), Arc::new(WindowUDF::from(RowNumber::new())))]),
+            window: over::functions().map(|f| (f.name().to_string(), Arc::new(f))).collect(),
             expr_planners: vec![
                 // Before that of DataFusion, which gives fields other names.
                 Arc::new(FieldPlanner),

@@ -90,6 +90,8 @@ pub(crate) const ALL: &[Workload] = &[
     sql::GROUPS,
     #[cfg(feature = "sql")]
     sql::NESTED,
+    #[cfg(feature = "sql")]
+    sql::OVER,
 ];
 
 /// What a table says of a key that it has no more: a record without a value reads like this.

@@ -131,6 +131,52 @@ pub(crate) const GROUPS: Workload = Workload {
     also: nothing,
 };
 
+/// Each row with figures of the rows of its key up to it: so many before it, or all at most a span earlier.
+pub(crate) const OVER: Workload = Workload {
+    name: "sql-over",
+    draw: |d| {
+        let over = match frame(d.input()) {
+            Frame::Rows(n) => format!("ORDER BY ts, id ROWS BETWEEN {n} PRECEDING AND CURRENT ROW"),
+            Frame::Span(ms) => format!("ORDER BY ts RANGE BETWEEN INTERVAL '{ms}' MILLISECOND PRECEDING AND CURRENT ROW"),
+        };
+        let query = format!(
+            "SELECT id, COUNT(*) OVER w AS n, SUM(id) OVER w AS ids, MIN(id) OVER w AS low, MAX(id) OVER w AS high
+             FROM input WINDOW w AS (PARTITION BY `key` {over})"
+        );
+        draw(d, &planned(d.input(), &format!("id BIGINT, {COLUMNS}"), &query));
+    },
+    expect: |input| {
+        let mut all = Vec::new();
+        for mut rows in by_key(input).into_values() {
+            rows.sort_by_key(|row| (row.at, row.id));
+            for (at, own) in rows.iter().enumerate() {
+                let frame = match frame(input) {
+                    Frame::Rows(n) => &rows[at.saturating_sub(n)..=at],
+                    Frame::Span(ms) => {
+                        let (first, end) = (own.at - ms, rows.partition_point(|row| row.at <= own.at));
+                        &rows[rows.partition_point(|row| row.at < first)..end]
+                    }
+                };
+                let ids: Vec<u32> = frame.iter().map(|row| row.id).collect();
+                all.push((String::new(), row(&format!("\"id\":{},", own.id), &ids)));
+            }
+        }
+        all
+    },
+    order: Order::None,
+    also: nothing,
+};
+
+enum Frame {
+    Rows(usize),
+    Span(i64),
+}
+
+fn frame(input: &Input) -> Frame {
+    let size = input.variant / 2 % 12;
+    if input.variant.is_multiple_of(2) { Frame::Rows(size as usize) } else { Frame::Span(size as i64 * input.span_ms / 8) }
+}
+
 /// An aggregate of an aggregate: what changes is taken back, and groups come and go.
 pub(crate) const NESTED: Workload = Workload {
     name: "sql-nested",

@@ -89,6 +89,11 @@ impl JobLog {
         self.history.as_ref()
     }
 
+    /// What it reads and writes through.
+    pub(super) fn env(&self) -> &Env {
+        &self.env
+    }
+
     /// This attempt.
     pub fn attempt(&self) -> &str {
         &self.attempt

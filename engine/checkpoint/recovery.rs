@@ -140,9 +140,9 @@ impl Beginning<'_> {
     /// A job is new only if neither its folder nor its output knows it.
     fn create(&mut self) -> Result<()> {
         let start = self.wanted(None)?.unwrap_or(Start::Fresh);
+        self.each_lane(|lane, _| lane.fence())?;
         let mut markers = Vec::new();
         for lane in self.lanes.iter_mut() {
-            lane.fence()?;
             markers.push((lane.id().clone(), lane.marker()?));
         }
         match start.parent() {
@@ -171,10 +171,19 @@ impl Beginning<'_> {
         Ok(self.log.append(&entry)?)
     }
 
+    /// Does the same with every lane, side by side: each waits for the outside. Says what went wrong with the first one.
+    fn each_lane(&mut self, act: impl Fn(&mut LaneWorker, usize) -> Result<()> + Sync) -> Result<()> {
+        let mut outcomes: Vec<Result<()>> = self.lanes.iter().map(|_| Ok(())).collect();
+        let jobs = self.lanes.iter_mut().zip(&mut outcomes).enumerate().map(|(at, (lane, outcome))| {
+            let act = &act;
+            Box::new(move || *outcome = act(lane, at)) as Box<dyn FnOnce() + Send>
+        });
+        self.log.env().background.together(jobs.collect());
+        outcomes.into_iter().collect()
+    }
+
     fn fence(&mut self) -> Result<()> {
-        for lane in self.lanes.iter_mut() {
-            lane.fence()?;
-        }
+        self.each_lane(|lane, _| lane.fence())?;
         // "Read the newest manifest again": since our claim nobody could write one, unless somebody claimed after us.
         Ok(self.log.watch().still_ours()?)
     }
@@ -220,25 +229,29 @@ impl Beginning<'_> {
             ))
             .help("run the former version once more and stop it gracefully; then start this one"));
         }
-        let watch = self.log.watch();
-        for lane in self.lanes.iter_mut() {
+        let work = |lane: &LaneWorker| {
             let noted = noted(lane.id());
-            let work = LaneWork {
+            LaneWork {
                 lineage: manifest.map_or(&history.lineage, |m| &m.lineage).clone(),
                 parent: manifest.map_or_else(|| history.start.parent(), |m| m.parent.clone()),
                 epoch: manifest.map_or(0, |m| m.epoch),
                 noted,
                 segments: manifest.filter(|_| !planted(Bug::SkipSettle)).map_or_else(Vec::new, |m| m.segments_after(lane.id(), noted)),
-            };
-            if let Some(staging) = &self.options.bring_to {
-                work.segments.iter().try_for_each(|segment| bring_segment(&**self.storage, staging, segment))?;
+            }
+        };
+        let works: Vec<LaneWork> = self.lanes.iter().map(work).collect();
+        let (watch, storage, options) = (self.log.watch(), self.storage, self.options);
+        self.each_lane(|lane, at| {
+            let work = &works[at];
+            if let Some(staging) = &options.bring_to {
+                work.segments.iter().try_for_each(|segment| bring_segment(&**storage, staging, segment))?;
             }
             let beyond = |m: LaneMarker| m.lineage == work.lineage && m.epoch > work.epoch;
             if !(pass_by && lane.marker()?.is_some_and(beyond)) {
-                lane.settle(&work, &|| Ok(watch.still_ours()?))?;
+                lane.settle(work, &|| Ok(watch.still_ours()?))?;
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     /// Whether a fork is asked for and not in the log yet.

@@ -75,6 +75,10 @@ impl Background for Threads {
         let _ = sender.send(job);
         lanes.insert(lane.to_string(), sender);
     }
+
+    fn together<'a>(&self, jobs: Vec<Box<dyn FnOnce() + Send + 'a>>) {
+        std::thread::scope(|scope| jobs.into_iter().for_each(|job| drop(scope.spawn(job))));
+    }
 }
 
 /// One thread with a runtime of its own, started by the first call.

@@ -26,17 +26,19 @@ pub(super) fn read<V: DeserializeOwned>(schema: &Schema, bytes: &[u8]) -> Result
     }
 }
 
-/// A value that was written under `schema`, as JSON: for people, without its type.
+/// A value that was written under `schema`, as JSON: for people, without its type. One with a part of which the schema does
+/// not say what it holds is given as hexadecimal text.
 ///
 /// # Errors
 /// The bytes do not fit the schema.
 pub fn show(schema: &Schema, bytes: &[u8]) -> Result<serde_json::Value> {
     let mut de = Bytes::from_bytes(bytes);
-    let value = json(&schema.root, schema, &mut de).map_err(|e| damaged(&format!("a value does not fit its schema: {e}")))?;
-    match de.finalize() {
+    let value = json(&schema.root, schema, &mut de).map_err(|e| damaged(&format!("a value does not fit its schema: {e}")));
+    let shown = value.and_then(|value| match de.finalize() {
         Ok([]) => Ok(value),
         _ => Err(damaged("a value has bytes left over")),
-    }
+    });
+    if shown.is_err() && !schema.is_complete() { Ok(hex(bytes).into()) } else { shown }
 }
 
 struct Described<'a, 'de> {

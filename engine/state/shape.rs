@@ -63,7 +63,29 @@ pub struct Schema {
     pub(super) types: BTreeMap<String, Type>,
 }
 
+impl Shape {
+    fn is_known(&self) -> bool {
+        match self {
+            Shape::Unknown => false,
+            Shape::Option(inner) | Shape::Seq(inner) | Shape::Newtype(inner) => inner.is_known(),
+            Shape::Map(key, value) => key.is_known() && value.is_known(),
+            Shape::Tuple(parts) => parts.iter().all(Shape::is_known),
+            Shape::Fields(fields) => fields.iter().all(|field| field.shape.is_known()),
+            _ => true,
+        }
+    }
+}
+
 impl Schema {
+    /// Whether it says of every part of a value what it holds.
+    pub(super) fn is_complete(&self) -> bool {
+        let known = |of: &Type| match of {
+            Type::Struct(fields) => fields.iter().all(|field| field.shape.is_known()),
+            Type::Enum(variants) => variants.iter().all(|(_, holds)| holds.is_known()),
+        };
+        self.root.is_known() && self.types.values().all(known)
+    }
+
     /// Reads the text that a table gives as its schema.
     ///
     /// # Errors

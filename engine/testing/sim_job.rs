@@ -9,6 +9,7 @@
 use super::SimMachine;
 use super::sim_store::SimStores;
 use crate::checkpoint::JobLock;
+use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::graph::PhysicalPlan;
 use crate::record::BarrierKind;
@@ -81,6 +82,14 @@ impl SimJob {
         self
     }
 
+    /// What keeps the job's state, for a process with that environment or for somebody who looks at it.
+    pub fn stores(&self, env: &Env) -> Arc<dyn StateStores> {
+        match self.shares_files {
+            true => Arc::new(SimStores(env.clone())),
+            false => Arc::new(TieredStores::new(env, Arc::new(MemoryStores::new(env.clone())))),
+        }
+    }
+
     /// What the next process is started with.
     pub fn settings(&mut self) -> &mut Settings {
         &mut self.settings
@@ -93,11 +102,7 @@ impl SimJob {
     pub fn start(&mut self) -> Result<()> {
         self.process = None;
         let env = self.machine.env();
-        let stores: Arc<dyn StateStores> = if self.shares_files {
-            Arc::new(SimStores(env.clone()))
-        } else {
-            Arc::new(TieredStores::new(&env, Arc::new(MemoryStores::new(env.clone()))))
-        };
+        let stores = self.stores(&env);
         let runner = JobRunner::new(env, stores, self.plan.clone(), self.settings.clone());
         let lock = runner.lock()?;
         self.process = Some(Process { execution: None, runner, _lock: lock });

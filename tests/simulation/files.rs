@@ -5,9 +5,12 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
-use waterwheel::engine::checkpoint::{CheckpointStorage, JobLog, LocalStorage, load_manifest};
+use waterwheel::engine::checkpoint::{CheckpointStorage, JobLog, LocalStorage, load_manifest, read_state};
+use waterwheel::engine::env::Env;
 use waterwheel::engine::error::Error;
-use waterwheel::engine::testing::{SimMachine, SimObjects};
+use waterwheel::engine::record::OperatorId;
+use waterwheel::engine::state::ShownEntry;
+use waterwheel::engine::testing::{SimJob, SimMachine, SimObjects};
 
 /// Says what is wrong. `remote` is the store and its URL, if checkpoints are kept in one.
 pub(super) fn check(machine: &SimMachine, remote: Option<(&SimObjects, &str)>) -> Result<(), String> {
@@ -15,10 +18,40 @@ pub(super) fn check(machine: &SimMachine, remote: Option<(&SimObjects, &str)>) -
     found.map_or(Ok(()), Err)
 }
 
+/// All keyed state of the newest checkpoint, by operator and table, as text. But for that of an operator that a later version
+/// of the job has more.
+pub(super) fn state(machine: &SimMachine, job: &SimJob, remote: Option<(&SimObjects, &str)>) -> Result<Vec<String>, String> {
+    let read = || -> Result<Vec<String>, Error> {
+        let env = machine.outside();
+        let (_, storage) = places(machine, &env, remote)?;
+        let log = JobLog::open(&env, storage.clone(), "onlooker")?;
+        let Some(newest) = log.history().and_then(|history| history.newest()) else { return Ok(Vec::new()) };
+        let manifest = load_manifest(&*storage, newest)?;
+        let mut entries = Vec::new();
+        let mut visit = |operator: &OperatorId, table: &str, entry: ShownEntry| {
+            entries.push(format!("{operator} {table} {entry:?}"));
+            Ok(())
+        };
+        let wanted = |operator: &OperatorId, _: &str| operator.as_str() != "added";
+        read_state(&env, &*storage, &manifest, &*job.stores(&env), Path::new("onlooker"), &wanted, &mut visit)?;
+        entries.sort();
+        Ok(entries)
+    };
+    read().map_err(|e| format!("the job's state cannot be read: {}", e.report()))
+}
+
+type Storage = Arc<dyn CheckpointStorage>;
+
+/// The job's folder, and where its checkpoints are.
+fn places(machine: &SimMachine, env: &Env, remote: Option<(&SimObjects, &str)>) -> Result<(Storage, Storage), Error> {
+    let local: Storage = Arc::new(LocalStorage::existing(env, Path::new("checkpoints/job"))?);
+    let storage = remote.map_or(local.clone(), |(objects, url)| objects.store(&machine.another_process(), env, &format!("{url}/job")));
+    Ok((local, storage))
+}
+
 fn look(machine: &SimMachine, remote: Option<(&SimObjects, &str)>) -> Result<Option<String>, Error> {
     let env = machine.outside();
-    let local: Arc<dyn CheckpointStorage> = Arc::new(LocalStorage::existing(&env, Path::new("checkpoints/job"))?);
-    let storage = remote.map_or(local.clone(), |(objects, url)| objects.store(&machine.another_process(), &env, &format!("{url}/job")));
+    let (local, storage) = places(machine, &env, remote)?;
     let log = JobLog::open(&env, storage.clone(), "onlooker")?;
     let Some(history) = log.history() else { return Ok(Some("the job log is empty".into())) };
     let mut named = BTreeSet::new();

@@ -70,8 +70,26 @@ pub(crate) struct Report {
     pub(crate) violation: Option<String>,
 }
 
-/// Runs once.
+/// Runs once. Of some seeds also without faults: what is kept at the end must be the same.
 pub(crate) fn run(options: &Options) -> Report {
+    let (report, state) = run_once(options);
+    let is_compared = report.violation.is_none() && options.scenario != Scenario::Quiet && options.seed.is_multiple_of(4);
+    let Some(state) = state.filter(|_| is_compared) else { return report };
+    let (quiet, kept) = run_once(&Options { scenario: Scenario::Quiet, bug: None, ..*options });
+    let violation = quiet.violation.or_else(|| kept.and_then(|kept| other_state(&kept, &state)));
+    Report { violation, ..report }
+}
+
+/// Says what is kept otherwise than without faults.
+fn other_state(quiet: &[String], state: &[String]) -> Option<String> {
+    let at = quiet.iter().zip(state).position(|(a, b)| a != b).unwrap_or(quiet.len().min(state.len()));
+    let show = |entries: &[String]| entries.get(at).map_or("nothing".to_string(), |entry| entry.chars().take(200).collect());
+    let (want, have) = (show(quiet), show(state));
+    (quiet != state).then(|| format!("state differs: {} entries in place of {}; {have} in place of {want}", state.len(), quiet.len()))
+}
+
+/// One run; its state at the end, where a workload's is the same each time.
+fn run_once(options: &Options) -> (Report, Option<Vec<String>>) {
     let mut world = World::new(options);
     let outcome = catch_unwind(AssertUnwindSafe(|| match options.bug {
         Some(bug) => with_bug(bug, || world.run()),
@@ -89,7 +107,8 @@ pub(crate) fn run(options: &Options) -> Report {
     let mut trace = world.trace;
     trace.add(world.job.trace().0);
     trace.add(world.machine.fingerprint());
-    Report {
+    let state = (world.workload.state_is_fixed() && !world.asked).then(|| std::mem::take(&mut world.state));
+    let report = Report {
         workload: world.workload.name,
         strikes: world.strikes,
         faults: world.machine.faults_met(),
@@ -98,7 +117,8 @@ pub(crate) fn run(options: &Options) -> Report {
         starts: world.starts,
         trace: trace.0,
         violation,
-    }
+    };
+    (report, state)
 }
 
 pub(super) struct World {
@@ -123,6 +143,8 @@ pub(super) struct World {
     rivals: bool,
     /// Markers are gone, and what was written can be told apart by nobody: a person decides, and the run is over.
     asked: bool,
+    /// What it kept at its end.
+    state: Vec<String>,
     trace: Trace,
 }
 
@@ -195,6 +217,7 @@ impl World {
             met: (0, 0),
             rivals: false,
             asked: false,
+            state: Vec::new(),
             trace: Trace(0),
         }
     }
@@ -221,12 +244,13 @@ impl World {
         self.finish()?;
         let output = Output::read(&self.broker);
         self.workload.check(&self.ground.input, &output)?;
+        self.state = files::state(&self.machine, &self.job, self.remote())?;
         // Started once more, it finds nothing to do, and nothing that nobody needs any more. By itself, because one that takes
         // over leaves alone what the other may still use.
         self.finished = false;
         self.job.settings().take_over = false;
         self.ensure_running()?;
-        files::check(&self.machine, self.is_remote().then_some((&self.objects, REMOTE)))?;
+        files::check(&self.machine, self.remote())?;
         self.finish()?;
         if Output::read(&self.broker) != output {
             return Err("the job was finished, and a further start changed its output".into());
@@ -237,6 +261,10 @@ impl World {
     /// Whether checkpoints are elsewhere than in a folder.
     pub(super) fn is_remote(&self) -> bool {
         self.settings.remote.is_some()
+    }
+
+    fn remote(&self) -> Option<(&SimObjects, &'static str)> {
+        self.is_remote().then_some((&self.objects, REMOTE))
     }
 
     /// Some steps, as chance has it.
@@ -417,11 +445,12 @@ impl World {
             let outcome = rival.start().and_then(|()| rival.run(steps));
             *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some((rival, outcome.err()));
         });
-        self.rivals = true;
+        // This one may have been taken over before, by a process that has finished since.
+        let before = std::mem::replace(&mut self.rivals, true);
         self.advance_until(|_| begun.lock().unwrap_or_else(PoisonError::into_inner).is_some())?;
         let Some((rival, failed)) = begun.lock().unwrap_or_else(PoisonError::into_inner).take() else {
             self.machine.disarm();
-            self.rivals = false;
+            self.rivals = before;
             return Ok(());
         };
         self.rivals = true;

@@ -142,6 +142,12 @@ impl Workload {
         matches!(self.order, Order::Last | Order::Table | Order::Open)
     }
 
+    /// Whether what is kept at the end follows from the input alone. Not where results do not; and a foreign join counts the
+    /// changes that it was told of, of which there are as many as batches make.
+    pub(crate) fn state_is_fixed(&self) -> bool {
+        self.order != Order::Open && self.name != "tables"
+    }
+
     /// The workload of that name.
     pub(crate) fn named(name: &str) -> Option<&'static Workload> {
         ALL.iter().find(|w| w.name == name)

@@ -7,6 +7,7 @@
 
 use super::aggregate::{Acc, Calls};
 use super::packed::{Cell, Packed};
+use super::ranked::OrderColumn;
 use super::value::{Value, column};
 use arrow::array::ArrayRef;
 use arrow::datatypes::SchemaRef;
@@ -41,14 +42,6 @@ pub(crate) enum Computed {
     Last(usize),
 }
 
-/// A further column of ORDER BY, which tells rows of one time apart.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Tie {
-    pub(crate) column: usize,
-    pub(crate) descending: bool,
-    pub(crate) nulls_first: bool,
-}
-
 /// What all tasks share.
 #[derive(Debug)]
 pub(crate) struct OverRules {
@@ -62,7 +55,8 @@ pub(crate) struct OverRules {
     pub(crate) distance: u32,
     /// Results wait for a later row.
     pub(crate) leads: bool,
-    pub(crate) ties: Vec<Tie>,
+    /// Further columns of ORDER BY, which tell rows of one time apart.
+    pub(crate) ties: Vec<OrderColumn>,
     /// Of the results.
     pub(crate) schema: SchemaRef,
     /// What the partitions are by, for the description.
@@ -140,29 +134,14 @@ impl OverRules {
         self.computed.iter().any(|c| matches!(c, Computed::Last(_)))
     }
 
-    fn compare(&self, tie: &Tie, a: &[u8], b: &[u8]) -> Result<Ordering> {
-        let (a, b) = (self.packed.cell(a, tie.column)?, self.packed.cell(b, tie.column)?);
-        Ok(match (a == Cell::Null, b == Cell::Null) {
-            (true, true) => Ordering::Equal,
-            (true, false) => {
-                if tie.nulls_first {
-                    Ordering::Less
-                } else {
-                    Ordering::Greater
-                }
-            }
-            (false, true) => {
-                if tie.nulls_first {
-                    Ordering::Greater
-                } else {
-                    Ordering::Less
-                }
-            }
-            (false, false) => {
-                let kind = self.packed.kind(tie.column);
-                let order = a.to_value(kind)?.total_cmp(&b.to_value(kind)?);
-                if tie.descending { order.reverse() } else { order }
-            }
+    fn compare(&self, tie: &OrderColumn, a: &[u8], b: &[u8]) -> Result<Ordering> {
+        let (a, b) = (self.packed.value(a, tie.column)?, self.packed.value(b, tie.column)?);
+        let nulls = matches!(a, Value::Null).cmp(&matches!(b, Value::Null));
+        Ok(match nulls {
+            Ordering::Equal if tie.descending => b.total_cmp(&a),
+            Ordering::Equal => a.total_cmp(&b),
+            _ if tie.nulls_first => nulls.reverse(),
+            _ => nulls,
         })
     }
 }

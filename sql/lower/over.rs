@@ -11,8 +11,9 @@ use super::{Lowered, Lowering, column_of};
 use crate::error::{SqlError, SqlResult};
 use crate::kernels::aggregate::{Argument, Call, Calls};
 use crate::kernels::keys::ColumnKeys;
-use crate::kernels::over::{Computed, OverCalls, OverRules, Tie};
+use crate::kernels::over::{Computed, OverCalls, OverRules};
 use crate::kernels::packed::Packed;
+use crate::kernels::ranked::OrderColumn;
 use crate::kernels::value::{Class, Value};
 use arrow::datatypes::{DataType, Field, Schema};
 use datafusion_common::{DFSchema, ScalarValue};
@@ -313,7 +314,7 @@ fn rules(
         }
     }
     let order = group.params.order_by.iter().skip(1).zip(&places.ties);
-    let ties = order.map(|(sort, &column)| Tie { column, descending: !sort.asc, nulls_first: sort.nulls_first }).collect();
+    let ties = order.map(|(sort, &column)| OrderColumn { column, descending: !sort.asc, nulls_first: sort.nulls_first }).collect();
     Ok(OverRules {
         packed,
         calls: Calls::new(calls),

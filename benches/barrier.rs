@@ -14,10 +14,9 @@ use waterwheel::engine::dsl::Job;
 use waterwheel::engine::error::Result;
 use waterwheel::engine::graph::PhysicalPlan;
 use waterwheel::engine::record::Keys;
-use waterwheel::engine::runtime::{JobRunner, SimExecution, SimStep};
 use waterwheel::engine::state::{MemoryStore, PointTable, Table, TableContext};
-use waterwheel_benches::job::Place;
-use waterwheel_benches::meter::{Target, figure, thread_cpu};
+use waterwheel_benches::job::{Place, Stepper, Stretch};
+use waterwheel_benches::meter::{Target, figure};
 use waterwheel_benches::node::KEY_GROUPS;
 
 const KEYS: u64 = 5_000_000;
@@ -69,63 +68,6 @@ fn plan(phase: &Phase, out: &Blackhole) -> Result<PhysicalPlan> {
     job.plan()
 }
 
-struct Stepper {
-    execution: SimExecution,
-    runner: JobRunner,
-    /// Rows that have come out.
-    out: Blackhole,
-}
-
-/// What a stretch of steps was like.
-struct Stretch {
-    /// The longest step in wall time, and the longest in CPU time: they differ when the machine was busy with others.
-    longest: Duration,
-    longest_cpu: Duration,
-    wall: Duration,
-    rows: u64,
-}
-
-impl Stepper {
-    fn new(runner: JobRunner, out: Blackhole) -> Self {
-        let execution = SimExecution::recover(&runner, &mut |_| Ok(())).expect("a new job starts");
-        Stepper { execution, runner, out }
-    }
-
-    /// Steps all tasks in turn until `done`.
-    fn until(&mut self, mut done: impl FnMut(&Self) -> bool) -> Stretch {
-        let (start, before) = (Instant::now(), self.out.rows());
-        let (mut longest, mut longest_cpu) = (Duration::ZERO, Duration::ZERO);
-        while !done(self) {
-            for task in 0..self.execution.tasks() {
-                let (step, cpu) = (Instant::now(), thread_cpu());
-                self.execution.step_task(task);
-                longest = longest.max(step.elapsed());
-                longest_cpu = longest_cpu.max(thread_cpu() - cpu);
-            }
-            match self.execution.step_driver() {
-                SimStep::Running => {}
-                SimStep::Finished(_) => panic!("nobody stops the job"),
-                SimStep::Failed(e) => panic!("{}", e.report()),
-            }
-        }
-        Stretch { longest, longest_cpu, wall: start.elapsed(), rows: self.out.rows() - before }
-    }
-
-    fn pass_rows(&mut self, rows: u64) -> Stretch {
-        let to = self.out.rows() + rows;
-        self.until(|me| me.out.rows() >= to)
-    }
-
-    /// A savepoint is the barrier that can be asked for.
-    fn checkpoint(&mut self, path: &str) -> Stretch {
-        self.runner.control().savepoint(path);
-        self.until(|me| {
-            let outcome = me.runner.control().savepoint_outcome(path);
-            outcome.map(|o| o.unwrap_or_else(|e| panic!("{e}"))).is_some()
-        })
-    }
-}
-
 fn whole_job() {
     let mut place = Place::default();
     place.settings.checkpoint.interval = Duration::from_secs(3600);
@@ -151,7 +93,7 @@ fn whole_job() {
     let full = place.checkpoint_bytes();
     job.pass_rows(KEYS / 10);
     job.checkpoint(&savepoint(3));
-    let all = job.runner.status().get().checkpoint_bytes;
+    let all = job.runner().status().get().checkpoint_bytes;
     let added = place.checkpoint_bytes().saturating_sub(full);
     figure("barrier: bytes in the checkpoint", all as f64 / 1e6, "MB", Target::None);
     figure("barrier: bytes new in it, 1 % of keys changed", added as f64 / 1e6, "MB", Target::None);

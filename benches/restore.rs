@@ -6,31 +6,20 @@
 
 use std::time::Duration;
 use waterwheel::connectors::blackhole::Blackhole;
-use waterwheel::connectors::generator::{Generator, Random};
+use waterwheel::connectors::generator::Generator;
 use waterwheel::engine::dsl::Job;
 use waterwheel::engine::error::Result;
 use waterwheel::engine::graph::PhysicalPlan;
 use waterwheel_benches::job::{Place, Running};
 use waterwheel_benches::meter::{Target, figure};
+use waterwheel_benches::values::random_text;
 
 const KEYS: u64 = 4_000_000;
-const VALUE: usize = 256;
-
-/// Text that does not compress.
-fn value(n: u64) -> String {
-    let mut random = Random::of(3, 0, n);
-    let mut text = String::with_capacity(VALUE);
-    while text.len() < VALUE {
-        let bits = random.next_u64();
-        text.extend((0..8).map(|i| char::from(b'0' + (bits >> (8 * i)) as u8 % 64)));
-    }
-    text
-}
 
 fn plan(out: &Blackhole) -> Result<PhysicalPlan> {
     let job = Job::new("restore");
     let numbers = Generator::new("numbers", 1, |_, n| Some(n % KEYS));
-    let values = job.source::<u64>("numbers", numbers).key_by(|n| *n).aggregate(String::new, |text, n| *text = value(*n));
+    let values = job.source::<u64>("numbers", numbers).key_by(|n| *n).aggregate(String::new, |text, n| *text = random_text(*n));
     values.id("values").to_sink("blackhole", out.clone());
     job.plan()
 }

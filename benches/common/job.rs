@@ -3,16 +3,17 @@
 //! Invariant: a job runs as `run` would run it, with journal and RocksDB behind its tables; only terminal and settings files are missing.
 #![expect(clippy::disallowed_methods, reason = "a bench is no part of a job: it may wait and start threads")]
 
-use crate::meter::{Spent, spent};
+use crate::meter::{Spent, spent, thread_cpu};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
+use waterwheel::connectors::blackhole::Blackhole;
 use waterwheel::engine::env::Env;
 use waterwheel::engine::error::Result;
 use waterwheel::engine::graph::PhysicalPlan;
-use waterwheel::engine::runtime::{JobRunner, Outcome, Settings};
+use waterwheel::engine::runtime::{JobRunner, Outcome, Settings, SimExecution, SimStep};
 use waterwheel::engine::state::{RocksSettings, TieredStores};
 
 /// How long anything here may take before the bench gives up.
@@ -110,5 +111,85 @@ impl Running {
     pub fn stop(self) -> Spent {
         self.runner.control().stop();
         self.wait().0
+    }
+}
+
+/// A job whose tasks are stepped by hand, so that every step can be timed and a checkpoint comes when it is wanted.
+pub struct Stepper {
+    execution: SimExecution,
+    runner: JobRunner,
+    /// Counts the rows that have come out.
+    out: Blackhole,
+}
+
+/// What a stretch of steps was like.
+pub struct Stretch {
+    /// The longest step in wall time.
+    pub longest: Duration,
+    /// The longest step in CPU time: less than in wall time when the machine was busy with others.
+    pub longest_cpu: Duration,
+    /// All of it, in wall time.
+    pub wall: Duration,
+    /// Rows that came out meanwhile.
+    pub rows: u64,
+}
+
+impl Stepper {
+    /// A job that has not begun; `out` is its sink.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn new(runner: JobRunner, out: Blackhole) -> Self {
+        let execution = SimExecution::recover(&runner, &mut |_| Ok(())).expect("a new job starts");
+        Stepper { execution, runner, out }
+    }
+
+    /// The job.
+    pub fn runner(&self) -> &JobRunner {
+        &self.runner
+    }
+
+    /// Steps all tasks in turn until `done`.
+    ///
+    /// # Panics
+    /// When the job fails or ends.
+    pub fn until(&mut self, mut done: impl FnMut(&Self) -> bool) -> Stretch {
+        let (start, before) = (Instant::now(), self.out.rows());
+        let (mut longest, mut longest_cpu) = (Duration::ZERO, Duration::ZERO);
+        while !done(self) {
+            for task in 0..self.execution.tasks() {
+                let (step, cpu) = (Instant::now(), thread_cpu());
+                self.execution.step_task(task);
+                longest = longest.max(step.elapsed());
+                longest_cpu = longest_cpu.max(thread_cpu() - cpu);
+            }
+            match self.execution.step_driver() {
+                SimStep::Running => {}
+                SimStep::Finished(_) => panic!("nobody stops the job"),
+                SimStep::Failed(e) => panic!("{}", e.report()),
+            }
+        }
+        Stretch { longest, longest_cpu, wall: start.elapsed(), rows: self.out.rows() - before }
+    }
+
+    /// Steps until so many rows more have come out.
+    ///
+    /// # Panics
+    /// When the job fails or ends.
+    pub fn pass_rows(&mut self, rows: u64) -> Stretch {
+        let to = self.out.rows() + rows;
+        self.until(|me| me.out.rows() >= to)
+    }
+
+    /// A savepoint is the barrier that can be asked for: steps from the request to its end.
+    ///
+    /// # Panics
+    /// When the job fails or ends.
+    pub fn checkpoint(&mut self, path: &str) -> Stretch {
+        self.runner.control().savepoint(path);
+        self.until(|me| {
+            let outcome = me.runner.control().savepoint_outcome(path);
+            outcome.map(|o| o.unwrap_or_else(|e| panic!("{e}"))).is_some()
+        })
     }
 }

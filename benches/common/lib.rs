@@ -7,6 +7,7 @@
 pub mod job;
 pub mod meter;
 pub mod node;
+pub mod values;
 
 /// The broker of the tests: theirs is the only code that boots one.
 #[expect(dead_code, clippy::disallowed_methods, reason = "tests do more to a broker than benches do, and keep their own time")]

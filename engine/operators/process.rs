@@ -265,26 +265,28 @@ pub(super) struct Process<P, K, T, U> {
     function: P,
     pub(super) states: States,
     emitted: Emitted<U>,
+    /// How much was emitted before the timer that fires.
+    marks: Vec<usize>,
     watermark: EventTime,
     wall_ms: i64,
     types: PhantomData<fn(K, T)>,
 }
 
-/// Timers fire this many at a time: their keys are made resident together, their results leave together.
+/// Results of so many timers leave together.
 const TIMERS_AT_ONCE: usize = 1024;
 
 impl<K: Key, T: Data, U: Data, P: ProcessFunction<K, T, U>> Process<P, K, T, U> {
     pub(super) fn new(function: P) -> Self {
         let emitted = Emitted { rows: Rows::default(), sides: Vec::new() };
-        Process { function, states: States::of_keys(K::kind()), emitted, watermark: EventTime::MIN, wall_ms: 0, types: PhantomData }
+        let states = States::of_keys(K::kind());
+        Process { function, states, emitted, marks: Vec::new(), watermark: EventTime::MIN, wall_ms: 0, types: PhantomData }
     }
 
     /// Fires one timer; its results wait in `emitted`.
     fn fire(&mut self, key: &[u8], timer: &Timer, time: EventTime, out: &mut Output<'_>) -> Result<()> {
         let keys = Keys::encode(std::iter::once(K::decode(&mut &key[..])?));
         self.states.resolve(&keys)?;
-        let mut marks = Vec::new();
-        self.emitted.marks(&mut marks);
+        self.emitted.marks(&mut self.marks);
         let Process { function, states, emitted, watermark, wall_ms, .. } = self;
         let fired = guarded_call(|| {
             let mut context = ProcessContext {
@@ -301,7 +303,7 @@ impl<K: Key, T: Data, U: Data, P: ProcessFunction<K, T, U>> Process<P, K, T, U> 
             function.on_timer(&mut context, timer);
         });
         if let Err(error) = fired {
-            self.emitted.roll_back(&marks);
+            self.emitted.roll_back(&self.marks);
             out.reject(None, time, error)?;
         }
         if self.emitted.rows.rows.len() >= TIMERS_AT_ONCE {
@@ -352,15 +354,18 @@ impl<K: Key, T: Data, U: Data, P: ProcessFunction<K, T, U>> Operator for Process
 
     fn on_watermark(&mut self, time: EventTime, out: &mut Output<'_>) -> Result<()> {
         self.watermark = self.watermark.max(time);
-        let mut rearmed = Vec::new();
+        // Most timers have the name of the one before.
+        let mut timer = Timer::new(&[], time, false)?;
         while let Some(due) = self.states.timers.pop_due(self.watermark) {
-            let timer = Timer::new(&due.tag, due.time, false)?;
+            match timer.name.as_bytes() == due.tag {
+                true => timer.time = due.time,
+                false => timer = Timer::new(&due.tag, due.time, false)?,
+            }
             self.states.rearmed = (time == EventTime::MAX).then(Vec::new);
             self.fire(&due.key, &timer, due.time, out)?;
             let own = |(name, _): &(String, EventTime)| *name == timer.name;
             for (_, at) in self.states.rearmed.take().unwrap_or_default().into_iter().filter(own) {
                 self.states.timers.remove(at, &due.key, &due.tag);
-                rearmed.push(at);
             }
         }
         self.emitted.flush(out)?;

@@ -24,6 +24,7 @@ mod batch;
 mod broadcast;
 mod described;
 mod evolve;
+mod ids;
 mod index;
 mod inspect;
 mod journal;

@@ -9,7 +9,8 @@
 
 use super::batch::prefix;
 use super::evolve::rewrite;
-use super::index::Arena;
+use super::ids::Ids;
+use super::index::{Arena, touch};
 use super::keyspace::{Place, damaged, push_key, split_time, time_bytes};
 use super::queue::{Entries, Queue};
 use super::value::{Heap, StateValue, check_codec, decode, encode_into, key_text, schema_of};
@@ -18,8 +19,10 @@ use crate::env::{Bug, planted};
 use crate::error::Result;
 use crate::record::{Epoch, KeyGroup, key_group};
 use crate::time::EventTime;
+use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 use std::cmp::Ordering;
+use std::hash::{BuildHasher, Hasher};
 use twox_hash::XxHash3_64;
 
 struct Entry<V> {
@@ -52,6 +55,8 @@ struct Slab<V> {
     entries: Vec<Entry<V>>,
     /// Key, then tag.
     names: Arena,
+    /// Ids by name; none in a table whose names never come twice.
+    by_name: Option<HashTable<u32>>,
 }
 
 impl<V> Slab<V> {
@@ -78,10 +83,24 @@ impl<V> Entries for Slab<V> {
     fn compare(&self, a: u32, b: u32) -> Ordering {
         self.time(a).cmp(&self.time(b)).then_with(|| self.name(a).cmp(&self.name(b)))
     }
+
+    /// Entries lie where their ids are, names and index elsewhere again: one after the other each would be waited for.
+    fn fetch(&self, ids: &[u32]) {
+        touch(ids.iter().copied(), |id| self.entries[id as usize].stamp as usize);
+        self.names.touch(ids.iter().copied());
+        if let Some(by_name) = &self.by_name {
+            touch(ids.iter().copied(), |id| by_name.find(self.hash(id), |&other| other == id).map_or(0, |&id| id as usize));
+        }
+    }
 }
 
+/// In memory only, and without a seed of the process: the same calls make the same table.
 fn name_hash(time: i64, (key, tag): (&[u8], &[u8])) -> u64 {
-    XxHash3_64::oneshot_with_seed(XxHash3_64::oneshot_with_seed(time as u64, tag), key)
+    let mut hasher = FixedState::default().build_hasher();
+    hasher.write_i64(time);
+    hasher.write(key);
+    hasher.write(tag);
+    hasher.finish()
 }
 
 /// See the module's header. Timers are an `OrderedTable<()>` with the timer's name as tag.
@@ -92,14 +111,12 @@ pub struct OrderedTable<V> {
     slab: Slab<V>,
     free: Vec<u32>,
     queue: Queue,
-    /// Ids by name; none in a table whose names never come twice.
-    by_name: Option<HashTable<u32>>,
     live: usize,
     /// Removed, and still in the queue.
     dead: usize,
     generation: u32,
-    changed: Vec<u32>,
-    frozen: Vec<u32>,
+    changed: Ids,
+    frozen: Ids,
     /// Deletes of this epoch and of the frozen one; within an epoch they go before its puts.
     deletes: WriteBatch,
     frozen_deletes: WriteBatch,
@@ -114,7 +131,9 @@ pub struct OrderedTable<V> {
 impl<V: StateValue> OrderedTable<V> {
     /// A table of that name, unique within its operator.
     pub fn new(name: &str) -> Self {
-        OrderedTable { by_name: Some(HashTable::new()), ..OrderedTable::of_unique(name) }
+        let mut table = OrderedTable::of_unique(name);
+        table.slab.by_name = Some(HashTable::new());
+        table
     }
 
     /// The same for entries whose (time, key, tag) never come twice and are never looked for: it does not keep an index.
@@ -123,15 +142,14 @@ impl<V: StateValue> OrderedTable<V> {
             name: name.to_string(),
             key: None,
             place: None,
-            slab: Slab { entries: Vec::new(), names: Arena::default() },
+            slab: Slab { entries: Vec::new(), names: Arena::default(), by_name: None },
             free: Vec::new(),
             queue: Queue::new(),
-            by_name: None,
             live: 0,
             dead: 0,
             generation: 1,
-            changed: Vec::new(),
-            frozen: Vec::new(),
+            changed: Ids::default(),
+            frozen: Ids::default(),
             deletes: WriteBatch::default(),
             frozen_deletes: WriteBatch::default(),
             copied: WriteBatch::default(),
@@ -158,7 +176,7 @@ impl<V: StateValue> OrderedTable<V> {
         let group = key_group(hash, self.place().max_parallelism);
         let entry = Entry { time: time.0, key_len: key.len() as u32, stamp: self.generation, group, stored: false, value: Some(value) };
         let id = self.add(entry, key, tag);
-        self.note_changed(id);
+        self.changed.insert(id);
         None
     }
 
@@ -248,7 +266,7 @@ impl<V: StateValue> OrderedTable<V> {
 
     fn find(&self, time: EventTime, key: &[u8], tag: &[u8]) -> Option<u32> {
         let same = |&id: &u32| self.slab.time(id) == time.0 && self.slab.name(id) == (key, tag);
-        self.by_name.as_ref()?.find(name_hash(time.0, (key, tag)), same).copied()
+        self.slab.by_name.as_ref()?.find(name_hash(time.0, (key, tag)), same).copied()
     }
 
     fn add(&mut self, entry: Entry<V>, key: &[u8], tag: &[u8]) -> u32 {
@@ -264,9 +282,10 @@ impl<V: StateValue> OrderedTable<V> {
             None => self.slab.entries.push(entry),
         }
         self.live += 1;
-        if let Some(by_name) = &mut self.by_name {
-            let slab = &self.slab;
-            by_name.insert_unique(slab.hash(id), id, |&id| slab.hash(id));
+        // Out of the slab meanwhile, whose names it hashes when it grows.
+        if let Some(mut by_name) = self.slab.by_name.take() {
+            by_name.insert_unique(self.slab.hash(id), id, |&id| self.slab.hash(id));
+            self.slab.by_name = Some(by_name);
         }
         id
     }
@@ -282,18 +301,7 @@ impl<V: StateValue> OrderedTable<V> {
             entry.stored = true;
             self.copy(id);
         }
-        self.note_changed(id);
-    }
-
-    fn note_changed(&mut self, id: u32) {
-        // Entries that come and go within an epoch would otherwise be listed for ever.
-        if self.changed.len() > 2 * self.live + 1024 {
-            let (entries, generation) = (&self.slab.entries, self.generation);
-            self.changed.retain(|&id| entries[id as usize].stamp == generation);
-            self.changed.sort_unstable();
-            self.changed.dedup();
-        }
-        self.changed.push(id);
+        self.changed.insert(id);
     }
 
     /// Encodes a frozen entry that is about to change or go.
@@ -320,8 +328,9 @@ impl<V: StateValue> OrderedTable<V> {
             deletes.delete_with(|out| self.push_full_key(id, out));
             self.deletes = deletes;
         }
-        if let Some(by_name) = &mut self.by_name
-            && let Ok(found) = by_name.find_entry(self.slab.hash(id), |&other| other == id)
+        let hash = self.slab.hash(id);
+        if let Some(by_name) = &mut self.slab.by_name
+            && let Ok(found) = by_name.find_entry(hash, |&other| other == id)
         {
             found.remove();
         }
@@ -388,11 +397,7 @@ impl<V: StateValue> Table for OrderedTable<V> {
         self.backlog = backlog;
         self.generation += 1;
         std::mem::swap(&mut self.deletes, &mut self.frozen_deletes);
-        if self.frozen.is_empty() {
-            std::mem::swap(&mut self.frozen, &mut self.changed);
-        } else {
-            self.frozen.append(&mut self.changed);
-        }
+        self.frozen.append(&mut self.changed);
     }
 
     fn drain(&mut self, out: &mut WriteBatch, entries: usize) -> bool {
@@ -421,7 +426,7 @@ impl<V: StateValue> Table for OrderedTable<V> {
 
     fn bytes(&self) -> usize {
         // Place of the name, id in the queue; a table of ids is 7/8 full at most and half full on average.
-        let each = size_of::<Entry<V>>() + 8 + 4 + if self.by_name.is_some() { 8 } else { 0 };
+        let each = size_of::<Entry<V>>() + 8 + 4 + if self.slab.by_name.is_some() { 8 } else { 0 };
         (self.live + self.dead) * each + self.live * self.heap.mean() + self.slab.names.bytes()
     }
 

@@ -11,6 +11,8 @@ use std::cmp::Ordering;
 
 /// So many ids that have become due are put into order one by one; more of them by sorting anew.
 const FEW: usize = 8;
+/// So many entries are brought into the cache side by side.
+const FETCHED: usize = 64;
 
 /// What the queue asks of the entries behind its ids.
 pub(super) trait Entries {
@@ -20,6 +22,8 @@ pub(super) trait Entries {
     fn rank(&self, id: u32) -> [u64; 2];
     /// In which order two entries leave.
     fn compare(&self, a: u32, b: u32) -> Ordering;
+    /// Some entries will be looked at soon.
+    fn fetch(&self, _ids: &[u32]) {}
 }
 
 /// An id that is due, and what decides nearly every comparison without a look at its entry.
@@ -95,6 +99,7 @@ impl Queue {
         if self.fresh.is_empty() {
             return;
         }
+        self.fresh.chunks(FETCHED).for_each(|ids| entries.fetch(ids));
         let fresh = self.fresh.drain(..).map(|id| Due { time: ordered(entries.time(id)), rank: entries.rank(id), id });
         if fresh.len() > FEW || self.due.is_empty() {
             self.due.extend(fresh);

@@ -6,6 +6,7 @@ pub(crate) mod aggregate;
 pub(crate) mod calc;
 pub(crate) mod condition;
 mod distinct;
+pub(crate) mod expand;
 pub(crate) mod group;
 pub(crate) mod keys;
 pub(crate) mod newest;

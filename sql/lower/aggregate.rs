@@ -42,15 +42,8 @@ enum Over {
 }
 
 impl Lowering<'_> {
-    pub(super) fn aggregate(&mut self, node: &Aggregate) -> SqlResult<Lowered> {
-        if node.group_expr.iter().any(|e| matches!(e, Expr::GroupingSet(_))) {
-            return Err(SqlError::unsupported(
-                "GROUPING SETS, ROLLUP and CUBE",
-                "they are not here yet",
-                "one GROUP BY each, and UNION ALL",
-            ));
-        }
-        let mut input = self.lower(&node.input)?;
+    /// The aggregate of a stream; no grouping sets.
+    pub(super) fn aggregate(&mut self, node: &Aggregate, input: Lowered) -> SqlResult<Lowered> {
         let sources: Vec<Option<usize>> = node.group_expr.iter().map(|e| column_of(e, &input.schema)).collect();
         let place = |s: &Option<usize>| s.map(|i| input.places[i]);
         let has = |wanted: Place| sources.iter().any(|s| place(s) == Some(wanted));
@@ -73,7 +66,7 @@ impl Lowering<'_> {
         {
             return self.windowed(node, &input, vec![GroupColumn::Key; sources.len()], &Over::Fired);
         }
-        input = self.materialised(input)?;
+        let input = self.materialised(input)?;
         self.grouped(node, &input)
     }
 
@@ -98,13 +91,7 @@ impl Lowering<'_> {
 
     fn windowed(&mut self, node: &Aggregate, input: &Lowered, columns: Vec<GroupColumn>, over: &Over) -> SqlResult<Lowered> {
         let keys: Vec<&Expr> = node.group_expr.iter().zip(&columns).filter(|(_, c)| **c == GroupColumn::Key).map(|(e, _)| e).collect();
-        if let Some(expr) = node.aggr_expr.iter().find(|e| self.uses_windows(e, input)) {
-            return Err(SqlError::unsupported(
-                &format!("{expr}"),
-                "the bounds of a window are no input of its aggregate",
-                "GROUP BY them and compute on the result",
-            ));
-        }
+        self.check_arguments(node, input)?;
         let Parts { node: from, classes, calls } = self.parts(node, input, &keys, false)?;
         let keyed = self.keyed(from, classes.len());
         let to_refs = calls.clone();
@@ -155,6 +142,18 @@ impl Lowering<'_> {
             (Over::Fired, None) => {}
         }
         Ok(lowered)
+    }
+
+    /// Refuses aggregates of the bounds of their own window.
+    pub(super) fn check_arguments(&self, node: &Aggregate, input: &Lowered) -> SqlResult<()> {
+        match node.aggr_expr.iter().find(|e| self.uses_windows(e, input)) {
+            None => Ok(()),
+            Some(expr) => Err(SqlError::unsupported(
+                &format!("{expr}"),
+                "the bounds of a window are no input of its aggregate",
+                "GROUP BY them and compute on the result",
+            )),
+        }
     }
 
     fn keyed(&mut self, from: NodeIndex, key_count: usize) -> NodeIndex {
@@ -232,7 +231,7 @@ fn check_session(input: &Lowered, sources: &[Option<usize>], columns: &[GroupCol
     ))
 }
 
-fn call_of(expr: &Expr) -> SqlResult<&AggregateFunction> {
+pub(super) fn call_of(expr: &Expr) -> SqlResult<&AggregateFunction> {
     match expr {
         Expr::AggregateFunction(function) => Ok(function),
         Expr::Alias(alias) => call_of(&alias.expr),

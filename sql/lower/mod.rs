@@ -16,6 +16,7 @@ mod over;
 mod ranks;
 mod rows;
 mod scan;
+mod sets;
 mod sink;
 mod times;
 mod upserts;
@@ -195,7 +196,13 @@ impl<'a> Lowering<'a> {
                 let input = self.lower(&filter.input)?;
                 self.filter(input, &filter.predicate)
             }
-            LogicalPlan::Aggregate(aggregate) => self.aggregate(aggregate),
+            LogicalPlan::Aggregate(aggregate) => {
+                let input = self.lower(&aggregate.input)?;
+                match aggregate.group_expr.as_slice() {
+                    [Expr::GroupingSet(_)] => self.grouping_sets(aggregate, input),
+                    _ => self.aggregate(aggregate, input),
+                }
+            }
             LogicalPlan::Join(join) => self.join(join),
             LogicalPlan::Union(all) => {
                 let inputs = all.inputs.iter().map(|plan| self.lower(plan)).collect::<SqlResult<Vec<_>>>()?;
@@ -237,16 +244,21 @@ impl<'a> Lowering<'a> {
     fn project(&mut self, projection: &Projection) -> SqlResult<Lowered> {
         self.note_rank_use(projection);
         self.note_members(projection);
-        let mut input = self.lower(&projection.input)?;
+        let input = self.lower(&projection.input)?;
+        self.projected(input, &projection.expr, &projection.schema)
+    }
+
+    /// Expressions over a stream, as the columns of a schema.
+    fn projected(&mut self, mut input: Lowered, wanted: &[Expr], output: &Arc<DFSchema>) -> SqlResult<Lowered> {
         // Window columns that are passed on as they are stay pending; any other use asks for them in the batch.
-        let sources: Vec<Option<usize>> = projection.expr.iter().map(|e| column_of(e, &input.schema)).collect();
+        let sources: Vec<Option<usize>> = wanted.iter().map(|e| column_of(e, &input.schema)).collect();
         let plain_window = |i: &Option<usize>| i.is_some_and(|i| !matches!(input.places[i], Place::Batch(_)));
-        let computes_on_windows = projection.expr.iter().zip(&sources).any(|(e, s)| !plain_window(s) && self.uses_windows(e, &input));
+        let computes_on_windows = wanted.iter().zip(&sources).any(|(e, s)| !plain_window(s) && self.uses_windows(e, &input));
         if computes_on_windows {
             input = self.materialised(input)?;
         }
         let (mut exprs, mut places) = (Vec::new(), Vec::new());
-        for (expr, source) in projection.expr.iter().zip(&sources) {
+        for (expr, source) in wanted.iter().zip(&sources) {
             match source.map(|i| input.places[i]).or_else(|| windows::is_clock(expr).then_some(Place::Clock)) {
                 Some(place) if !matches!(place, Place::Batch(_)) => places.push(place),
                 _ => {
@@ -256,13 +268,13 @@ impl<'a> Lowering<'a> {
             }
         }
         let in_batch = |output: usize| matches!(places[output], Place::Batch(_));
-        let fields: Vec<Field> = (0..places.len()).filter(|i| in_batch(*i)).map(|i| nullable(projection.schema.field(i))).collect();
+        let fields: Vec<Field> = (0..places.len()).filter(|i| in_batch(*i)).map(|i| nullable(output.field(i))).collect();
         let schema = Arc::new(Schema::new(fields));
         let node = self.calc(&input, None, Some(&exprs), schema, "project")?;
         let moved = |i: usize| sources.iter().position(|s| *s == Some(i));
         Ok(Lowered {
             node,
-            schema: projection.schema.clone(),
+            schema: output.clone(),
             places,
             updating: input.updating,
             key: input.key.as_ref().and_then(|key| key.iter().map(|i| moved(*i)).collect()),

@@ -6,5 +6,6 @@ mod nexmark;
 mod noise;
 mod oracle;
 mod parse;
+mod sets;
 mod upserts;
 mod world;

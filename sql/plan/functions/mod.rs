@@ -72,7 +72,7 @@ const SCALAR: &[&str] = &[
     "date_part",
 ];
 
-const AGGREGATE: &[&str] = &["count", "sum", "min", "max"];
+const AGGREGATE: &[&str] = &["count", "sum", "min", "max", "grouping"];
 
 /// The functions of a session.
 #[derive(Debug, Clone)]
@@ -105,6 +105,10 @@ impl Functions {
             .map(|f| (f.name().to_string(), f))
             .collect();
         aggregate.insert("avg".into(), Arc::new(AggregateUDF::from(Avg::new())));
+        // The planner makes arithmetic of it before anything is run.
+        if let Some(grouping) = aggregate.get("grouping").cloned() {
+            aggregate.insert("grouping_id".into(), grouping);
+        }
         Functions {
             scalar,
             aggregate,

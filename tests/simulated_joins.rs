@@ -22,7 +22,7 @@ use waterwheel::topics::{Next, Reading as Reader, SourceOptions, TopicConfig, To
 const SEEDS: u64 = 40;
 
 /// Compared record by record, and by the last record of each key.
-const JOINS: [&str; 3] = ["near", "together", "versions"];
+const JOINS: [&str; 4] = ["near", "together", "visits", "versions"];
 const TABLES: [&str; 4] = ["sums", "foreign", "groups", "paired"];
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -54,6 +54,7 @@ fn plan(env: &Env, parallelism: u32) -> Result<PhysicalPlan> {
     let near = left.interval_join(&right).between(before(millis(700)), after(secs(1))).on(|l, r| (l.value + r.value) % 3 != 0);
     write(near.full(pair), "near");
     write(left.window_join(&right, Sliding::of(secs(2)).every(secs(1))).left(move |l, r| pair(Some(l), r)), "together");
+    write(left.window_join(&right, Session::gap(millis(400))).full(pair), "visits");
     write(left.temporal_join(&right).ends_when(|r| r.value % 5 == 0).left(move |l, r| pair(Some(l), r)), "versions");
 
     let sum = |keyed: &KeyedStream<u64, Row>, name: &str| keyed.aggregate(|| 0, |sum, r| *sum += r.value).id(name).to_table();

@@ -12,11 +12,14 @@ use crate::operators::joins::{
     Bounds, EndsVersion, JoinKind, LATE_LEFT_PORT, LATE_RIGHT_PORT, LEFT, PairKernel, RIGHT, TypedPairs, interval_join, regular_join,
     temporal_join,
 };
-use crate::operators::{OperatorFactory, union};
+use crate::operators::{Either, OperatorFactory, map, timed_either, union};
 use crate::record::{Batch, Change, Data, Key, Rows};
 use crate::state::StateValue;
 use crate::time::millis;
-use crate::windowing::{SliceLayout, WindowAssigner, window_join};
+use crate::windowing::{
+    LATE_PORT, Session, Sides, SliceLayout, TimedEither, Together, WindowAssigner, WindowOptions, Windowed, Windows, pair_sides,
+    window_join,
+};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -59,11 +62,49 @@ enum How {
     Interval(Bounds),
     /// With the description of the windows.
     Windowed(SliceLayout, String),
+    Sessions(Sessions),
     Temporal(EndsVersion),
     /// Rows are kept so long; for ever if nothing is said.
     Regular(Option<Duration>),
     /// What was asked for makes no sense; the plan says so.
     Nothing,
+}
+
+/// What runs the sessions of both sides.
+struct Sessions {
+    windows: OperatorFactory,
+    /// Takes the rows out of the results.
+    values: OperatorFactory,
+    description: String,
+}
+
+/// Windows that two streams can be joined over: [`Tumbling`](crate::windowing::Tumbling), [`Sliding`](crate::windowing::Sliding),
+/// [`Cumulative`](crate::windowing::Cumulative), [`Calendar`](crate::windowing::Calendar), [`Session`].
+pub trait JoinWindows {
+    /// What joins rows of these types, with keys of that type, over the windows.
+    ///
+    /// # Errors
+    /// Sizes that make no sense.
+    fn joined<K: Key, L: Data + StateValue, R: Data + StateValue>(&self) -> Result<JoinedWindows, Error>;
+}
+
+/// See [`JoinWindows`].
+pub struct JoinedWindows(How);
+
+impl<W: WindowAssigner> JoinWindows for W {
+    fn joined<K: Key, L: Data + StateValue, R: Data + StateValue>(&self) -> Result<JoinedWindows, Error> {
+        let layout = self.layout().map_err(|e| e.at(self.describe()))?;
+        Ok(JoinedWindows(How::Windowed(layout, self.describe())))
+    }
+}
+
+impl JoinWindows for Session {
+    fn joined<K: Key, L: Data + StateValue, R: Data + StateValue>(&self) -> Result<JoinedWindows, Error> {
+        let windows = self.operator::<K, Together<L, R>>(WindowOptions::default(), Together::default())?;
+        let values = map(|session: Windowed<K, Sides<L, R>>| session.value);
+        let description = Windows::<TimedEither<L, R>>::describe(self);
+        Ok(JoinedWindows(How::Sessions(Sessions { windows, values, description })))
+    }
 }
 
 impl<K: Key, L: Data + StateValue> KeyedStream<K, L> {
@@ -102,11 +143,8 @@ impl<K: Key, L: Data + StateValue> KeyedStream<K, L> {
     /// # let _ = without_click;
     /// # }
     /// ```
-    pub fn window_join<R: Data + StateValue, W: WindowAssigner>(&self, right: &KeyedStream<K, R>, windows: W) -> Join<L, R> {
-        let how = match windows.layout() {
-            Ok(layout) => How::Windowed(layout, windows.describe()),
-            Err(e) => How::refused(self.stream(), e.at(windows.describe())),
-        };
+    pub fn window_join<R: Data + StateValue>(&self, right: &KeyedStream<K, R>, windows: impl JoinWindows) -> Join<L, R> {
+        let how = windows.joined::<K, L, R>().map_or_else(|e| How::refused(self.stream(), e), |joined| joined.0);
         Join::new(self.stream().clone(), right.stream().clone(), how)
     }
 
@@ -351,6 +389,9 @@ impl<L: Data + StateValue, R: Data + StateValue> Join<L, R> {
     }
 
     fn add<O: Data, N: PairKernel>(self, kind: JoinKind, kernel: impl Fn() -> N + Send + Sync + 'static) -> Stream<O> {
+        if let How::Sessions(_) = self.how {
+            return self.add_sessions(kind, kernel);
+        }
         let (name, factory, note) = self.how.operator(kind, kernel);
         let joined: Stream<O> = self.left.add(name, factory, &self.left.meets(&self.right), note);
         if let Some(to) = self.late_left {
@@ -360,6 +401,31 @@ impl<L: Data + StateValue, R: Data + StateValue> Join<L, R> {
             to(joined.port(LATE_RIGHT_PORT));
         }
         joined
+    }
+
+    /// Both sides go through one window operator.
+    fn add_sessions<O: Data, N: PairKernel>(self, kind: JoinKind, kernel: impl Fn() -> N + Send + Sync + 'static) -> Stream<O> {
+        let How::Sessions(Sessions { windows, values, description }) = self.how else { unreachable!("the caller looked") };
+        let glue = NodeNote { glue: true, ..NodeNote::default() };
+        let both: Stream<TimedEither<L, R>> = self.left.add("connect", timed_either::<L, R>(), &self.left.meets(&self.right), glue);
+        both.change(|node| node.can_reject = false);
+        let note = NodeNote {
+            detail: format!("{}, {description}", kind.name()),
+            state: vec![StateNote { what: "the rows of open sessions".into(), bound: Bound::Watermark }],
+            class: vec![(EqualityClass::TimeDependent, "late rows".into())],
+            glue: false,
+        };
+        // Rows keep their keys and stay in their task.
+        let sessions: Stream<Sides<L, R>> = both.add("window_join", windows, &[], note);
+        let late: Stream<TimedEither<L, R>> = sessions.port(LATE_PORT);
+        if let Some(to) = self.late_left {
+            to(late.filter_map(|(_, row)| if let Either::First(row) = row { Some(row) } else { None }));
+        }
+        if let Some(to) = self.late_right {
+            to(late.filter_map(|(_, row)| if let Either::Second(row) = row { Some(row) } else { None }));
+        }
+        let sides: Stream<Sides<L, R>> = sessions.with_glue("values", values);
+        sides.with_glue("pairs", pair_sides::<L, R, N>(kind, kernel))
     }
 }
 
@@ -413,8 +479,8 @@ impl How {
                 let note = NodeNote { detail: kind.name().into(), state, class, glue: false };
                 ("join", regular_join(kind, ttl.map(millis), kernel), note)
             }
-            // Never run: the problem stops the plan.
-            How::Nothing => ("join", union(), NodeNote::default()),
+            // The first is drawn elsewhere; the second never runs, because the problem stops the plan.
+            How::Sessions(_) | How::Nothing => ("join", union(), NodeNote::default()),
         }
     }
 }

@@ -27,7 +27,7 @@ mod tests;
 pub use broadcast::{Broadcast, KeyedWithBroadcast};
 pub use durations::{OutOfOrder, Punctuated, days, hours, millis, mins, secs};
 pub use job::Job;
-pub use joins::{IntervalJoin, Join, Offset, RegularJoin, TemporalJoin, after, before};
+pub use joins::{IntervalJoin, Join, JoinWindows, JoinedWindows, Offset, RegularJoin, TemporalJoin, after, before};
 pub use keyed::{KeyedStream, SortedStream};
 pub use over::OverStream;
 pub use sink::SinkHandle;

@@ -8,6 +8,7 @@
 use super::{Operator, OperatorFactory, Output};
 use crate::error::Result;
 use crate::record::{BatchBox, Data, Rows, downcast};
+use crate::time::EventTime;
 use serde::{Deserialize, Serialize};
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -44,20 +45,36 @@ pub fn either<A: Data, B: Data>() -> OperatorFactory {
     Arc::new(|| Box::new(Merge::<A, B>(PhantomData)))
 }
 
+/// As [`either`]; each row with its event time in milliseconds.
+pub fn timed_either<A: Data, B: Data>() -> OperatorFactory {
+    Arc::new(|| Box::new(TimedMerge::<A, B>(PhantomData)))
+}
+
 struct Merge<A, B>(PhantomData<fn(A, B)>);
 
 impl<A: Data, B: Data> Operator for Merge<A, B> {
     fn on_batch(&mut self, input: usize, batch: BatchBox, out: &mut Output<'_>) -> Result<()> {
         match input {
-            0 => out.emit(wrap(downcast::<Rows<A>>(batch), Either::<A, B>::First)),
-            _ => out.emit(wrap(downcast::<Rows<B>>(batch), Either::<A, B>::Second)),
+            0 => out.emit(wrap(downcast::<Rows<A>>(batch), |row, _| Either::<A, B>::First(row))),
+            _ => out.emit(wrap(downcast::<Rows<B>>(batch), |row, _| Either::<A, B>::Second(row))),
         }
     }
 }
 
-fn wrap<T, E: Data>(batch: Rows<T>, side: impl Fn(T) -> E) -> BatchBox {
+struct TimedMerge<A, B>(PhantomData<fn(A, B)>);
+
+impl<A: Data, B: Data> Operator for TimedMerge<A, B> {
+    fn on_batch(&mut self, input: usize, batch: BatchBox, out: &mut Output<'_>) -> Result<()> {
+        match input {
+            0 => out.emit(wrap(downcast::<Rows<A>>(batch), |row, time| (time.0, Either::<A, B>::First(row)))),
+            _ => out.emit(wrap(downcast::<Rows<B>>(batch), |row, time| (time.0, Either::<A, B>::Second(row)))),
+        }
+    }
+}
+
+fn wrap<T, E: Data>(batch: Rows<T>, side: impl Fn(T, EventTime) -> E) -> BatchBox {
     let Rows { rows, times, keys, origins } = batch;
-    Rows { rows: rows.into_iter().map(side).collect(), times, keys, origins }.boxed()
+    Rows { rows: rows.into_iter().zip(&times).map(|(row, &time)| side(row, time)).collect(), times, keys, origins }.boxed()
 }
 
 #[cfg(test)]
@@ -65,7 +82,6 @@ mod tests {
     use super::*;
     use crate::record::Keys;
     use crate::testing::{Harness, Step};
-    use crate::time::EventTime;
 
     #[test]
     fn rows_say_where_they_come_from_and_keep_their_keys() {

@@ -72,7 +72,7 @@ pub use by_column::by_column;
 pub use columnar::{ColumnKernel, ColumnKernelFactory, KeyKernel, RowError, columns, key_columns};
 pub use dead_letter::{HEADER_ERROR, HEADER_OFFSET, HEADER_OPERATOR, HEADER_PARTITION, HEADER_TOPIC, dead_letters};
 pub use dedup::dedup_by;
-pub use either::{Either, either};
+pub use either::{Either, either, timed_either};
 pub use filter::filter;
 pub use flat_map::{filter_map, flat_map};
 pub use group::{GroupKernel, check_description, group};

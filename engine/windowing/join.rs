@@ -11,7 +11,7 @@ use super::assigner::{SliceLayout, Window, saturate};
 use crate::env::{Bug, planted};
 use crate::error::Result;
 use crate::observe::{Counter, LATE};
-use crate::operators::joins::{JoinKind, LEFT, Matches, PairKernel, RIGHT, take_in};
+use crate::operators::joins::{JoinKind, LEFT, Matches, PairKernel, take_in};
 use crate::operators::{Behind, OpenContext, Operator, OperatorFactory, Output, Progress};
 use crate::record::{Batch, BatchBox};
 use crate::state::{AppendTable, Table, Waiting};
@@ -95,24 +95,8 @@ impl<N: PairKernel> WindowJoin<N> {
     fn fire_key(&mut self, rows: &[Waiting], time: EventTime, out: &mut Output<'_>) -> Result<()> {
         let (table, matches) = (&self.table, &mut self.matches);
         let (lefts, rights) = rows.split_at(rows.partition_point(|row| table.side(row.row) == LEFT));
-        let only_whether = matches!(matches.kind(), JoinKind::Semi | JoinKind::Anti);
-        let mut partners = vec![false; rights.len()];
-        for left in lefts {
-            let mut has_partner = false;
-            for (right, partner) in rights.iter().zip(&mut partners) {
-                if matches.meet(table.bytes_of(left.row), has_partner, table.bytes_of(right.row), time, out)? {
-                    (has_partner, *partner) = (true, true);
-                    if only_whether {
-                        break;
-                    }
-                }
-            }
-            if !has_partner {
-                matches.stays_alone(LEFT, table.bytes_of(left.row), time, out)?;
-            }
-        }
-        let mut alone = rights.iter().zip(partners).filter(|(_, partner)| !partner);
-        alone.try_for_each(|(right, _)| matches.stays_alone(RIGHT, table.bytes_of(right.row), time, out))
+        let bytes = |row: &Waiting| table.bytes_of(row.row);
+        matches.meet_all(lefts.iter().map(bytes), rights.iter().map(bytes), time, out)
     }
 }
 
@@ -169,7 +153,7 @@ impl<N: PairKernel> Operator for WindowJoin<N> {
 mod tests {
     use super::*;
     use crate::operators::joins::tests::{Event, KINDS, batch, belong, kernel, script};
-    use crate::operators::joins::{LATE_LEFT_PORT, LATE_RIGHT_PORT};
+    use crate::operators::joins::{LATE_LEFT_PORT, LATE_RIGHT_PORT, RIGHT};
     use crate::testing::Harness;
     use proptest::prelude::*;
 

@@ -26,6 +26,7 @@ mod panes;
 mod progress;
 mod running;
 mod session;
+mod session_join;
 
 pub use crate::operators::LATE_PORT;
 pub use assigner::{Cumulative, Slice, SliceLayout, Sliding, Tumbling, WindowAssigner};
@@ -38,6 +39,7 @@ pub use kernel::{Accumulate, Aggregate, OnlyIf};
 pub use kinds::{Kept, WindowOptions, Windows};
 pub use operator::{Windowed, window};
 pub use session::{Global, Session, SessionBy};
+pub use session_join::{Sides, TimedEither, Together, pair_sides};
 
 #[cfg(test)]
 #[path = "tests/count.rs"]

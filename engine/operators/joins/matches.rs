@@ -100,6 +100,37 @@ impl<N: PairKernel> Matches<N> {
         Ok(true)
     }
 
+    /// All rows of one key that may belong together, at once: every left one meets every right one.
+    ///
+    /// # Errors
+    /// As [`meet`](Self::meet).
+    pub fn meet_all<'a>(
+        &mut self,
+        lefts: impl Iterator<Item = &'a [u8]>,
+        rights: impl ExactSizeIterator<Item = &'a [u8]> + Clone,
+        time: EventTime,
+        out: &mut Output<'_>,
+    ) -> Result<()> {
+        let only_whether = matches!(self.kind, JoinKind::Semi | JoinKind::Anti);
+        let mut partners = vec![false; rights.len()];
+        for left in lefts {
+            let mut has_partner = false;
+            for (right, partner) in rights.clone().zip(&mut partners) {
+                if self.meet(left, has_partner, right, time, out)? {
+                    (has_partner, *partner) = (true, true);
+                    if only_whether {
+                        break;
+                    }
+                }
+            }
+            if !has_partner {
+                self.stays_alone(LEFT, left, time, out)?;
+            }
+        }
+        let mut alone = rights.zip(partners).filter(|(_, partner)| !partner);
+        alone.try_for_each(|(right, _)| self.stays_alone(RIGHT, right, time, out))
+    }
+
     /// A row will find no partner any more: leaves if the kind says so.
     ///
     /// # Errors

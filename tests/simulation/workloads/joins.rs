@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use waterwheel::engine::dsl::{Join, Offset, Stream};
 use waterwheel::engine::operators::joins::JoinKind::{self, Anti, Full, Inner, Left, Right, Semi};
-use waterwheel::engine::windowing::Sliding;
+use waterwheel::engine::windowing::{Session, Sliding};
 
 fn is_left(row: &Row) -> bool {
     (row.id / 5).is_multiple_of(2)
@@ -126,6 +126,37 @@ pub(crate) const WINDOW: Workload = Workload {
             }
             for rows in windows.values() {
                 let (lefts, rights) = sides(rows);
+                all.extend(expected(kind(input), &lefts, &rights, fits));
+            }
+        }
+        all
+    },
+    order: Order::None,
+    also: nothing,
+};
+
+/// The pause that ends a session.
+fn gap(input: &Input) -> i64 {
+    distance(input) * (1 + (input.variant % 5) as i64) / 2 + 1
+}
+
+/// Rows of one session.
+pub(crate) const SESSION: Workload = Workload {
+    name: "session-join",
+    draw: |draw| {
+        let (left, right) = draw.rows().split(is_left);
+        let gap = Duration::from_millis(gap(draw.input()) as u64);
+        let join = left.key_by(|row| row.key).window_join(&right.key_by(|row| row.key), Session::gap(gap));
+        let joined = results(join, kind(draw.input())).id("joined");
+        draw.out(&draw.watched(&joined, "watched").map(|text| text));
+    },
+    expect: |input| {
+        let mut all = Vec::new();
+        for rows in by_key(input).values() {
+            let mut rows = rows.clone();
+            rows.sort_by_key(|row| row.at);
+            for session in rows.chunk_by(|a, b| b.at - a.at < gap(input)) {
+                let (lefts, rights) = sides(session);
                 all.extend(expected(kind(input), &lefts, &rights, fits));
             }
         }

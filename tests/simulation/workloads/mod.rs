@@ -77,6 +77,7 @@ pub(crate) const ALL: &[Workload] = &[
     sessions::CUMULATIVE,
     joins::INTERVAL,
     joins::WINDOW,
+    joins::SESSION,
     joins::TEMPORAL,
     joins::REGULAR,
     over::FRAMES,

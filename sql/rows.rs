@@ -40,7 +40,7 @@ impl FinalRows {
     /// Columns that cannot be read: a bug.
     pub fn add(&mut self, batch: &ChangeBatch) -> Result<()> {
         let columns = batch.columns.columns();
-        // Rows and arrays have no class; their text stands for them.
+        // What has no class is ordered by its text.
         let cells: Vec<Option<Cells>> = columns.iter().map(|c| Cells::of(c).ok()).collect();
         for row in 0..batch.times.len() {
             let mut key = Vec::new();

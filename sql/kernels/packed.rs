@@ -6,6 +6,7 @@
 //! Invariant: equal rows have equal bytes, and the bytes of a row give back its values. Where rows are taken back, -0.0 is
 //! kept as 0.0 and every NaN as one NaN, so that a row that is taken back is found.
 
+use super::nested;
 use super::value::{Class, Value};
 use arrow::array::{
     Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Decimal128Array, PrimitiveArray, RecordBatch, StringArray, new_null_array,
@@ -27,7 +28,7 @@ enum Packing {
     Float32,
     Float64,
     Decimal,
-    /// Text and bytes.
+    /// Text and bytes; rows and arrays as their bytes.
     Bytes,
     /// No value ever.
     Null,
@@ -47,6 +48,7 @@ impl Packing {
             DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => Packing::Bytes,
             DataType::Binary | DataType::LargeBinary | DataType::BinaryView => Packing::Bytes,
             DataType::Null => Packing::Null,
+            nested if Class::of(nested) == Some(Class::Nested) => Packing::Bytes,
             _ => return None,
         })
     }
@@ -161,7 +163,10 @@ impl Packed {
             if array.is_null(row) || *packing == Packing::Null {
                 out[start + i / 8] |= 1 << (i % 8);
             } else if *packing == Packing::Bytes {
-                out.extend_from_slice(bytes_of(array, row));
+                match nested::bytes(array, row) {
+                    Some(bytes) => out.extend_from_slice(&bytes),
+                    None => out.extend_from_slice(bytes_of(array, row)),
+                }
             } else {
                 let place = start + self.places[i];
                 self.pack_fixed(i, array, row, &mut out[place..place + packing.width()]);
@@ -322,6 +327,7 @@ fn column_of(kind: &DataType, cells: &[Cell<'_>]) -> Result<ArrayRef> {
             let plain: ArrayRef = Arc::new(texts.collect::<Result<StringArray>>()?);
             if *kind == DataType::Utf8 { plain } else { cast(&plain, kind).map_err(failed)? }
         }
+        nested if nested::is_nested(nested) => nested::column(nested, bytes())?,
         other => {
             let plain: ArrayRef = Arc::new(bytes().collect::<BinaryArray>());
             if *other == DataType::Binary { plain } else { cast(&plain, other).map_err(failed)? }

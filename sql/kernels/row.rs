@@ -3,6 +3,7 @@
 //! Invariant: the same row has the same bytes; as keys, -0.0 is 0.0 and every NaN is one NaN. What is read into columns of the
 //! types that were written is the same row.
 
+use super::nested;
 use super::value::{Cells, Class};
 use arrow::array::{
     ArrayRef, BinaryBuilder, BooleanBuilder, Decimal128Builder, Float64Builder, Int64Builder, PrimitiveArray, RecordBatch, StringBuilder,
@@ -67,7 +68,7 @@ impl Builder {
             Class::Float => Builder::Float(Float64Builder::new()),
             Class::Decimal => Builder::Decimal(Decimal128Builder::new()),
             Class::Text => Builder::Text(StringBuilder::new()),
-            Class::Bytes => Builder::Bytes(BinaryBuilder::new()),
+            Class::Bytes | Class::Nested => Builder::Bytes(BinaryBuilder::new()),
         }
     }
 
@@ -119,6 +120,7 @@ impl Builder {
                 _ => Arc::new(b.finish()),
             },
             Builder::Text(mut b) => Arc::new(b.finish()),
+            Builder::Bytes(mut b) if nested::is_nested(kind) => return nested::column(kind, b.finish().iter()),
             Builder::Bytes(mut b) => Arc::new(b.finish()),
         };
         if plain.data_type() == kind { Ok(plain) } else { cast(&plain, kind).map_err(failed) }

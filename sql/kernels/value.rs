@@ -6,6 +6,7 @@
 //! Invariant: a value read from a column of a type and written to a column of that type is the same value. As keys, -0.0 is
 //! 0.0 and every NaN is one NaN.
 
+use super::nested;
 use arrow::array::{
     Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Decimal128Array, Float64Array, Int64Array, PrimitiveArray, StringArray,
     new_null_array,
@@ -94,7 +95,7 @@ impl Value {
             Class::Text => {
                 Value::Text(String::from_utf8(decode_bytes(bytes)?.into_owned()).map_err(|_| Error::fatal("text in state is not UTF-8"))?)
             }
-            Class::Bytes => Value::Bytes(decode_bytes(bytes)?.into_owned()),
+            Class::Bytes | Class::Nested => Value::Bytes(decode_bytes(bytes)?.into_owned()),
         })
     }
 }
@@ -108,10 +109,12 @@ pub(crate) enum Class {
     Decimal,
     Text,
     Bytes,
+    /// Rows and arrays, held as bytes that are equal where they are; their order means nothing.
+    Nested,
 }
 
 impl Class {
-    /// The class of a type; none for types that cannot be keys or arguments (rows, arrays).
+    /// The class of a type; none for types that cannot be keys or arguments.
     pub(crate) fn of(kind: &DataType) -> Option<Class> {
         Some(match kind {
             DataType::Boolean => Class::Bool,
@@ -121,6 +124,7 @@ impl Class {
             DataType::Decimal128(_, _) => Class::Decimal,
             DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => Class::Text,
             DataType::Binary | DataType::LargeBinary | DataType::BinaryView => Class::Bytes,
+            nested if nested::is_nested(nested) && nested::can_be_kept(nested) => Class::Nested,
             _ => return None,
         })
     }
@@ -176,6 +180,7 @@ impl Cells {
             DataType::LargeBinary | DataType::BinaryView => {
                 Cells::Bytes(cast(array, &DataType::Binary).map_err(failed)?.as_binary::<i32>().clone())
             }
+            nested if Class::of(nested).is_some() => Cells::Bytes((0..array.len()).map(|row| nested::bytes(array, row)).collect()),
             other => return Err(Error::fatal(format!("plan bug: values of type {other} have no class"))),
         })
     }
@@ -274,6 +279,7 @@ pub(crate) fn column(kind: &DataType, values: &[&Value]) -> Result<ArrayRef> {
         }
         DataType::Utf8 => Arc::new(texts().collect::<StringArray>()),
         DataType::Binary => Arc::new(bytes().collect::<BinaryArray>()),
+        nested if nested::is_nested(nested) => nested::column(nested, bytes())?,
         other => {
             let class = Class::of(other).ok_or_else(|| Error::fatal(format!("plan bug: values of type {other} have no class")))?;
             let plain: ArrayRef =
@@ -296,6 +302,7 @@ pub(crate) mod tests {
             Class::Decimal => (-1000..1000i128).prop_map(Value::Decimal).boxed(),
             Class::Text => ".{0,4}".prop_map(Value::Text).boxed(),
             Class::Bytes => proptest::collection::vec(0u8..3, 0..4).prop_map(Value::Bytes).boxed(),
+            Class::Nested => unreachable!("rows and arrays have tests of their own"),
         };
         prop_oneof![1 => Just(Value::Null), 5 => some].boxed()
     }

@@ -280,7 +280,7 @@ pub(super) fn check_result(function: Function, argument: Option<&Argument>, outp
     let class = check_class(output, "a result")?;
     let fits = match (function, argument) {
         (Function::Count, _) => *output == DataType::Int64,
-        (Function::Min | Function::Max, Some(a)) => a.kind == *output,
+        (Function::Min | Function::Max, Some(a)) => a.kind == *output && a.class != Class::Nested,
         (Function::Sum, Some(a)) => {
             a.class == class && matches!(class, Class::Int | Class::Float | Class::Decimal) && scale(&a.kind) == scale(output)
         }
@@ -290,6 +290,9 @@ pub(super) fn check_result(function: Function, argument: Option<&Argument>, outp
     let small = matches!(output, DataType::Int8 | DataType::Int16 | DataType::Int32 | DataType::Float32) && function == Function::Sum;
     if fits && !small {
         return Ok(());
+    }
+    if let Some(a) = argument.filter(|a| a.class == Class::Nested) {
+        return Err(super::no_order(&a.kind, &format!("{function:?}")));
     }
     let over = argument.map_or("*".into(), |a| crate::parser::type_name(&a.kind));
     Err(SqlError::unsupported(

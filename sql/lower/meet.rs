@@ -6,7 +6,7 @@
 //! Invariant: the columns of the result are those of the plan's node, in order.
 
 use super::join::Joined;
-use super::{Lowered, Lowering, Place, arrow_schema, check_class, column_expr, column_of, nullable};
+use super::{Lowered, Lowering, Place, arrow_schema, check_class, check_ordered, column_expr, column_of, nullable};
 use crate::error::{SqlError, SqlResult};
 use crate::kernels::keys::ColumnKeys;
 use crate::kernels::packed::Packed;
@@ -148,7 +148,9 @@ fn pairs(joined: &Joined, updating: bool) -> SqlResult<Pairs> {
     for (left, right) in &joined.on {
         let kind = |expr: &Expr, side: usize| expr.get_type(&joined.sides[side].schema).map_err(SqlError::of_planner);
         let (a, b) = (kind(left, LEFT)?, kind(right, RIGHT)?);
-        let (class, other) = (check_class(&a, &format!("a join on {left}"))?, check_class(&b, &format!("a join on {right}"))?);
+        // Where NULL is no value, one within a row makes it equal to nothing, which bytes do not tell.
+        let check = if joined.null_is_equal { check_class } else { check_ordered };
+        let (class, other) = (check(&a, &format!("a join on {left}"))?, check(&b, &format!("a join on {right}"))?);
         if a != b && (class != other || matches!(a, arrow::datatypes::DataType::Decimal128(_, _))) {
             return Err(SqlError::new(format!("{left} is {}, {right} is {}", type_name(&a), type_name(&b))).help("CAST one to the other"));
         }

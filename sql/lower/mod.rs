@@ -19,6 +19,7 @@ mod scan;
 mod sets;
 mod sink;
 mod times;
+mod unnest;
 mod upserts;
 mod versions;
 mod windows;
@@ -28,7 +29,7 @@ pub(crate) use sink::{Target, check_insert, lower_insert};
 use crate::connect::Connectors;
 use crate::error::{SqlError, SqlResult};
 use crate::kernels::calc::Calc;
-use crate::plan::{Versions, WindowTvf, Windows};
+use crate::plan::{Unnested, Versions, WindowTvf, Windows};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion_common::{Column, DFSchema};
 use datafusion_expr::execution_props::ExecutionProps;
@@ -214,10 +215,14 @@ impl<'a> Lowering<'a> {
             },
             LogicalPlan::Extension(extension) => {
                 let node = extension.node.as_any();
-                match (node.downcast_ref::<WindowTvf>(), node.downcast_ref::<Versions>()) {
-                    (Some(tvf), _) => self.tvf(tvf),
-                    (None, Some(node)) => self.versions(node),
-                    (None, None) => Err(unknown(plan)),
+                if let Some(tvf) = node.downcast_ref::<WindowTvf>() {
+                    self.tvf(tvf)
+                } else if let Some(versions) = node.downcast_ref::<Versions>() {
+                    self.versions(versions)
+                } else if let Some(unnested) = node.downcast_ref::<Unnested>() {
+                    self.unnest(unnested)
+                } else {
+                    Err(unknown(plan))
                 }
             }
             other => Err(unknown(other)),
@@ -377,7 +382,7 @@ fn unknown(plan: &LogicalPlan) -> SqlError {
         LogicalPlan::Subquery(_) => {
             ("a subquery here", "it depends on the row beside it in a way that is no join", "a join with a condition")
         }
-        LogicalPlan::Unnest(_) => ("UNNEST", "it is not here yet", ""),
+        LogicalPlan::Unnest(_) => ("UNNEST in SELECT", "it is a table", "FROM t CROSS JOIN UNNEST(t.array) AS e (x)"),
         LogicalPlan::RecursiveQuery(_) => ("WITH RECURSIVE", "a stream has no fixed point", ""),
         other => {
             return SqlError::unsupported(
@@ -390,13 +395,21 @@ fn unknown(plan: &LogicalPlan) -> SqlError {
     SqlError::unsupported(construct, reason, instead)
 }
 
+/// A data type whose values have an order.
+fn check_ordered(kind: &DataType, what: &str) -> SqlResult<crate::kernels::value::Class> {
+    use crate::kernels::value::Class;
+    match check_class(kind, what)? {
+        Class::Nested => Err(no_order(kind, what)),
+        class => Ok(class),
+    }
+}
+
+fn no_order(kind: &DataType, what: &str) -> SqlError {
+    let what = format!("{what} of type {}", crate::parser::type_name(kind));
+    SqlError::unsupported(&what, "its values have no order", "take a field of it")
+}
+
 /// A data type whose values can be keys, arguments and results of aggregates.
 fn check_class(kind: &DataType, what: &str) -> SqlResult<crate::kernels::value::Class> {
-    crate::kernels::value::Class::of(kind).ok_or_else(|| {
-        SqlError::unsupported(
-            &format!("{what} of type {}", crate::parser::type_name(kind)),
-            "its values have no order",
-            "take a field of it",
-        )
-    })
+    crate::kernels::value::Class::of(kind).ok_or_else(|| no_order(kind, what))
 }

@@ -259,6 +259,10 @@ fn check_order(order: &[Sort], input: &Lowered, group: &Group<'_>) -> SqlResult<
         return Err(SqlError::new("OVER without ORDER BY has no rows up to a row")
             .help("OVER (PARTITION BY k ORDER BY ts), where ts is the column of the WATERMARK"));
     };
+    for sort in ties {
+        use datafusion_expr::ExprSchemable;
+        super::check_ordered(&sort.expr.get_type(&*input.schema).map_err(SqlError::of_planner)?, &format!("ORDER BY {}", sort.expr))?;
+    }
     let by_time = first.asc && column_of(&first.expr, &input.schema).is_some_and(|i| input.rowtimes.contains(&i));
     if !by_time {
         return Err(SqlError::unsupported(

@@ -6,7 +6,7 @@
 //!
 //! Invariant: rows have the input's columns, then the rank; the rank means something only where somebody looks at it.
 
-use super::{Lowered, Lowering, Place, arrow_schema, check_class, column_of};
+use super::{Lowered, Lowering, Place, arrow_schema, check_class, check_ordered, column_of};
 use crate::error::{SqlError, SqlResult};
 use crate::kernels::keys::ColumnKeys;
 use crate::kernels::ranked::{OrderColumn, RowNumbers};
@@ -137,6 +137,9 @@ impl Lowering<'_> {
         let input = self.materialised(input)?;
         for field in input.schema.fields() {
             check_class(field.data_type(), &format!("ROW_NUMBER() over rows with the column {}", field.name()))?;
+        }
+        for sort in &params.order_by {
+            check_ordered(&sort.expr.get_type(&*input.schema).map_err(SqlError::of_planner)?, &format!("ORDER BY {}", sort.expr))?;
         }
         let newest_first = wanted.first == 1 && by_time_descending(&params.order_by, &input);
         let by: Vec<&Expr> = params.partition_by.iter().chain(params.order_by.iter().map(|s| &s.expr)).collect();

@@ -139,7 +139,7 @@ impl Lowering<'_> {
     fn check_key(&self, rows: &Lowered, table: &Table) -> SqlResult<()> {
         let names = |columns: &[usize]| columns.iter().map(|&i| table.schema.field(i).name().as_str()).collect::<Vec<_>>().join(", ");
         for &i in &table.primary_key {
-            super::check_class(table.schema.field(i).data_type(), &format!("the PRIMARY KEY column {}", table.schema.field(i).name()))?;
+            super::check_ordered(table.schema.field(i).data_type(), &format!("the PRIMARY KEY column {}", table.schema.field(i).name()))?;
         }
         if !rows.updating {
             return Ok(());

@@ -11,11 +11,13 @@ mod join;
 mod legacy;
 mod over;
 mod tvf;
+mod unnest;
 mod versions;
 
 pub(crate) use functions::Functions;
 pub use functions::ScalarFunction;
 pub(crate) use tvf::{WindowKind, WindowTvf, Windows, interval_ms};
+pub(crate) use unnest::Unnested;
 pub(crate) use versions::Versions;
 
 use crate::catalog::{Catalog, Entry, PlannedTable, PlannedView};
@@ -144,7 +146,7 @@ pub(crate) fn optimize(plan: LogicalPlan) -> SqlResult<LogicalPlan> {
     // A subquery for one value is a join like any other.
     config.optimizer.enable_physical_uncorrelated_scalar_subquery = false;
     let config = Arc::new(config);
-    let plan = versions::tie(plan)?;
+    let plan = unnest::tie(versions::tie(plan)?)?;
     let plan = Analyzer::new().execute_and_check(plan, &config, |_, _| {}).map_err(explain)?;
     let rules = Optimizer::with_rules(vec![
         Arc::new(OptimizeUnions::new()),

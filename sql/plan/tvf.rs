@@ -5,7 +5,7 @@
 //!
 //! Invariant: sizes are whole milliseconds above 0; nothing is pushed below the node but projections.
 
-use super::versions;
+use super::{unnest, versions};
 use crate::error::{SqlError, SqlResult};
 use arrow::datatypes::{DataType, Field, TimeUnit};
 use datafusion_common::{DFSchema, DFSchemaRef, Result as PlanResult};
@@ -197,6 +197,15 @@ impl RelationPlanner for WindowPlanner {
                     }
                     None => Ok(RelationPlanning::Original(Box::new(relation))),
                 }
+            }
+            TableFactor::UNNEST { alias, array_exprs, with_offset: false, with_offset_alias: None, with_ordinality } => {
+                let plan =
+                    unnest::elements(array_exprs, alias, with_ordinality, context).map_err(|e| e.or_at(Some(span)).into_planner())?;
+                planned(plan, None)
+            }
+            TableFactor::UNNEST { .. } => {
+                let (what, instead) = ("UNNEST WITH OFFSET", "WITH ORDINALITY");
+                Err(SqlError::unsupported(what, "it is not of Flink's dialect", instead).at(span).into_planner())
             }
             TableFactor::TableFunction { .. } => {
                 Err(SqlError::unsupported("this table function", "TUMBLE, HOP, CUMULATE and SESSION are known", "").at(span).into_planner())

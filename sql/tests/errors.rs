@@ -8,6 +8,7 @@ use waterwheel_engine::graph::{LogicalGraph, SinkRef};
 const TABLES: &str = "CREATE TABLE payments (id BIGINT, country STRING, amount DECIMAL(10, 2), at TIMESTAMP(3), WATERMARK FOR at AS at) WITH ('connector' = 'topics', 'format' = 'json');
 CREATE TABLE plain (id BIGINT, at TIMESTAMP(3)) WITH ('connector' = 'topics', 'format' = 'json');
 CREATE TABLE nested (id BIGINT, r ROW<x INT>) WITH ('connector' = 'topics', 'format' = 'json');
+CREATE TABLE lists (id BIGINT, a ARRAY<INT>) WITH ('connector' = 'topics', 'format' = 'json');
 CREATE TABLE rates (id BIGINT, rate DECIMAL(10, 2), at TIMESTAMP(3), WATERMARK FOR at AS at, PRIMARY KEY (id) NOT ENFORCED) WITH ('connector' = 'topics', 'format' = 'json');
 CREATE TABLE sums (country STRING, total DECIMAL(20, 2)) WITH ('connector' = 'topics', 'format' = 'json');
 ";
@@ -62,7 +63,15 @@ fn statements_that_are_wrong() {
         "SELECT id FROM payments WHERE amount > 3 OR EXISTS (SELECT 1 FROM plain WHERE plain.id = payments.id)",
         "SELECT id FROM payments WHERE id = ANY (SELECT id FROM plain)",
         "SELECT id FROM payments EXCEPT ALL SELECT id FROM plain",
-        "SELECT p.id, n.r FROM payments AS p JOIN nested AS n ON p.id = n.id",
+        "SELECT MAX(r) FROM nested",
+        "SELECT n.id, m.id FROM nested AS n JOIN nested AS m ON n.r = m.r",
+        "SELECT id, x FROM nested CROSS JOIN UNNEST(r) AS u (x)",
+        "SELECT id, x FROM lists CROSS JOIN UNNEST(a) AS u (x, y)",
+        "SELECT id, x FROM lists LEFT JOIN UNNEST(a) AS u (x) ON u.x > 1",
+        "SELECT id, x FROM lists CROSS JOIN UNNEST(b) AS u (x)",
+        "SELECT id, x FROM lists CROSS JOIN UNNEST(a, a) AS u (x, y)",
+        "SELECT country, GROUPING(id) FROM payments GROUP BY ROLLUP (country)",
+        "SELECT window_start, MAX(window_end) FROM TABLE(TUMBLE(TABLE payments, DESCRIPTOR(at), INTERVAL '1' MINUTE)) GROUP BY window_start, window_end, ROLLUP (country)",
         "SELECT p.id FROM payments AS p JOIN nested AS n ON p.id = n.r",
         "SELECT p.id, r.rate FROM payments AS p JOIN rates FOR SYSTEM_TIME AS OF p.at AS r ON p.amount = r.rate",
         "SELECT q.id, r.rate FROM plain AS q JOIN rates FOR SYSTEM_TIME AS OF q.at AS r ON q.id = r.id",

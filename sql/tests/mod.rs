@@ -2,6 +2,7 @@
 
 mod errors;
 mod joins;
+mod nested;
 mod nexmark;
 mod noise;
 mod oracle;

@@ -45,6 +45,7 @@ type LateTo<T> = Box<dyn FnOnce(Stream<T>)>;
 pub struct IntervalJoin<L, R> {
     left: Stream<L>,
     right: Stream<R>,
+    key: Option<String>,
 }
 
 /// A join that knows which rows belong together; the next call says which results there are.
@@ -52,6 +53,8 @@ pub struct IntervalJoin<L, R> {
 pub struct Join<L, R> {
     left: Stream<L>,
     right: Stream<R>,
+    /// Kind of the keys.
+    key: Option<String>,
     how: How,
     predicate: Option<Predicate<L, R>>,
     late_left: Option<LateTo<L>>,
@@ -125,7 +128,7 @@ impl<K: Key, L: Data + StateValue> KeyedStream<K, L> {
     /// # }
     /// ```
     pub fn interval_join<R: Data + StateValue>(&self, right: &KeyedStream<K, R>) -> IntervalJoin<L, R> {
-        IntervalJoin { left: self.stream().clone(), right: right.stream().clone() }
+        IntervalJoin { left: self.stream().clone(), right: right.stream().clone(), key: K::kind() }
     }
 
     /// Joins rows of one key that lie in the same window: [`Tumbling`](crate::windowing::Tumbling) or
@@ -145,7 +148,7 @@ impl<K: Key, L: Data + StateValue> KeyedStream<K, L> {
     /// ```
     pub fn window_join<R: Data + StateValue>(&self, right: &KeyedStream<K, R>, windows: impl JoinWindows) -> Join<L, R> {
         let how = windows.joined::<K, L, R>().map_or_else(|e| How::refused(self.stream(), e), |joined| joined.0);
-        Join::new(self.stream().clone(), right.stream().clone(), how)
+        Join::new(self.stream().clone(), right.stream().clone(), K::kind(), how)
     }
 
     /// Joins every row with every other of its key that has come before it, whatever their times; results are kept up to date.
@@ -160,7 +163,7 @@ impl<K: Key, L: Data + StateValue> KeyedStream<K, L> {
     /// # }
     /// ```
     pub fn join<R: Data + StateValue>(&self, right: &KeyedStream<K, R>) -> RegularJoin<L, R> {
-        RegularJoin { join: Join::new(self.stream().clone(), right.stream().clone(), How::Regular(None)) }
+        RegularJoin { join: Join::new(self.stream().clone(), right.stream().clone(), K::kind(), How::Regular(None)) }
     }
 
     /// Joins each row with the version of its key that was valid at the row's event time: the right input's rows are versions,
@@ -182,7 +185,7 @@ impl<K: Key, L: Data + StateValue> KeyedStream<K, L> {
     /// ```
     pub fn temporal_join<R: Data + StateValue>(&self, versions: &KeyedStream<K, R>) -> TemporalJoin<L, R> {
         let how = How::Temporal(Arc::new(|_, _| false));
-        TemporalJoin { join: Join::new(self.stream().clone(), versions.stream().clone(), how) }
+        TemporalJoin { join: Join::new(self.stream().clone(), versions.stream().clone(), K::kind(), how) }
     }
 }
 
@@ -296,7 +299,7 @@ impl<L: Data + StateValue, R: Data + StateValue> IntervalJoin<L, R> {
             Ok(bounds) => How::Interval(bounds),
             Err(e) => How::refused(&self.left, e),
         };
-        Join::new(self.left, self.right, how)
+        Join::new(self.left, self.right, self.key, how)
     }
 
     /// Event times at most `d` apart, whichever is the later.
@@ -306,8 +309,8 @@ impl<L: Data + StateValue, R: Data + StateValue> IntervalJoin<L, R> {
 }
 
 impl<L: Data + StateValue, R: Data + StateValue> Join<L, R> {
-    fn new(left: Stream<L>, right: Stream<R>, how: How) -> Self {
-        Join { left, right, how, predicate: None, late_left: None, late_right: None }
+    fn new(left: Stream<L>, right: Stream<R>, key: Option<String>, how: How) -> Self {
+        Join { left, right, key, how, predicate: None, late_left: None, late_right: None }
     }
 
     /// Of rows with one key, only those for which this is true belong together.
@@ -363,10 +366,10 @@ impl<L: Data + StateValue, R: Data + StateValue> Join<L, R> {
         O: Data,
         F: Fn(Option<&L>, Option<&R>) -> Option<O> + Send + Sync + 'static,
     {
-        let (predicate, result) = (self.predicate(), Arc::new(result));
+        let (predicate, result, key) = (self.predicate(), Arc::new(result), self.key.clone());
         self.add(kind, move || {
             let result = result.clone();
-            TypedPairs::new(predicate.clone(), move |left: Option<&L>, right: Option<&R>| result(left, right))
+            TypedPairs::new(predicate.clone(), move |left: Option<&L>, right: Option<&R>| result(left, right)).with_key(key.clone())
         })
     }
 
@@ -376,10 +379,10 @@ impl<L: Data + StateValue, R: Data + StateValue> Join<L, R> {
         O: Data,
         F: Fn(Option<&L>, Option<&R>) -> Option<O> + Send + Sync + 'static,
     {
-        let (predicate, result) = (self.predicate(), Arc::new(result));
+        let (predicate, result, key) = (self.predicate(), Arc::new(result), self.key.clone());
         self.add(kind, move || {
             let result = result.clone();
-            TypedPairs::changes(predicate.clone(), move |left: Option<&L>, right: Option<&R>| result(left, right))
+            TypedPairs::changes(predicate.clone(), move |left: Option<&L>, right: Option<&R>| result(left, right)).with_key(key.clone())
         })
     }
 

@@ -189,7 +189,7 @@ impl<T: Data> Stream<T> {
     /// ```
     pub fn dedup_by<K: Key>(&self, id: impl Fn(&T) -> K + Send + Sync + 'static, ttl: Duration) -> Stream<T> {
         let note = NodeNote { state: vec![StateNote { what: "1 time an id".into(), bound: Bound::Ttl(ttl) }], ..NodeNote::default() };
-        self.key_by(id).stream.add("dedup", operators::dedup_by::<T>(ttl), &[], note)
+        self.key_by(id).stream.add("dedup", operators::dedup_by::<K, T>(ttl), &[], note)
     }
 }
 

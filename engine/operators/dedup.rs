@@ -9,7 +9,7 @@ use super::{OpenContext, Operator, OperatorFactory, Output};
 use crate::env::{Bug, planted};
 use crate::error::Result;
 use crate::observe::{Counter, DUPLICATES};
-use crate::record::{BatchBox, Data, Keys, Rows, downcast};
+use crate::record::{BatchBox, Data, Key, Keys, Rows, downcast};
 use crate::state::{SeenTable, Table};
 use crate::time::{EventTime, millis};
 use std::marker::PhantomData;
@@ -17,9 +17,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Drops repeats; the stream is keyed by the id. Keys, times and origins stay with the rows that pass.
-pub fn dedup_by<T: Data>(ttl: Duration) -> OperatorFactory {
+pub fn dedup_by<K: Key, T: Data>(ttl: Duration) -> OperatorFactory {
     let ttl = millis(ttl);
-    Arc::new(move || Box::new(Dedup::<T> { ttl, seen: SeenTable::new("seen", ttl), duplicates: Counter::default(), types: PhantomData }))
+    Arc::new(move || {
+        let seen = SeenTable::new("seen", ttl).with_key(K::kind());
+        Box::new(Dedup::<T> { ttl, seen, duplicates: Counter::default(), types: PhantomData })
+    })
 }
 
 struct Dedup<T> {

@@ -217,7 +217,7 @@ fn reduce_starts_with_the_first_row() {
 
 #[test]
 fn dedup_judges_by_event_time_alone() {
-    let factory = dedup_by::<i64>(Duration::from_millis(10));
+    let factory = dedup_by::<u64, i64>(Duration::from_millis(10));
     let steps = [
         Step::rows(keyed([(100, 1u64, 1i64), (100, 1, 2), (105, 2, 3)])),
         Step::rows(keyed([(109, 1u64, 4i64), (91, 1, 5)])),
@@ -233,7 +233,7 @@ fn dedup_judges_by_event_time_alone() {
 
 #[test]
 fn dedup_forgets_what_cannot_repeat() {
-    let factory = dedup_by::<u64>(Duration::from_millis(10));
+    let factory = dedup_by::<u64, u64>(Duration::from_millis(10));
     let mut h = Harness::new(&factory, 0);
     let empty = h.state_bytes();
     h.push(0, keyed((0..1000u64).map(|i| (i as i64, i, i))).boxed());

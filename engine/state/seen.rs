@@ -9,7 +9,7 @@
 //! `time + ttl > watermark`, wherever it is, so neither the size of buckets nor eviction shows.
 
 use super::keyspace::{Mark, Place, damaged, split_time, state_key, table_id, table_range, time_bytes};
-use super::value::schema_of;
+use super::value::{key_text, schema_of};
 use super::{Table, TableContext, WriteBatch};
 use crate::error::{Error, Result};
 use crate::record::{Epoch, Keys, key_group};
@@ -50,6 +50,7 @@ struct Bucket {
 /// [`insert`](SeenTable::insert).
 pub struct SeenTable {
     name: String,
+    key: Option<String>,
     place: Option<Place>,
     ttl_ms: i64,
     bucket_ms: i64,
@@ -83,6 +84,7 @@ impl SeenTable {
     pub fn new(name: &str, ttl_ms: i64) -> Self {
         SeenTable {
             name: name.to_string(),
+            key: None,
             place: None,
             ttl_ms,
             bucket_ms: (ttl_ms / BUCKETS).clamp(1, i64::from(u32::MAX)),
@@ -103,6 +105,13 @@ impl SeenTable {
             spilled: false,
             cold: Vec::new(),
         }
+    }
+
+    /// Notes the kind of its ids ([`Key::kind`](crate::record::Key::kind)), as [`PointTable::with_key`](super::PointTable::with_key).
+    #[must_use]
+    pub fn with_key(mut self, kind: Option<String>) -> Self {
+        self.key = kind;
+        self
     }
 
     /// Makes a batch ready: looks for ids in the store that are not in memory.
@@ -413,7 +422,7 @@ impl Table for SeenTable {
     }
 
     fn schema(&self) -> String {
-        format!("seen {}", schema_of::<()>())
+        format!("seen{} {}", key_text(self.key.as_deref()), schema_of::<()>())
     }
 
     fn open(&mut self, context: &TableContext, restored: bool) -> Result<()> {

@@ -9,7 +9,7 @@
 use super::evolve::rewrite;
 use super::index::{ABREAST, touch};
 use super::keyspace::{Place, push_key, split_time, state_key, table_range, time_bytes};
-use super::value::{Heap, StateValue, check_codec, decode, encode_into, schema_of};
+use super::value::{Heap, StateValue, check_codec, decode, encode_into, key_text, schema_of};
 use super::{KeyIndex, Schema, Table, TableContext, WriteBatch};
 use crate::env::{Bug, planted};
 use crate::error::Result;
@@ -44,6 +44,7 @@ struct Slice<A> {
 /// What all slices share.
 struct Shared {
     name: String,
+    key: Option<String>,
     place: Option<Place>,
     index: KeyIndex,
     /// By slot: slices that hold a cell of it.
@@ -160,6 +161,7 @@ impl<A: StateValue> SliceTable<A> {
         SliceTable {
             shared: Shared {
                 name: name.to_string(),
+                key: None,
                 place: None,
                 index: KeyIndex::new(),
                 holders: Vec::new(),
@@ -179,6 +181,13 @@ impl<A: StateValue> SliceTable<A> {
             frozen_dropped: Vec::new(),
             backlog: WriteBatch::default(),
         }
+    }
+
+    /// Notes the kind of its keys ([`Key::kind`](crate::record::Key::kind)), as [`PointTable::with_key`](super::PointTable::with_key).
+    #[must_use]
+    pub fn with_key(mut self, kind: Option<String>) -> Self {
+        self.shared.key = kind;
+        self
     }
 
     /// Gives every key of a batch a slot, in row order.
@@ -595,7 +604,7 @@ impl<A: StateValue> Table for SliceTable<A> {
     }
 
     fn schema(&self) -> String {
-        format!("slice {}", schema_of::<A>())
+        format!("slice{} {}", key_text(self.shared.key.as_deref()), schema_of::<A>())
     }
 
     fn rewrite(&self, stored: &Schema, value: &[u8]) -> Result<Vec<u8>> {

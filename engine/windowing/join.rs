@@ -24,7 +24,7 @@ pub fn window_join<N: PairKernel>(layout: SliceLayout, kind: JoinKind, kernel: i
         let kernel = kernel();
         Box::new(WindowJoin {
             layout,
-            table: AppendTable::new("rows", 2, &kernel.schema()),
+            table: AppendTable::new("rows", 2, &kernel.schema()).with_key(kernel.key()),
             matches: Matches::new(kind, kernel),
             progress: Progress::default(),
             late: Counter::default(),

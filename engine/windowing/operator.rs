@@ -119,7 +119,7 @@ impl<K: Key, G: Accumulate> WindowOperator<K, G> {
         WindowOperator {
             layout,
             lateness,
-            table: SliceTable::new("slices"),
+            table: SliceTable::new("slices").with_key(K::kind()),
             running: Running::for_windows(&layout, lateness, &*aggregate),
             few: false,
             aggregate,

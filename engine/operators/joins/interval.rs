@@ -68,7 +68,7 @@ pub fn interval_join<N: PairKernel>(bounds: Bounds, kind: JoinKind, kernel: impl
         let kernel = kernel();
         Box::new(IntervalJoin {
             bounds,
-            table: AppendTable::new("rows", 2, &kernel.schema()),
+            table: AppendTable::new("rows", 2, &kernel.schema()).with_key(kernel.key()),
             matches: Matches::new(kind, kernel),
             progress: Progress::default(),
             late: Counter::default(),

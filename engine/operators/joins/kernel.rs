@@ -30,6 +30,10 @@ pub trait PairKernel: Send + 'static {
     fn check(&self) -> Result<()>;
     /// Codec and schema of the rows of both sides, as text.
     fn schema(&self) -> String;
+    /// Kind of the keys ([`Key::kind`](crate::record::Key::kind)), so that tools can show them.
+    fn key(&self) -> Option<String> {
+        None
+    }
     /// Appends the encoding of one row. A panic costs the row.
     fn encode(&self, side: Side, batch: &dyn Batch, row: usize, out: &mut Vec<u8>);
     /// Whether a row is given, else taken back. Plain rows are given.
@@ -69,6 +73,7 @@ pub struct TypedPairs<L, R, O, P, F, Q = O> {
     predicate: P,
     result: F,
     kind: RowKind,
+    key: Option<String>,
     /// What is emitted of a result.
     wrap: fn(RowKind, O) -> Q,
     out: Rows<Q>,
@@ -81,7 +86,15 @@ where
 {
     /// Rows of one key belong together if `predicate` says so; `result` is given both, or one that stays alone.
     pub fn new(predicate: P, result: F) -> Self {
-        TypedPairs { predicate, result, kind: RowKind::Insert, wrap: |_, result| result, out: Rows::default(), types: PhantomData }
+        TypedPairs {
+            predicate,
+            result,
+            kind: RowKind::Insert,
+            key: None,
+            wrap: |_, result| result,
+            out: Rows::default(),
+            types: PhantomData,
+        }
     }
 }
 
@@ -92,11 +105,18 @@ where
     /// As [`new`](TypedPairs::new); results say what kind of change they are.
     pub fn changes(predicate: P, result: F) -> Self {
         let wrap = |kind: RowKind, row: O| Change { kind, row };
-        TypedPairs { predicate, result, kind: RowKind::Insert, wrap, out: Rows::default(), types: PhantomData }
+        TypedPairs { predicate, result, kind: RowKind::Insert, key: None, wrap, out: Rows::default(), types: PhantomData }
     }
 }
 
 impl<L, R, O, P, F, Q: Data> TypedPairs<L, R, O, P, F, Q> {
+    /// Notes the kind of the keys.
+    #[must_use]
+    pub fn with_key(mut self, kind: Option<String>) -> Self {
+        self.key = kind;
+        self
+    }
+
     fn push(&mut self, result: Option<O>, time: EventTime) {
         if let Some(result) = result {
             self.out.push((self.wrap)(self.kind, result), time, None);
@@ -134,6 +154,10 @@ where
             super::LEFT => encode_row::<L>(batch, row, out),
             _ => encode_row::<R>(batch, row, out),
         }
+    }
+
+    fn key(&self) -> Option<String> {
+        self.key.clone()
     }
 
     fn set_kind(&mut self, kind: RowKind) {

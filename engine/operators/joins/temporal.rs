@@ -44,8 +44,8 @@ pub fn temporal_join<N: PairKernel>(kind: JoinKind, ends: EndsVersion, kernel: i
         let kernel = kernel();
         Box::new(TemporalJoin {
             ends: ends.clone(),
-            waiting: AppendTable::new("waiting", 2, &kernel.schema()),
-            versions: PointTable::new("versions"),
+            waiting: AppendTable::new("waiting", 2, &kernel.schema()).with_key(kernel.key()),
+            versions: PointTable::new("versions").with_key(kernel.key()),
             matches: Matches::new(kind, kernel),
             progress: Progress::default(),
             late: Counter::default(),

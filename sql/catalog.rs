@@ -11,7 +11,10 @@ use datafusion_expr::{Expr, LogicalPlan, TableSource};
 use datafusion_sql::sqlparser::ast::{BinaryOperator, Expr as SqlExpr};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
+use waterwheel_engine::graph::Input;
+use waterwheel_engine::operators::OperatorFactory;
 
 /// A table.
 #[derive(Debug, Clone)]
@@ -32,6 +35,28 @@ pub struct Table {
     pub options: Options,
     /// Columns were inferred from a sample, which this says.
     pub inferred: Option<String>,
+    /// It is a stream of the job.
+    pub given: Option<Given>,
+}
+
+/// A stream of the job as a table.
+#[derive(Clone)]
+pub struct Given {
+    /// The stream.
+    pub input: Input,
+    /// Its rows may take others back.
+    pub changes: bool,
+    /// Makes the operator that puts the columns at these positions of its rows in a batch; the event time is the second.
+    pub encode: EncodeGiven,
+}
+
+/// See [`Given::encode`].
+pub type EncodeGiven = Arc<dyn Fn(&[usize], Option<usize>) -> OperatorFactory + Send + Sync>;
+
+impl fmt::Debug for Given {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Given({:?})", self.input)
+    }
 }
 
 /// Where a column comes from.
@@ -200,6 +225,7 @@ impl Table {
             primary_key,
             options,
             inferred: None,
+            given: None,
         })
     }
 
@@ -214,6 +240,7 @@ impl Table {
             primary_key: Vec::new(),
             options,
             inferred,
+            given: None,
         }
     }
 }

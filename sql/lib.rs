@@ -37,7 +37,10 @@ mod session;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod typed;
 
+/// The columns that functions take and give.
+pub use arrow;
 pub use connect::{Connectors, NoConnectors};
 pub use error::{SqlError, SqlResult};
 pub use infer::infer;
@@ -46,6 +49,7 @@ pub use plan::ScalarFunction;
 pub use rows::{FinalRows, ShownRow};
 pub use session::{OrderBy, Outcome, Planned, Session};
 pub use settings::Settings;
+pub use typed::{changes_table, stream_table};
 
 use arrow::array::RecordBatch;
 use waterwheel_engine::record::RowKind;

@@ -26,6 +26,8 @@ pub enum Connector {
     Print,
     /// Rows counted and forgotten.
     Blackhole,
+    /// A stream of the job, which no DDL can name.
+    Stream,
 }
 
 const CONNECTORS: &[(&str, Connector)] = &[
@@ -67,7 +69,7 @@ const CSV: &[&str] = &[
 impl Connector {
     /// Its name in `WITH`.
     pub fn name(self) -> &'static str {
-        CONNECTORS.iter().find(|c| c.1 == self).map_or("", |c| c.0)
+        CONNECTORS.iter().find(|c| c.1 == self).map_or("stream", |c| c.0)
     }
 
     /// Whether rows can be read from it.
@@ -77,7 +79,7 @@ impl Connector {
 
     /// Whether rows can be written to it.
     pub fn is_sink(self) -> bool {
-        !matches!(self, Connector::Datagen)
+        !matches!(self, Connector::Datagen | Connector::Stream)
     }
 
     fn options(self) -> Vec<&'static str> {
@@ -88,7 +90,7 @@ impl Connector {
             Connector::Filesystem => &[&["path", "format", "source.monitor-interval", "error-policy"], JSON, CSV],
             Connector::Datagen => &[&["rows-per-second", "number-of-rows", "scan.parallelism"]],
             Connector::Print => &[&["print-identifier"]],
-            Connector::Blackhole => &[],
+            Connector::Blackhole | Connector::Stream => &[],
         };
         groups.iter().flat_map(|g| g.iter().copied()).collect()
     }

@@ -35,6 +35,8 @@ pub enum Outcome {
     Query(Box<Planned>),
     /// An insert, ready to be run.
     Insert(Box<Planned>),
+    /// A query to be run for its numbers, and its plan as text.
+    Analyze(Box<Planned>, String),
 }
 
 /// A query or an insert that can be run.
@@ -71,6 +73,21 @@ impl Planned {
     /// Name of its sink.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The same under another name, with which the ids of its operators begin.
+    #[must_use]
+    pub fn named(self, name: &str) -> Planned {
+        Planned { name: name.to_string(), ..self }
+    }
+
+    pub(crate) fn plan(&self) -> &LogicalPlan {
+        &self.plan
+    }
+
+    /// An error with its place in the text of the query.
+    pub(crate) fn placed<T>(&self, done: SqlResult<T>) -> SqlResult<T> {
+        done.map_err(|e| placed(e, &self.words))
     }
 
     /// Columns of its rows.
@@ -131,6 +148,26 @@ impl Session {
     /// Lets queries call a function, by its name in any case.
     pub fn register(&mut self, function: ScalarFunction) {
         self.functions.register(function);
+    }
+
+    /// Makes a name mean a table, in place of what was only inferred.
+    ///
+    /// # Errors
+    /// The name means something already.
+    pub fn define(&mut self, table: Table) -> SqlResult<()> {
+        match self.catalog.get(&table.name) {
+            Some(Entry::Table(known)) if known.inferred.is_some() => {}
+            None => {}
+            Some(_) => return Err(SqlError::new(format!("\"{}\" is there already", table.name)).help("give the stream another name")),
+        }
+        self.redefine(table);
+        Ok(())
+    }
+
+    /// Lets a name mean this table, whatever it meant.
+    pub fn redefine(&mut self, table: Table) {
+        let name = table.name.clone();
+        self.catalog.put(&name, Entry::Table(Arc::new(table)));
     }
 
     /// What was set.
@@ -234,6 +271,11 @@ impl Session {
                     _ => return Err(SqlError::new("only queries and inserts have a plan")),
                 };
                 self.explain(&planned).map(Outcome::Text)
+            }
+            StatementKind::Analyze(query) => {
+                let planned = self.query(query, words)?;
+                let plan = self.explain(&planned)?;
+                Ok(Outcome::Analyze(Box::new(planned), plan))
             }
             StatementKind::Set(None) => Ok(Outcome::Table(["key", "value", "meaning"].map(String::from).to_vec(), self.settings.list())),
             StatementKind::Set(Some((key, value))) => {
@@ -377,6 +419,9 @@ fn nullability(nullable: bool) -> String {
 
 /// A declaration that makes this table again.
 fn create_text(table: &Table) -> String {
+    if table.given.is_some() {
+        return format!("-- \"{}\" is a stream of the job", table.name);
+    }
     let mut lines: Vec<String> = Vec::new();
     for (i, field) in table.schema.fields().iter().enumerate() {
         let name = format!("`{}`", field.name());

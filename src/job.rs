@@ -18,6 +18,8 @@ pub struct Job {
     topics: Arc<dyn Topics>,
     on_lost_offsets: OnLostOffsets,
     until_end: bool,
+    #[cfg(feature = "sql")]
+    pub(crate) sql: crate::sql::JobSql,
 }
 
 impl Deref for Job {
@@ -30,7 +32,14 @@ impl Deref for Job {
 impl Job {
     /// An empty job. State, markers and metrics are filed under the name: choose one that stays.
     pub fn new(name: impl Into<String>, topics: Arc<dyn Topics>) -> Self {
-        Job { job: dsl::Job::new(name), topics, on_lost_offsets: OnLostOffsets::Fail, until_end: false }
+        Job {
+            job: dsl::Job::new(name),
+            topics,
+            on_lost_offsets: OnLostOffsets::Fail,
+            until_end: false,
+            #[cfg(feature = "sql")]
+            sql: Default::default(),
+        }
     }
 
     /// What sources do that do not say it themselves, when the position to read from is gone.

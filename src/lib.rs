@@ -119,3 +119,8 @@ pub struct TestingExamples;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/tables.md")]
 pub struct TablesExamples;
+
+/// Compiles the code of the page on SQL.
+#[cfg(all(doctest, feature = "sql"))]
+#[doc = include_str!("../docs/sql.md")]
+pub struct SqlExamples;

@@ -16,6 +16,8 @@ mod cli;
 mod controls;
 mod damage;
 mod job_changes;
+#[cfg(all(feature = "sql", feature = "testing"))]
+mod job_sql;
 mod kafka_lane;
 mod kafka_source;
 mod kill_embedded;

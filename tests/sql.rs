@@ -101,6 +101,26 @@ fn a_query_needs_no_set_up() {
 }
 
 #[test]
+fn explain_analyze_says_what_each_operator_did() {
+    let place = Place::new();
+    place.produce("payments", &payments());
+    let query = "EXPLAIN ANALYZE SELECT country, COUNT(*) AS n FROM payments WHERE id < 30 GROUP BY country";
+    let said_of = rows(place.sql(&["--until-end", query]).output().expect("starts"));
+    let of = |operator: &str| -> Vec<String> {
+        let line =
+            said_of.lines().find(|l| l.contains(operator) && l.contains('\u{2502}')).unwrap_or_else(|| panic!("{operator}: {said_of}"));
+        line.split('\u{2502}').map(|cell| cell.trim().to_string()).collect()
+    };
+    assert_eq!(of("query-source-1")[1], "60", "{said_of}");
+    assert_eq!(of("query-filter-1")[1], "30", "{said_of}");
+    let keys: u64 = said_of.lines().filter_map(|l| l.split('\u{2502}').nth(2)?.trim().parse::<u64>().ok()).sum();
+    assert_eq!(keys, 3, "three countries: {said_of}");
+    assert!(said_of.contains("reads 2 of 4 columns"), "{said_of}");
+    let output = place.sql(&[query]).output().expect("starts");
+    assert!(said(&output).contains("needs an input that ends"), "{}", said(&output));
+}
+
+#[test]
 fn mistakes_are_shown_where_they_are() {
     let place = Place::new();
     place.produce("payments", &payments());

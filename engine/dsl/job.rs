@@ -4,6 +4,7 @@
 //! [`Job::plan`].
 
 use super::source::{Decoding, SourceStream};
+use super::stream::Stream;
 use crate::error::{Error, Result};
 use crate::graph::{self, Explain, LogicalGraph, LogicalNode, NoTopics, NodeIndex, PhysicalPlan, ReadAs, Role, TopicSinks};
 use crate::operators::Source;
@@ -172,6 +173,16 @@ impl Job {
         decoding: Decoding<T>,
     ) -> SourceStream<T> {
         SourceStream::new(&self.draw, name, Box::new(connect), decoding)
+    }
+
+    /// The stream that leaves a node drawn by another front end (SQL), whose batches are [`Rows<T>`](crate::record::Rows).
+    pub fn stream_of<T: Data>(&self, node: NodeIndex) -> Stream<T> {
+        Stream::of(self.draw.clone(), node, 0)
+    }
+
+    /// Whether a stream belongs to this job.
+    pub fn owns<T>(&self, stream: &Stream<T>) -> bool {
+        self.draw.is_same(stream.draw())
     }
 
     /// Draws straight into the job's graph: for front ends other than this one (SQL).

@@ -93,6 +93,11 @@ impl<T> Stream<T> {
         Stream::of(self.draw.clone(), self.draw.add(node), 0)
     }
 
+    /// Which output of which node it is, and how its rows travel: for front ends other than this one (SQL), which draw behind it.
+    pub fn output(&self) -> Input {
+        self.input()
+    }
+
     /// Gives the operator that makes this stream a stable id, under which its state and metrics are filed: letters, digits,
     /// `-`, `_`, `.`. Without one it is derived from kind and position, which changes when operators are added before it.
     pub fn id(&self, id: &str) -> Stream<T> {

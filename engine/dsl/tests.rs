@@ -245,6 +245,7 @@ fraud · exactly-once into late, alerts (visible one checkpoint later: ~1s) · e
  6 join_table with customers           join_table-1*     2 tasks   state: 1 row a key of customers, UNBOUNDED by time
  7 filter                              filter-1          chained
  8 sink alerts                         velocity-alerts   chained   topic alerts
+ ! nothing bounds the state of join_table-1 (1 row a key of customers): a running job warns at 1 M keys, and at each doubling
  * id derived from kind and position: name it with .id(\"...\"), so that state survives changes of the job
 "
     );

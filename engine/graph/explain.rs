@@ -62,10 +62,14 @@ pub struct ExplainedOperator {
     pub tasks: u32,
     /// Plumbing that the text leaves out.
     pub glue: bool,
+    /// Whether its rows may take others back; none where the graph does not say.
+    pub changes: Option<bool>,
     /// What it does or where it reads and writes.
     pub detail: Vec<String>,
     /// State tables with their bounds.
     pub state: Vec<String>,
+    /// Those of them that nothing bounds: what they keep of every key for ever.
+    pub unbounded: Vec<String>,
     /// Inputs: id of the operator and how rows are dealt out.
     pub inputs: Vec<ExplainedInput>,
 }
@@ -133,8 +137,10 @@ impl<'a> Drawn<'a> {
             chain: chain.head.to_string(),
             tasks: chain.parallelism,
             glue: node.note.glue,
+            changes: node.changes,
             detail: self.details(index, &planned.kind),
             state: node.note.state.iter().map(|s| format!("{}, {}", s.what, s.bound)).collect(),
+            unbounded: planned.unbounded.clone(),
             inputs: inputs.collect(),
         }
     }
@@ -165,6 +171,9 @@ impl<'a> Drawn<'a> {
         let said = node.subject.is_none() && node.name.is_none();
         if !node.note.detail.is_empty() && !said {
             out.push(node.note.detail.clone());
+        }
+        if node.changes == Some(true) {
+            out.push("its rows change: +I -U +U -D".into());
         }
         out
     }
@@ -315,6 +324,14 @@ impl fmt::Display for Explain {
             let notes: Vec<String> = o.detail.iter().cloned().chain(state).collect();
             let line = format!("{:>2} {:labels$}  {:ids$}  {tasks:8}  {}", i + 1, o.label, mark(o), notes.join(" · "));
             writeln!(f, "{}", line.trim_end())?;
+        }
+        for o in self.operators.iter().filter(|o| !o.unbounded.is_empty()) {
+            writeln!(
+                f,
+                " ! nothing bounds the state of {} ({}): a running job warns at 1 M keys, and at each doubling",
+                o.id,
+                o.unbounded.join("; ")
+            )?;
         }
         if self.operators.iter().any(needs_id) {
             writeln!(f, " * id derived from kind and position: name it with .id(\"...\"), so that state survives changes of the job")?;

@@ -43,6 +43,8 @@ pub struct LogicalNode {
     pub inputs: Vec<Input>,
     /// Number of tasks asked for; `None` = the job's.
     pub parallelism: Option<u32>,
+    /// Whether its rows may take others back, where that is known.
+    pub changes: Option<bool>,
     /// Whether rows can fail here: then it gets an errors output under policy dead-letter.
     pub can_reject: bool,
     /// What `explain` says of it.
@@ -239,6 +241,7 @@ impl LogicalNode {
             role,
             inputs,
             parallelism: None,
+            changes: None,
             can_reject: false,
             note: NodeNote::default(),
         }

@@ -62,6 +62,8 @@ pub struct PlanNode {
     pub errors: Vec<PlanTarget>,
     /// What becomes of a row that fails here.
     pub policy: ErrorPolicy,
+    /// What it keeps of every key for ever.
+    pub unbounded: Vec<String>,
 }
 
 /// What a node is.

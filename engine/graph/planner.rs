@@ -11,6 +11,7 @@
 
 use super::ids::assign_ids;
 use super::logical::{DeadLetters, Input, LogicalGraph, NodeIndex, ReadAs, Role, SinkRef, TopicSinks};
+use super::note::Bound;
 use super::physical::{Chain, Edge, Entry, NodeKind, PhysicalPlan, PlanNode, PlanTarget, Routing, SinkSpec, SourceSpec};
 use crate::error::{Error, Result};
 use crate::operators::{ErrorPolicy, Sink};
@@ -139,7 +140,8 @@ impl<'a> Planner<'a> {
             Role::Operator(factory) => NodeKind::Operator(factory.clone()),
             Role::Sink(sink) => NodeKind::Sink(SinkSpec { sink: connect(self.topics, sink, &self.ids[index])? }),
         };
-        Ok(PlanNode { id: self.ids[index].clone(), kind, ports: Vec::new(), errors: Vec::new(), policy })
+        let unbounded = self.graph.node(index).note.state.iter().filter(|s| s.bound == Bound::Unbounded).map(|s| s.what.clone());
+        Ok(PlanNode { id: self.ids[index].clone(), kind, ports: Vec::new(), errors: Vec::new(), policy, unbounded: unbounded.collect() })
     }
 
     fn chain_behind(&mut self, input: Input, index: NodeIndex, node: PlanNode) -> Place {
@@ -202,7 +204,14 @@ impl<'a> Planner<'a> {
         let head = OperatorId::new(format!("{}.dead-letters", self.ids[source]));
         let sink_id = OperatorId::new(format!("{}.dead-letter-sink", self.ids[source]));
         let sink = connect(self.topics, &letters.sink, &sink_id)?;
-        let node = |id: OperatorId, kind, ports| PlanNode { id, kind, ports, errors: Vec::new(), policy: ErrorPolicy::Fail };
+        let node = |id: OperatorId, kind, ports| PlanNode {
+            id,
+            kind,
+            ports,
+            errors: Vec::new(),
+            policy: ErrorPolicy::Fail,
+            unbounded: Vec::new(),
+        };
         let nodes = vec![
             node(head.clone(), NodeKind::Operator(letters.encode.clone()), vec![vec![PlanTarget::Node(1)]]),
             node(sink_id, NodeKind::Sink(SinkSpec { sink }), Vec::new()),

@@ -102,6 +102,8 @@ impl Metrics {
 pub const RECORDS_IN: &str = "records_in";
 /// Rows handed to a sink.
 pub const RECORDS_OUT: &str = "records_out";
+/// Rows that left an operator, by all its ports.
+pub const ROWS_OUT: &str = "rows_out";
 /// Rows later than allowed.
 pub const LATE: &str = "late";
 /// Rows refused under policy dead-letter.
@@ -118,6 +120,10 @@ pub const BUSY_NS: &str = "busy_ns";
 pub const BLOCKED_NS: &str = "blocked_ns";
 /// Bytes of state held in memory by a task.
 pub const STATE_BYTES: &str = "state_bytes";
+/// Keys that an operator holds in memory, over all its tables.
+pub const STATE_KEYS: &str = "state_keys";
+/// Keys of state that nothing bounds, of all tasks, when last warned of: 1 M, and each doubling.
+pub const UNBOUNDED_KEYS: &str = "unbounded_keys";
 
 /// `38 MB`, `1.2 GB`: sizes in powers of 1000.
 pub fn human_bytes(n: u64) -> String {

@@ -7,7 +7,7 @@ use super::{ErrorPolicy, OpenContext, Operator, Signal};
 use crate::env::{Bug, planted};
 use crate::error::{Error, Result};
 use crate::exchange::EdgeSender;
-use crate::observe::{Counter, DEAD_LETTERED, DROPPED};
+use crate::observe::{Counter, DEAD_LETTERED, DROPPED, ROWS_OUT};
 use crate::record::{Barrier, BatchBox, Element, OperatorId, Origin, Rejected, Rows};
 use crate::time::EventTime;
 
@@ -39,6 +39,7 @@ pub struct Targets {
     rejected: Vec<Rejected>,
     policy: ErrorPolicy,
     operator: OperatorId,
+    rows_out: Counter,
     dropped: Counter,
     dead_lettered: Counter,
 }
@@ -52,6 +53,7 @@ impl Targets {
             rejected: Vec::new(),
             policy: context.policy,
             operator: context.operator.clone(),
+            rows_out: context.metrics.counter(ROWS_OUT, context.operator.as_str(), context.index),
             dropped: context.metrics.counter(DROPPED, context.operator.as_str(), context.index),
             dead_lettered: context.metrics.counter(DEAD_LETTERED, context.operator.as_str(), context.index),
         }
@@ -86,6 +88,7 @@ impl Targets {
         let Some((last, others)) = self.ports.get_mut(port).and_then(|t| t.split_last_mut()) else {
             return Ok(()); // nobody listens on this port
         };
+        self.rows_out.add(batch.len() as u64);
         for target in others {
             deliver(target, Element::Batch(batch.clone_batch()))?;
         }

@@ -11,6 +11,7 @@ use super::assemble::{Assembled, Attempt, assemble, folder};
 use super::chores::{Chores, Tools, backoff};
 use super::driver::{Discovery, Driver, TaskHandle, fresh_split};
 use super::job::JobRunner;
+use super::keys::KeyWatch;
 use super::task::{Restored, schemas};
 use super::{Events, status::Phase};
 use crate::checkpoint::{
@@ -170,6 +171,7 @@ pub(crate) fn recover(job: &JobRunner, wakers: &[Waker], wake: &Waker, pause: &m
         events,
         control: job.control.clone(),
         discoveries,
+        keys: KeyWatch::new(&plan, job.metrics.clone()),
         positions: BTreeMap::new(),
         running: 0,
         started,

@@ -5,6 +5,7 @@
 //! never blocks, so that the simulator can step it.
 
 use super::chores::{Chore, ChoreDone, Chores};
+use super::keys::KeyWatch;
 use super::status::{Phase, StatusCell};
 use super::{Control, Events, JobControl, Mailbox, TaskEvent};
 use crate::checkpoint::{Action, Coordinator, Event};
@@ -54,6 +55,7 @@ pub(crate) struct Driver {
     pub(crate) events: Events,
     pub(crate) control: JobControl,
     pub(crate) discoveries: Vec<Discovery>,
+    pub(crate) keys: KeyWatch,
     /// Positions of source tasks by epoch, until the epoch is complete: for lag tools.
     pub(crate) positions: BTreeMap<Epoch, Vec<TaskPositions>>,
     pub(crate) running: usize,
@@ -91,6 +93,7 @@ impl Driver {
         }
         self.chores.retry(now);
         self.discover(now);
+        self.keys.look(now);
         None
     }
 

@@ -15,6 +15,7 @@ mod chores;
 mod control;
 mod driver;
 mod job;
+mod keys;
 mod settings;
 #[cfg(any(test, feature = "testing"))]
 mod sim;

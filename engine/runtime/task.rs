@@ -10,7 +10,7 @@ use crate::checkpoint::{SinkSegment, TableSchema};
 use crate::env::{Bug, planted};
 use crate::error::{Error, Result};
 use crate::exchange::{Gate, Gated};
-use crate::observe::{BLOCKED_NS, BUSY_NS, Counter, Gauge, STATE_BYTES, WATERMARK_MS};
+use crate::observe::{BLOCKED_NS, BUSY_NS, Counter, Gauge, STATE_BYTES, STATE_KEYS, WATERMARK_MS};
 use crate::operators::{Node, OpenContext, SourceStep, SourceTask, SplitState, Targets};
 use crate::record::{Barrier, BarrierKind, Element, OperatorId, TaskId};
 use crate::state::{StateStore, Table, TableContext, evolve, forget_table};
@@ -141,6 +141,8 @@ pub(crate) struct Task {
     blocked_ns: Counter,
     blocked_since: Option<Duration>,
     state_bytes: Gauge,
+    /// Keys of each operator with tables, in the order of the walk.
+    state_keys: Vec<Gauge>,
     watermark_ms: Gauge,
 }
 
@@ -177,6 +179,7 @@ impl Task {
             blocked_ns: metrics.counter(BLOCKED_NS, &name, index),
             blocked_since: None,
             state_bytes: metrics.gauge(STATE_BYTES, &name, index),
+            state_keys: Vec::new(),
             watermark_ms: metrics.gauge(WATERMARK_MS, &name, index),
         }
     }
@@ -534,12 +537,25 @@ impl Task {
     /// the budget; a quarter of it is the others' all the same, or they would move in and out with every batch in vain.
     fn evict(&mut self) -> Result<()> {
         let (mut staying, mut moving) = (0, 0);
+        let (mut gauges, mut at) = (std::mem::take(&mut self.state_keys), 0);
         self.visit(&mut |node| {
-            for table in node.operator.tables() {
+            let tables = node.operator.tables();
+            if tables.is_empty() {
+                return Ok(());
+            }
+            let mut keys = 0;
+            for table in tables {
+                keys += table.keys();
                 *(if table.stays_in_memory() { &mut staying } else { &mut moving }) += table.bytes();
             }
+            if at == gauges.len() {
+                gauges.push(node.context.metrics.gauge(STATE_KEYS, node.context.operator.as_str(), node.context.index));
+            }
+            gauges[at].set(keys as i64);
+            at += 1;
             Ok(())
         })?;
+        self.state_keys = gauges;
         self.state_bytes.set((staying + moving) as i64);
         let allowed = self.memory_budget.saturating_sub(staying).max(self.memory_budget / 4);
         if moving <= allowed {

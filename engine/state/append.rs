@@ -550,6 +550,10 @@ impl Table for AppendTable {
 
     fn drained(&mut self, _epoch: Epoch) {}
 
+    fn keys(&self) -> usize {
+        self.index.len()
+    }
+
     fn bytes(&self) -> usize {
         let per_row = size_of::<Row>() + size_of::<Waiting>() + 2 * size_of::<RowId>();
         let per_key = size_of::<u32>() + self.sides.len() * size_of::<Chain>();

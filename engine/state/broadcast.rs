@@ -144,6 +144,10 @@ impl<K: Key, V: StateValue> Table for BroadcastTable<K, V> {
 
     fn drained(&mut self, _epoch: Epoch) {}
 
+    fn keys(&self) -> usize {
+        self.len()
+    }
+
     fn bytes(&self) -> usize {
         self.bytes
     }

@@ -266,6 +266,10 @@ impl<V: StateValue> Table for MapTable<V> {
 
     fn drained(&mut self, _epoch: Epoch) {}
 
+    fn keys(&self) -> usize {
+        self.index.len()
+    }
+
     fn bytes(&self) -> usize {
         // A name with its counts, and a map that is three quarters full.
         let each = 16 + (size_of::<Name>() + size_of::<Entry<V>>()) * 4 / 3;

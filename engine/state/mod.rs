@@ -198,6 +198,8 @@ pub trait Table: Send {
     fn drained(&mut self, epoch: Epoch);
     /// Bytes held in memory.
     fn bytes(&self) -> usize;
+    /// Keys held in memory; what is kept by time (timers) has none of its own.
+    fn keys(&self) -> usize;
     /// Whether all of it must be in memory: `evict` frees nothing.
     fn stays_in_memory(&self) -> bool {
         false

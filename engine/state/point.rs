@@ -567,6 +567,10 @@ impl<V: StateValue> Table for PointTable<V> {
         }
     }
 
+    fn keys(&self) -> usize {
+        self.index.len()
+    }
+
     fn bytes(&self) -> usize {
         self.index.bytes() + self.index.len() * self.entry_bytes()
     }

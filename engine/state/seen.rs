@@ -497,6 +497,10 @@ impl Table for SeenTable {
         }
     }
 
+    fn keys(&self) -> usize {
+        self.index.len()
+    }
+
     fn bytes(&self) -> usize {
         // A table of references is 7/8 full at most and half full on average.
         self.bytes + self.index.len() * 8 + (self.chunks.len() - self.free.len()) * size_of::<Chunk>()

@@ -650,6 +650,10 @@ impl<A: StateValue> Table for SliceTable<A> {
 
     fn drained(&mut self, _epoch: Epoch) {}
 
+    fn keys(&self) -> usize {
+        self.shared.index.len()
+    }
+
     fn bytes(&self) -> usize {
         let pages = self.spare.len() + self.slices.values().map(|slice| slice.used_pages).sum::<usize>();
         let cells: usize = self.slices.values().map(|slice| slice.cells).sum();

@@ -23,11 +23,11 @@ use waterwheel_engine::error::{Error, Result};
 
 /// Values of one column so far.
 pub(crate) struct Column {
-    valid: Vec<bool>,
-    values: Values,
+    pub(super) valid: Vec<bool>,
+    pub(super) values: Values,
 }
 
-enum Values {
+pub(super) enum Values {
     Bool(Vec<bool>),
     /// Integers, dates, times and timestamps, in the unit of their type.
     Int(DataType, Vec<i64>),
@@ -74,12 +74,12 @@ impl Column {
     }
 
     /// Rows so far.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.valid.len()
     }
 
     /// Whether the newest row is NULL.
-    pub(super) fn last_is_null(&self) -> bool {
+    pub(crate) fn last_is_null(&self) -> bool {
         self.valid.last() == Some(&false)
     }
 

@@ -7,11 +7,13 @@
 
 mod column;
 mod encode;
+mod given;
 mod scan;
 mod text;
 
 pub(crate) use column::Column;
 pub(crate) use encode::{cell, write_row};
+pub(crate) use given::{Give, Unfit};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Field, Schema, SchemaRef};

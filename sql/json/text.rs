@@ -51,7 +51,9 @@ fn timestamp(text: &str, unit: TimeUnit, local: bool) -> Option<i64> {
             .or_else(|_| NaiveDateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S%.f"))
             .ok()
     };
-    let at = match plain_date_time(text.as_bytes()).or_else(|| plain(text)) {
+    // Nearly all texts of instants end in a Z.
+    let in_utc = if local { text.strip_suffix('Z').unwrap_or(text) } else { text };
+    let at = match plain_date_time(in_utc.as_bytes()).or_else(|| plain(in_utc)) {
         Some(at) => at,
         None if local => DateTime::parse_from_rfc3339(&text.replacen(' ', "T", 1)).ok()?.naive_utc(),
         None => return None,

@@ -24,7 +24,7 @@ mod upserts;
 mod versions;
 mod windows;
 
-pub(crate) use sink::{Target, check_insert, lower_insert};
+pub(crate) use sink::{Target, can_cast, check_insert, lower_insert, lower_rows};
 
 use crate::connect::Connectors;
 use crate::error::{SqlError, SqlResult};
@@ -183,6 +183,12 @@ impl<'a> Lowering<'a> {
     }
 
     fn lower(&mut self, plan: &LogicalPlan) -> SqlResult<Lowered> {
+        let lowered = self.lower_node(plan)?;
+        self.graph.node_mut(lowered.node).changes = Some(lowered.updating);
+        Ok(lowered)
+    }
+
+    fn lower_node(&mut self, plan: &LogicalPlan) -> SqlResult<Lowered> {
         match plan {
             LogicalPlan::TableScan(scan) => self.scan(scan),
             LogicalPlan::SubqueryAlias(alias) => {
@@ -350,7 +356,7 @@ fn column_of(expr: &Expr, schema: &DFSchema) -> Option<usize> {
     }
 }
 
-fn column_expr(schema: &DFSchema, i: usize) -> Expr {
+pub(crate) fn column_expr(schema: &DFSchema, i: usize) -> Expr {
     Expr::Column(Column::from(schema.qualified_field(i)))
 }
 

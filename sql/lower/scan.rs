@@ -5,13 +5,13 @@
 use super::members::Members;
 use super::upserts::check_upserts;
 use super::{Lowered, Lowering, arrow_schema, nullable, physical};
-use crate::catalog::{Column, PlannedTable, Table};
+use crate::catalog::{Column, Given, PlannedTable, Table};
 use crate::csv::Csv;
 use crate::error::{SqlError, SqlResult};
 use crate::ingest::{Delayed, Format, Key, Reading, ingest};
 use crate::kernels::calc::Calc;
 use crate::options::Connector;
-use arrow::datatypes::{Field, Schema};
+use arrow::datatypes::{DataType, Field, Schema};
 use datafusion_common::{DFSchema, TableReference};
 use datafusion_expr::TableScan;
 use datafusion_expr::expr::Expr;
@@ -30,6 +30,9 @@ impl Lowering<'_> {
             return Err(SqlError::new("the planner has pushed a filter or limit into a table that takes none"));
         }
         let table = table.clone();
+        if let Some(given) = &table.given {
+            return self.given(scan, &table, given);
+        }
         if !table.options.connector.is_source() {
             return Err(SqlError::new(format!(
                 "table \"{}\" cannot be read: '{}' is only written to",
@@ -48,6 +51,7 @@ impl Lowering<'_> {
         }
         let reading = Arc::new(reading(&table, &read, &members)?);
         let output = reading.output.clone();
+        let looked_at = columns_read(&table, &reading);
         let source = self.connectors.source(&table).map_err(|e| SqlError::new(e.report()))?;
         let policy = match table.options.get("error-policy") {
             Some("drop") => ErrorPolicy::Drop,
@@ -70,6 +74,7 @@ impl Lowering<'_> {
         node.id = Some(self.id("source"));
         node.subject = Some(table.name.clone());
         node.can_reject = true;
+        node.note.detail = looked_at;
         let node = self.graph.add(node);
         // The query's columns, rows with the members that are read; then what of the key it does not look at.
         let wanted = scan.projected_schema.iter().map(|(qualifier, field)| (qualifier.cloned(), field.as_ref().clone()));
@@ -87,6 +92,39 @@ impl Lowering<'_> {
             lowered.rowtimes = (0..projection.len()).filter(|&i| projection[i] == w.column).collect();
         }
         Ok(lowered)
+    }
+}
+
+impl Lowering<'_> {
+    /// A stream of the job: its rows become columns.
+    fn given(&mut self, scan: &TableScan, table: &Table, given: &Given) -> SqlResult<Lowered> {
+        self.members = None;
+        let projection: Vec<usize> = scan.projection.clone().unwrap_or_else(|| (0..table.schema.fields().len()).collect());
+        let time = table.watermark.map(|w| w.column);
+        let mut node = LogicalNode::new("to_table", Role::Operator((given.encode)(&projection, time)), vec![given.input]);
+        node.id = Some(self.id("to_table"));
+        node.can_reject = true;
+        node.note.detail.clone_from(&table.name);
+        let mut lowered = Lowered::plain(self.graph.add(node), scan.projected_schema.clone(), given.changes);
+        lowered.rowtimes = (0..projection.len()).filter(|&i| Some(projection[i]) == time).collect();
+        Ok(lowered)
+    }
+}
+
+/// For `explain`: which columns are read of a record, and of rows which members.
+fn columns_read(table: &Table, reading: &Reading) -> String {
+    let all = table.columns.iter().filter(|c| matches!(c, Column::Physical)).count();
+    let named = |field: &Arc<Field>| match (field.data_type(), table.schema.field_with_name(field.name()).map(Field::data_type)) {
+        (DataType::Struct(some), Ok(DataType::Struct(whole))) if some.len() < whole.len() => {
+            format!("{}({})", field.name(), some.iter().map(|f| f.name().as_str()).collect::<Vec<_>>().join(", "))
+        }
+        _ => field.name().clone(),
+    };
+    let names: Vec<String> = reading.value.fields().iter().map(named).collect();
+    match names.len() {
+        0 => "reads no column".into(),
+        n if n == all => format!("reads {}", names.join(", ")),
+        n => format!("reads {n} of {all} columns: {}", names.join(", ")),
     }
 }
 

@@ -14,7 +14,7 @@ use crate::parser::type_name;
 use arrow::datatypes::DataType;
 use datafusion_expr::{Expr, LogicalPlan, LogicalPlanBuilder, cast};
 use std::sync::Arc;
-use waterwheel_engine::graph::{Input, LogicalGraph, LogicalNode, NodeNote, Role, Routing, SinkRef};
+use waterwheel_engine::graph::{Input, LogicalGraph, LogicalNode, NodeIndex, NodeNote, Role, Routing, SinkRef};
 use waterwheel_engine::operators::key_columns;
 
 /// Where the rows of a statement go.
@@ -73,7 +73,7 @@ pub(crate) fn check_insert(plan: LogicalPlan, table: &Table) -> SqlResult<Logica
 }
 
 /// Whether a value becomes the other type by itself; what does not fit is an error of its row.
-fn can_cast(from: &DataType, to: &DataType) -> bool {
+pub(crate) fn can_cast(from: &DataType, to: &DataType) -> bool {
     let number = |k: &DataType| k.is_integer() || k.is_floating() || matches!(k, DataType::Decimal128(_, _));
     let stamp = |k: &DataType| matches!(k, DataType::Timestamp(_, _));
     let text = |k: &DataType| matches!(k, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
@@ -97,6 +97,19 @@ pub(crate) fn lower_insert(
         Target::Table(table) => lowering.table_sink(rows, table)?,
     }
     Ok(updating)
+}
+
+/// Draws a query; its last node, and whether its rows change later.
+pub(crate) fn lower_rows(
+    graph: &mut LogicalGraph,
+    connectors: &dyn Connectors,
+    name: &str,
+    plan: &LogicalPlan,
+) -> SqlResult<(NodeIndex, bool)> {
+    let mut lowering = Lowering::new(graph, connectors, name);
+    let rows = lowering.lower(plan)?;
+    let rows = lowering.materialised(rows)?;
+    Ok((rows.node, rows.updating))
 }
 
 impl Lowering<'_> {

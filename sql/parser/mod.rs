@@ -65,6 +65,8 @@ pub enum StatementKind {
     Query(Box<Query>),
     /// `EXPLAIN` a query or an insert.
     Explain(Box<StatementKind>),
+    /// `EXPLAIN ANALYZE` a query: it is run.
+    Analyze(Box<Query>),
     /// `SET 'key' = 'value'`; without both: show all.
     Set(Option<(String, String)>),
     /// `RESET 'key'`; without a key: all.
@@ -264,9 +266,17 @@ fn statement(parser: &mut Parser<'_>) -> SqlResult<StatementKind> {
         "VALUES" => Err(SqlError::unsupported("VALUES", "a query reads tables", "create a table over a file").at(first.span)),
         "EXPLAIN" => {
             parser.next_token();
+            let is_run = take_words(parser, &["ANALYZE"]);
             let _ = take_words(parser, &["PLAN", "FOR"]);
             let explained = statement(parser)?;
             match explained {
+                StatementKind::Query(query) if is_run => Ok(StatementKind::Analyze(query)),
+                StatementKind::Insert(_) if is_run => Err(SqlError::unsupported(
+                    "EXPLAIN ANALYZE of an INSERT",
+                    "it runs what it explains, and would write",
+                    "EXPLAIN ANALYZE SELECT ...",
+                )
+                .at(first.span)),
                 StatementKind::Query(_) | StatementKind::Insert(_) => Ok(StatementKind::Explain(Box::new(explained))),
                 _ => Err(SqlError::unsupported(
                     "EXPLAIN of this statement",

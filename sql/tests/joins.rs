@@ -384,6 +384,9 @@ fn a_plan_says_what_a_join_keeps_and_whether_its_rows_change() {
     // The condition on one side is applied before the join.
     let (above, below) = regular.split_once("Inner Join").unwrap();
     assert!(!above.contains("Filter") && below.contains("Filter: a.s = Utf8(\"a\")"), "{regular}");
+    assert!(regular.contains("nothing bounds the state of query-join-1") && !regular.contains("its rows change"), "{regular}");
+    let grouped = explained("SELECT k, COUNT(*) FROM a GROUP BY k");
+    assert!(grouped.contains("its rows change: +I -U +U -D") && grouped.contains("columns: k"), "{grouped}");
     let outer = explained("SELECT l.k, r.i FROM a AS l LEFT JOIN b AS r ON l.k = r.k");
     assert!(outer.contains("left on l.k = r.k; rows change later"), "{outer}");
     let span = explained("SELECT l.k FROM a AS l LEFT JOIN b AS r ON l.k = r.k AND r.ts BETWEEN l.ts AND l.ts + INTERVAL '5' MINUTE");

@@ -67,6 +67,7 @@ fn help(name: &str) -> &'static str {
     match name {
         o::RECORDS_IN => "Records read",
         o::RECORDS_OUT => "Rows handed to a sink",
+        o::ROWS_OUT => "Rows that left an operator",
         o::LATE => "Rows later than allowed",
         o::DEAD_LETTERED => "Bad records put aside",
         o::DROPPED => "Bad records dropped",
@@ -75,6 +76,8 @@ fn help(name: &str) -> &'static str {
         o::BUSY_NS => "Nanoseconds at work",
         o::BLOCKED_NS => "Nanoseconds waiting for room downstream",
         o::STATE_BYTES => "Bytes of state in memory",
+        o::STATE_KEYS => "Keys of state in memory",
+        o::UNBOUNDED_KEYS => "Keys of state that nothing bounds, of all tasks, when last warned of",
         _ => "Metric of the job",
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Invariant: a query's job is gone when it ends, with everything that it wrote; a script's job keeps its state under its name.
 
+use super::analyze;
 use super::results::{Form, Results, table};
 use super::tables::Tables;
 use crate::Job;
@@ -13,7 +14,8 @@ use std::time::Duration;
 use waterwheel_connectors::topics::TopicsUrl;
 use waterwheel_engine::env::Env;
 use waterwheel_engine::error::{Error, Result};
-use waterwheel_engine::graph::{LogicalGraph, NodeKind, PhysicalPlan, SinkRef, plan};
+use waterwheel_engine::graph::{LogicalGraph, NodeKind, PhysicalPlan, SinkRef, explain, plan};
+use waterwheel_engine::observe::Metrics;
 use waterwheel_engine::runtime::{JobControl, JobRunner, Outcome as Ended, Settings};
 use waterwheel_engine::state::{RocksSettings, TieredStores};
 use waterwheel_sql::catalog::Entry;
@@ -107,6 +109,7 @@ impl Shell {
                 }
                 Outcome::Query(query) => self.query(&query, file, text)?,
                 Outcome::Insert(insert) => inserts.push(*insert),
+                Outcome::Analyze(query, plan) => self.analyze(*query, &plan, file, text)?,
             }
         }
         if inserts.is_empty() { Ok(()) } else { self.inserts(inserts, file, text) }
@@ -149,11 +152,34 @@ impl Shell {
             planned.draw(&mut graph, &tables, Some(sink)).map_err(|e| Error::fatal(e.message()))?;
             plan(&graph, tables.topics())
         };
-        let ended = self.run_here(draw)?;
+        let (ended, _) = self.run_here(draw)?;
         if ended == Ended::Finished {
             results.finish()?;
         }
         Ok(())
+    }
+
+    /// Runs a query whose input ends, and says what each operator did.
+    fn analyze(&self, query: Planned, plan_text: &str, file: &str, text: &str) -> Result<()> {
+        let (tables, parallelism) = (self.tables(), self.parallelism());
+        let draw = move || {
+            let mut graph = LogicalGraph::new("query");
+            graph.parallelism = parallelism;
+            let nowhere = SinkRef::Ready(Arc::new(waterwheel_connectors::blackhole::Blackhole::default()));
+            query.draw(&mut graph, &tables, Some(nowhere)).map(|_| (graph, tables.clone()))
+        };
+        let (graph, tables) = draw().map_err(|e| e.into_error(file, text))?;
+        if !is_bounded(&plan(&graph, tables.topics())?) {
+            return Err(Error::fatal("EXPLAIN ANALYZE needs an input that ends: it runs the query to its end")
+                .help("read what is there now:  --until-end, or SET 'execution.runtime-mode' = 'batch'"));
+        }
+        let explained = explain(&graph, tables.topics(), Duration::from_secs(1))?;
+        let (_, metrics) = self.run_here(move || {
+            let (graph, tables) = draw().map_err(|e| Error::fatal(e.message()))?;
+            plan(&graph, tables.topics())
+        })?;
+        let rows = table(&analyze::HEAD.map(String::from), &analyze::rows(&explained, &metrics));
+        self.print(&format!("{plan_text}\n{rows}"))
     }
 
     fn inserts(&self, inserts: Vec<Planned>, file: &str, text: &str) -> Result<()> {
@@ -172,7 +198,7 @@ impl Shell {
     }
 
     /// Runs a job on this thread in a folder of its own, which goes when it ends.
-    fn run_here(&self, draw: impl Fn() -> Result<PhysicalPlan> + Send + Sync + 'static) -> Result<Ended> {
+    fn run_here(&self, draw: impl Fn() -> Result<PhysicalPlan> + Send + Sync + 'static) -> Result<(Ended, Metrics)> {
         let folder = std::env::temp_dir().join(format!("waterwheel-sql-{}", self.env.fresh_id()));
         let stores = Arc::new(TieredStores::on_disk(&self.env, RocksSettings::default()));
         let runner = JobRunner::new(self.env.clone(), stores, Arc::new(draw), self.settings(folder.clone()));
@@ -182,7 +208,7 @@ impl Shell {
         let cleared = self.env.files.exists(&folder).and_then(|there| if there { self.env.files.remove_dir_all(&folder) } else { Ok(()) });
         let ended = ended?;
         cleared.map_err(|e| Error::from(e).at(folder.display().to_string()))?;
-        Ok(ended)
+        Ok((ended, runner.metrics()))
     }
 
     fn settings(&self, checkpoints: PathBuf) -> Settings {
@@ -226,25 +252,10 @@ pub fn script(file: &str, text: &str) -> Result<Option<(String, Draw)>> {
 }
 
 fn draw(job: &Job, file: &str, text: &str) -> Result<()> {
-    let tables = Tables::new(job.topics().clone(), Env::real(), job.is_until_end());
-    let mut session = Session::new(Arc::new(tables.clone()));
-    let outcomes = session.run(file, text)?;
-    let tables = tables.until_end(job.is_until_end() || session.settings().is_batch());
-    if let Some(tasks) = session.settings().get("parallelism.default").and_then(|n| n.parse().ok()) {
-        job.parallelism(tasks);
-    }
-    for outcome in outcomes {
-        match outcome {
-            Outcome::Insert(insert) => {
-                job.draw(|graph| insert.draw(graph, &tables, None)).map_err(|e| e.into_error(file, text))?;
-            }
-            Outcome::Query(_) => {
-                return Err(Error::fatal("a script that is run as a job inserts; it shows no rows")
-                    .at(file.to_string())
-                    .help("INSERT INTO a table, or run the query by itself:  waterwheel sql -e '...'"));
-            }
-            Outcome::Done(_) | Outcome::Text(_) | Outcome::Table(..) => {}
-        }
+    if job.sql_of(file, text)?.is_some() {
+        return Err(Error::fatal("a script that is run as a job inserts; it shows no rows")
+            .at(file.to_string())
+            .help("INSERT INTO a table, or run the query by itself:  waterwheel sql -e '...'"));
     }
     Ok(())
 }

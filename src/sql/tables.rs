@@ -145,6 +145,7 @@ impl Connectors for Tables {
                 };
                 SinkRef::Ready(self.place(table)?.sink(sink)?)
             }
+            Connector::Stream => return Err(Error::fatal("a stream of the job is only read")),
             Connector::Datagen => return Err(Error::fatal("rows are made up, not written, by 'datagen'")),
         })
     }

@@ -20,6 +20,8 @@ mod simulated;
 #[cfg(test)]
 mod tested;
 mod truth;
+#[cfg(all(test, feature = "sql"))]
+mod twin;
 
 use cards::{CardRules, Episodes, FOUND, Found};
 use limits::Setting;

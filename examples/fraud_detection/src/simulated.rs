@@ -22,6 +22,11 @@ fn topics(env: &Env) -> Arc<dyn Topics> {
 
 /// The job, ready to be stepped, and its topics.
 fn job(machine: &SimMachine) -> (SimJob, Arc<dyn Topics>) {
+    job_of(machine, Arc::new(crate::fraud))
+}
+
+/// A job over a made-up day.
+pub fn job_of(machine: &SimMachine, draw: Draw) -> (SimJob, Arc<dyn Topics>) {
     let outside = topics(&machine.outside());
     let scenario = Scenario {
         payments: 20_000,
@@ -37,7 +42,6 @@ fn job(machine: &SimMachine) -> (SimJob, Arc<dyn Topics>) {
     generate(&Target { topics: &*outside, partitions: 4, retention: false }, &scenario).unwrap();
     let env = machine.env();
     let settings = JobSettings::at("local:data".parse().unwrap(), "checkpoints").parallelism(2).until_end();
-    let draw: Draw = Arc::new(crate::fraud);
     let checkpoint = checkpoint::Settings { interval: Duration::from_millis(2), ..Default::default() };
     let run = Settings { batch_rows: 64, checkpoint, ..Settings::default() };
     let mut simulated = SimJob::new(machine.clone(), run, move || draw_job("fraud", &settings, &draw, &env)?.plan());

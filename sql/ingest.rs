@@ -197,35 +197,36 @@ impl TableIngest {
             .map_err(|e| Error::fatal("plan bug: the record's columns differ from the plan's").because(e))?;
         let mut batch = ChangeBatch::inserts(columns, good.iter().map(|&i| raw.times()[i as usize]).collect());
         batch.kinds = kinds;
-        // Which record each row is of travels with the rows through the computation.
-        batch.origins = Some(Origins(good.iter().map(|&i| Origin::new(raw.clone(), i)).collect()));
         let mut failed = Vec::new();
         let mut computed = self.reading.calc.clone().apply(&batch, &mut failed)?;
         let failures = failed.len();
+        // Which record each row is of.
+        let mut skip = failed.iter().map(|(row, _)| *row).peekable();
+        let records = (0..good.len()).filter(|row| skip.next_if_eq(row).is_none()).map(|row| good[row]).collect::<Vec<u32>>();
         for (row, error) in failed {
             self.reject(raw, good[row] as usize, error, rejected);
         }
+        if self.context.policy == ErrorPolicy::DeadLetter {
+            computed.origins = Some(Origins(records.iter().map(|&i| Origin::new(raw.clone(), i)).collect()));
+        }
         if self.reading.event_time {
-            computed = self.stamp(computed, rejected)?;
+            computed = self.stamp(raw, &records, computed, rejected)?;
         }
         if failures > 0 || self.reading.event_time {
             // Dead letters leave in the order of their records.
             rejected.sort_by_key(|r| r.origin.as_ref().map(|origin| origin.record().offset));
         }
-        if self.context.policy != ErrorPolicy::DeadLetter {
-            computed.origins = None;
-        }
         Ok(computed)
     }
 
     /// Takes the event time from the last column.
-    fn stamp(&self, mut batch: ChangeBatch, rejected: &mut Vec<Rejected>) -> Result<ChangeBatch> {
+    fn stamp(&self, raw: &Arc<RawBatch>, records: &[u32], mut batch: ChangeBatch, rejected: &mut Vec<Rejected>) -> Result<ChangeBatch> {
         let mut columns = batch.columns.columns().to_vec();
         let times = columns.pop().ok_or_else(|| Error::fatal("plan bug: no column with the event time"))?;
         let times =
             times.as_primitive_opt::<TimestampMillisecondType>().ok_or_else(|| Error::fatal("plan bug: event time of another type"))?;
         let rows = batch.times.len();
-        batch.times = (0..rows).map(|i| EventTime(times.value(i))).collect();
+        batch.times = times.values().iter().map(|&time| EventTime(time)).collect();
         let batch = batch.with_columns(
             record_batch(self.reading.output.clone(), columns, rows)
                 .map_err(|e| Error::fatal("plan bug: columns of another type").because(e))?,
@@ -234,14 +235,12 @@ impl TableIngest {
             return Ok(batch);
         }
         let mut kept = Vec::with_capacity(rows);
-        for row in 0..rows {
+        for (row, &record) in records.iter().enumerate() {
             if times.is_valid(row) {
                 kept.push(row as u32);
-                continue;
+            } else {
+                self.reject(raw, record as usize, "the event time is NULL".into(), rejected);
             }
-            let (operator, origin) = (self.context.operator.clone(), batch.origin(row));
-            let time = origin.as_ref().map_or(-1, |o| o.record().timestamp);
-            rejected.push(Rejected { origin, operator, error: "the event time is NULL".into(), time });
         }
         batch.gather(&kept)
     }

@@ -9,8 +9,8 @@ use crate::error::Error;
 use crate::graph::{Bound, EqualityClass, NodeNote, StateNote};
 use crate::observe::human_duration;
 use crate::operators::joins::{
-    Bounds, EndsVersion, JoinKind, LATE_LEFT_PORT, LATE_RIGHT_PORT, LEFT, PairKernel, RIGHT, TypedPairs, interval_join, regular_join,
-    temporal_join,
+    Bounds, EndsVersion, JoinKind, LATE_LEFT_PORT, LATE_RIGHT_PORT, LEFT, PairKernel, RIGHT, TypedPairs, growing_join, interval_join,
+    regular_join, temporal_join,
 };
 use crate::operators::{Either, OperatorFactory, map, timed_either, union};
 use crate::record::{Batch, Change, Data, Key, Rows};
@@ -480,7 +480,12 @@ impl How {
                     None => (EqualityClass::Converging, "regular join".to_string()),
                 }];
                 let note = NodeNote { detail: kind.name().into(), state, class, glue: false };
-                ("join", regular_join(kind, ttl.map(millis), kernel), note)
+                // The rows of typed streams only come.
+                let factory = match (kind, ttl) {
+                    (JoinKind::Inner, None) => growing_join(kernel),
+                    _ => regular_join(kind, ttl.map(millis), kernel),
+                };
+                ("join", factory, note)
             }
             // The first is drawn elsewhere; the second never runs, because the problem stops the plan.
             How::Sessions(_) | How::Nothing => ("join", union(), NodeNote::default()),

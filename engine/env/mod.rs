@@ -9,6 +9,7 @@
 mod background;
 mod calls;
 mod files;
+mod memory;
 mod moment;
 mod planted;
 mod real;

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 pub(super) fn env() -> Env {
+    super::memory::keep_freed();
     Env {
         clock: Arc::new(RealClock(Instant::now())),
         files: Arc::new(RealFiles),

@@ -9,8 +9,10 @@
 use super::{Batch, BatchBox, Keys, Origin, Origins, RowKind};
 use crate::error::{Error, Result};
 use crate::time::EventTime;
-use arrow_array::{ArrayRef, RecordBatch, RecordBatchOptions, UInt32Array};
+use arrow_array::builder::BooleanBufferBuilder;
+use arrow_array::{ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow_schema::SchemaRef;
+use arrow_select::filter::FilterBuilder;
 use std::any::Any;
 
 /// A batch of changes.
@@ -81,6 +83,16 @@ impl ChangeBatch {
 /// The rows named, in that order; knows batches without columns, which have rows all the same.
 fn gather_columns(columns: &RecordBatch, rows: &[u32]) -> Result<RecordBatch> {
     let failed = |e| Error::restart("rows of a batch could not be copied").because(e);
+    let all = columns.num_rows();
+    if rows.len() * 2 >= all && rows.windows(2).all(|pair| pair[0] < pair[1]) {
+        // Most rows, in their order: copied in runs.
+        let mut kept = BooleanBufferBuilder::new(all);
+        kept.append_n(all, false);
+        rows.iter().for_each(|&row| kept.set_bit(row as usize, true));
+        let filter = FilterBuilder::new(&BooleanArray::new(kept.finish(), None)).optimize().build();
+        let kept = columns.columns().iter().map(|c| filter.filter(c)).collect::<Result<Vec<_>, _>>();
+        return record_batch(columns.schema(), kept.map_err(failed)?, rows.len()).map_err(failed);
+    }
     let indices = UInt32Array::from(rows.to_vec());
     let taken = columns.columns().iter().map(|c| arrow_select::take::take(c, &indices, None)).collect::<Result<Vec<_>, _>>();
     record_batch(columns.schema(), taken.map_err(failed)?, rows.len()).map_err(failed)

@@ -4,6 +4,7 @@
 
 use super::described::{hex, show};
 use super::keyspace::{PREFIX, damaged, split_time, table_range};
+use super::pile::each_row;
 use super::seen::each_id;
 use super::shape::{Schema, Shape};
 use super::{StateStore, table_id};
@@ -46,8 +47,12 @@ pub fn read_table(
     let has_ttl = schema.starts_with("point ttl");
     let parsed = Schema::parse(schema).ok();
     // Rows of several sides: a schema each.
-    let rows = schema.strip_prefix("append ").unwrap_or_default();
+    let rows = schema.strip_prefix("append ").or_else(|| schema.strip_prefix("pile ")).unwrap_or_default();
     let sides: Vec<Option<Schema>> = rows.split(" | ").map(|side| Schema::parse(&format!("append {side}")).ok()).collect();
+    let of_side = |side: usize, row: &[u8]| match sides.get(side) {
+        Some(Some(schema)) => show(schema, row),
+        _ => Ok(Value::from(hex(row))),
+    };
     let kind_of_key = parsed.as_ref().or(sides[0].as_ref()).and_then(|s| s.key.as_ref());
     let value = |bytes: &[u8]| match &parsed {
         Some(schema) => show(schema, bytes),
@@ -88,11 +93,12 @@ pub fn read_table(
                     let cut = || damaged("a row is cut short");
                     let (len, rest) = bytes.get(1..).and_then(<[u8]>::split_first_chunk::<4>).ok_or_else(cut)?;
                     let (name, row) = rest.split_at_checked(u32::from_be_bytes(*len) as usize).ok_or_else(cut)?;
-                    let value = match sides.get(usize::from(*side)) {
-                        Some(Some(schema)) => show(schema, row)?,
-                        _ => hex(row).into(),
-                    };
-                    ShownEntry { key: key(name), time_ms: Some(time), name: None, value }
+                    ShownEntry { key: key(name), time_ms: Some(time), name: None, value: of_side(usize::from(*side), row)? }
+                }
+                "pile" => {
+                    return each_row(bytes, |side, name, row| {
+                        visit(ShownEntry { key: key(name), time_ms: None, name: None, value: of_side(side, row)? })
+                    });
                 }
                 "map" => {
                     let cut = || damaged("the name of a map's entry is cut short");

@@ -41,7 +41,7 @@ pub(super) enum Values {
         data: Vec<u8>,
         ends: Vec<usize>,
     },
-    Row(Fields, Vec<Column>),
+    Row(Fields, Object),
     List {
         field: FieldRef,
         item: Box<Column>,
@@ -62,9 +62,7 @@ impl Column {
             DataType::Decimal128(precision, scale) => Values::Decimal(*precision, *scale, Vec::new()),
             DataType::Utf8 => Values::Text { data: String::new(), ends: Vec::new() },
             DataType::Binary => Values::Bytes { data: Vec::new(), ends: Vec::new() },
-            DataType::Struct(fields) => {
-                Values::Row(fields.clone(), fields.iter().map(|f| Column::new(f.data_type())).collect::<Result<_>>()?)
-            }
+            DataType::Struct(fields) => Values::Row(fields.clone(), Object::new(fields)?),
             DataType::List(field) => {
                 Values::List { field: field.clone(), item: Box::new(Column::new(field.data_type())?), ends: Vec::new() }
             }
@@ -99,7 +97,7 @@ impl Column {
                 ends.truncate(rows);
                 data.truncate(ends.last().copied().unwrap_or(0));
             }
-            Values::Row(_, columns) => columns.iter_mut().for_each(|c| c.truncate(rows)),
+            Values::Row(_, object) => object.columns.iter_mut().for_each(|c| c.truncate(rows)),
             Values::List { item, ends, .. } => {
                 ends.truncate(rows);
                 item.truncate(ends.last().copied().unwrap_or(0));
@@ -117,7 +115,7 @@ impl Column {
             Values::Decimal(_, _, v) => v.push(0),
             Values::Text { data, ends } => ends.push(data.len()),
             Values::Bytes { data, ends } => ends.push(data.len()),
-            Values::Row(_, columns) => columns.iter_mut().for_each(Column::null),
+            Values::Row(_, object) => object.columns.iter_mut().for_each(Column::null),
             Values::List { item, ends, .. } => ends.push(item.len()),
         }
     }
@@ -139,6 +137,10 @@ impl Column {
             Values::Int(kind, v) => {
                 let value = match next {
                     b'"' => text::of_text(kind, scan.string()?),
+                    _ if *kind == DataType::Int64 => match scan.small_number() {
+                        Some(value) => Ok(value),
+                        None => text::of_number(kind, scan.number()?),
+                    },
                     _ => text::of_number(kind, scan.number()?),
                 };
                 v.push(value.map_err(|_| Odd)?);
@@ -149,7 +151,7 @@ impl Column {
                 scan.copy_string(data)?;
                 ends.push(data.len());
             }
-            Values::Row(fields, columns) => object(scan, fields.iter().map(|f| f.name().as_str()), columns)?,
+            Values::Row(fields, object) => object.scan(scan, fields)?,
             Values::List { item, ends, .. } => {
                 scan.take(b'[')?;
                 if !scan.took(b']') {
@@ -194,9 +196,9 @@ impl Column {
                 data.extend(text::base64(&unquoted()?)?);
                 ends.push(data.len());
             }
-            Values::Row(fields, columns) => {
+            Values::Row(fields, object) => {
                 let members = members(json)?;
-                for (field, column) in fields.iter().zip(columns) {
+                for (field, column) in fields.iter().zip(&mut object.columns) {
                     match members.get(field.name()) {
                         Some(raw) => column.read(raw).map_err(|e| format!("{}: {e}", field.name()))?,
                         None => column.null(),
@@ -265,8 +267,8 @@ impl Column {
             }
             Values::Text { data, ends } => Arc::new(StringArray::try_new(offsets(ends)?, data.into_bytes().into(), nulls).map_err(failed)?),
             Values::Bytes { data, ends } => Arc::new(BinaryArray::try_new(offsets(ends)?, data.into(), nulls).map_err(failed)?),
-            Values::Row(fields, columns) => {
-                let columns = columns.into_iter().map(Column::finish).collect::<Result<Vec<_>>>()?;
+            Values::Row(fields, object) => {
+                let columns = object.columns.into_iter().map(Column::finish).collect::<Result<Vec<_>>>()?;
                 Arc::new(StructArray::try_new_with_length(fields, columns, nulls, rows).map_err(failed)?)
             }
             Values::List { field, item, ends } => {
@@ -297,33 +299,55 @@ fn numbers(kind: &DataType, array: Int64Array) -> Result<ArrayRef> {
     })
 }
 
-/// The members of an object into columns by name; each column gets one row.
-pub(super) fn object<'n>(scan: &mut Scan<'_>, names: impl Iterator<Item = &'n str> + Clone, columns: &mut [Column]) -> Result<(), Odd> {
-    let rows = columns.first().map_or(0, Column::len);
-    scan.take(b'{')?;
-    if !scan.took(b'}') {
-        let mut guess = 0;
-        loop {
-            let name = scan.string()?;
-            scan.take(b':')?;
+/// Columns that are the members of an object.
+pub(super) struct Object {
+    pub(super) columns: Vec<Column>,
+    /// Their names as they stand in most records, with the colon; empty where a name is written otherwise.
+    names: Vec<Vec<u8>>,
+}
+
+impl Object {
+    /// Empty columns of some fields.
+    pub(super) fn new(fields: &Fields) -> Result<Object> {
+        let is_plain = |name: &str| !name.bytes().any(|byte| byte == b'"' || byte == b'\\' || byte < 0x20);
+        let as_written = |name: &str| if is_plain(name) { format!("\"{name}\":").into_bytes() } else { Vec::new() };
+        let columns = fields.iter().map(|f| Column::new(f.data_type())).collect::<Result<_>>()?;
+        Ok(Object { columns, names: fields.iter().map(|f| as_written(f.name())).collect() })
+    }
+
+    /// The members of an object into the columns of these fields; each column gets one row.
+    pub(super) fn scan(&mut self, scan: &mut Scan<'_>, fields: &Fields) -> Result<(), Odd> {
+        let Object { columns, names } = self;
+        let rows = columns.first().map_or(0, Column::len);
+        scan.take(b'{')?;
+        if !scan.took(b'}') {
             // Records have their members in one order mostly: look on from the last one.
-            let found =
-                names.clone().skip(guess).position(|n| n == name).map(|i| i + guess).or_else(|| names.clone().position(|n| n == name));
-            match found {
-                Some(i) if columns[i].len() == rows => {
-                    columns[i].scan(scan)?;
-                    guess = i + 1;
+            let mut guess = 0;
+            loop {
+                let found = if names.get(guess).is_some_and(|name| !name.is_empty() && scan.took_all(name)) {
+                    Some(guess)
+                } else {
+                    let name = scan.string()?;
+                    scan.take(b':')?;
+                    let from = |at: usize| fields.iter().skip(at).position(|f| f.name() == name).map(|i| i + at);
+                    from(guess).or_else(|| from(0))
+                };
+                match found {
+                    Some(i) if columns[i].len() == rows => {
+                        columns[i].scan(scan)?;
+                        guess = i + 1;
+                    }
+                    Some(_) => return Err(Odd), // twice: the last one counts
+                    None => drop(scan.value()?),
                 }
-                Some(_) => return Err(Odd), // twice: the last one counts
-                None => drop(scan.value()?),
-            }
-            if !scan.took(b',') {
-                break scan.take(b'}')?;
+                if !scan.took(b',') {
+                    break scan.take(b'}')?;
+                }
             }
         }
+        columns.iter_mut().filter(|c| c.len() == rows).for_each(Column::null);
+        Ok(())
     }
-    columns.iter_mut().filter(|c| c.len() == rows).for_each(Column::null);
-    Ok(())
 }
 
 /// The members of an object; of equal names the last one counts.

@@ -61,7 +61,7 @@ impl Column {
     /// The columns of a row; a column that is none stands for itself.
     pub(crate) fn members(&self) -> &[Column] {
         match &self.values {
-            Values::Row(_, columns) => columns,
+            Values::Row(_, object) => &object.columns,
             _ => std::slice::from_ref(self),
         }
     }
@@ -69,7 +69,7 @@ impl Column {
     /// As [`members`](Self::members), taken apart.
     pub(crate) fn into_members(self) -> Vec<Column> {
         match self.values {
-            Values::Row(_, columns) => columns,
+            Values::Row(_, object) => object.columns,
             _ => vec![self],
         }
     }
@@ -271,8 +271,8 @@ impl<'a> Members<'a> {
             return Err(column.wrong("a row"));
         }
         let rows = column.valid.len();
-        let Values::Row(fields, columns) = &mut column.values else { unreachable!("it is a row") };
-        Ok(Members { fields, columns, wanted, rows, next: 0, valid: &mut column.valid })
+        let Values::Row(fields, object) = &mut column.values else { unreachable!("it is a row") };
+        Ok(Members { fields, columns: &mut object.columns, wanted, rows, next: 0, valid: &mut column.valid })
     }
 
     fn is_wanted(&self, i: usize) -> bool {

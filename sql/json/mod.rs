@@ -17,6 +17,7 @@ pub(crate) use given::{Give, Unfit};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Field, Schema, SchemaRef};
+use column::Object;
 use scan::{Odd, Scan};
 use waterwheel_engine::error::{Error, Result};
 use waterwheel_engine::record::record_batch;
@@ -27,7 +28,7 @@ const MAX_BYTES: usize = 16 << 20;
 /// Rows being made of records.
 pub(crate) struct JsonRows {
     schema: SchemaRef,
-    columns: Vec<Column>,
+    object: Object,
     rows: usize,
 }
 
@@ -37,8 +38,8 @@ impl JsonRows {
     /// # Errors
     /// A type that JSON cannot be read into.
     pub(crate) fn new(schema: SchemaRef) -> Result<Self> {
-        let columns = schema.fields().iter().map(|f| Column::new(f.data_type())).collect::<Result<_>>()?;
-        Ok(JsonRows { schema, columns, rows: 0 })
+        let object = Object::new(schema.fields())?;
+        Ok(JsonRows { schema, object, rows: 0 })
     }
 
     /// Appends the row of one record.
@@ -65,21 +66,21 @@ impl JsonRows {
         let read = match self.scan(text) {
             Ok(()) => Ok(()),
             Err(Odd) => {
-                self.columns.iter_mut().for_each(|c| c.truncate(self.rows));
+                self.object.columns.iter_mut().for_each(|c| c.truncate(self.rows));
                 self.read(text)
             }
         };
         let read = read.and_then(|()| if is_whole { self.check_not_null() } else { Ok(()) });
         match &read {
             Ok(()) => self.rows += 1,
-            Err(_) => self.columns.iter_mut().for_each(|c| c.truncate(self.rows)),
+            Err(_) => self.object.columns.iter_mut().for_each(|c| c.truncate(self.rows)),
         }
         read
     }
 
     fn scan(&mut self, text: &str) -> std::result::Result<(), Odd> {
         let mut scan = Scan::new(text);
-        column::object(&mut scan, self.schema.fields().iter().map(|f| f.name().as_str()), &mut self.columns)?;
+        self.object.scan(&mut scan, self.schema.fields())?;
         scan.end()
     }
 
@@ -88,7 +89,7 @@ impl JsonRows {
             return Err("the value is empty, JSON was expected".into());
         }
         let members = column::members(text)?;
-        for (field, column) in self.schema.fields().iter().zip(&mut self.columns) {
+        for (field, column) in self.schema.fields().iter().zip(&mut self.object.columns) {
             match members.get(field.name()) {
                 Some(raw) => column.read(raw).map_err(|e| format!("column {}: {e}", field.name()))?,
                 None => column.null(),
@@ -98,7 +99,8 @@ impl JsonRows {
     }
 
     fn check_not_null(&self) -> std::result::Result<(), String> {
-        let broken = self.schema.fields().iter().zip(&self.columns).find(|(field, column)| !field.is_nullable() && column.last_is_null());
+        let broken =
+            self.schema.fields().iter().zip(&self.object.columns).find(|(field, column)| !field.is_nullable() && column.last_is_null());
         match broken {
             None => Ok(()),
             Some((field, _)) => Err(format!("column {} is NOT NULL and has no value", field.name())),
@@ -111,8 +113,8 @@ impl JsonRows {
     /// Columns beyond the limits of Arrow.
     pub(crate) fn take(&mut self) -> Result<RecordBatch> {
         let fresh = JsonRows::new(self.schema.clone())?;
-        let JsonRows { schema, columns, rows } = std::mem::replace(self, fresh);
-        let columns = columns.into_iter().map(Column::finish).collect::<Result<Vec<_>>>()?;
+        let JsonRows { schema, object, rows } = std::mem::replace(self, fresh);
+        let columns = object.columns.into_iter().map(Column::finish).collect::<Result<Vec<_>>>()?;
         let may_be_null = |field: &std::sync::Arc<Field>| field.as_ref().clone().with_nullable(true);
         let schema = Schema::new(schema.fields().iter().map(may_be_null).collect::<Vec<_>>());
         record_batch(schema.into(), columns, rows).map_err(|e| Error::restart("records cannot be put into columns").because(e))

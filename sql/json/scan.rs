@@ -61,6 +61,34 @@ impl<'a> Scan<'a> {
         if self.at == self.text.len() { Ok(()) } else { Err(Odd) }
     }
 
+    /// Takes a text that is there as it stands, space for space.
+    pub(super) fn took_all(&mut self, text: &[u8]) -> bool {
+        let is_there = self.text.get(self.at..).is_some_and(|rest| rest.starts_with(text));
+        self.at += if is_there { text.len() } else { 0 };
+        is_there
+    }
+
+    /// A whole number of up to 18 digits with nothing of a number behind it; else nothing is taken.
+    pub(super) fn small_number(&mut self) -> Option<i64> {
+        let rest = self.text.get(self.at..)?;
+        let negative = rest.first() == Some(&b'-');
+        let digits = &rest[usize::from(negative)..];
+        let (mut value, mut length) = (0i64, 0);
+        for byte in digits.iter().take(19).map(|byte| byte.wrapping_sub(b'0')) {
+            if byte > 9 {
+                break;
+            }
+            value = value.wrapping_mul(10).wrapping_add(i64::from(byte));
+            length += 1;
+        }
+        let leads = digits.first() == Some(&b'0') && length > 1;
+        if length == 0 || length > 18 || leads || matches!(digits.get(length), Some(b'.' | b'e' | b'E')) {
+            return None;
+        }
+        self.at += length + usize::from(negative);
+        Some(if negative { -value } else { value })
+    }
+
     /// A string without escapes.
     pub(super) fn string(&mut self) -> Result<&'a str, Odd> {
         self.take(b'"')?;
@@ -212,11 +240,32 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// How many bytes come before the first quote, backslash or control character. Eight at a time: texts are long.
+/// How many bytes come before the first quote, backslash or control character.
 fn plain(bytes: &[u8]) -> usize {
+    // Names and most values end soon; what goes on is looked at in pieces that the compiler makes vectors of.
+    let (head, rest) = bytes.split_at(bytes.len().min(16));
+    let at = words(head);
+    if at < head.len() {
+        return at;
+    }
+    let mut at = head.len();
+    for chunk in rest.chunks_exact(32) {
+        if chunk.iter().fold(false, |any, byte| any | is_special(*byte)) {
+            break;
+        }
+        at += chunk.len();
+    }
+    at + words(&bytes[at..])
+}
+
+fn is_special(byte: u8) -> bool {
+    (byte == b'"') | (byte == b'\\') | (byte < 0x20)
+}
+
+/// The same, eight at a time.
+fn words(bytes: &[u8]) -> usize {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const HIGH: u64 = 0x8080_8080_8080_8080;
-    let is_special = |b: &u8| *b == b'"' || *b == b'\\' || *b < 0x20;
     let mut chunks = bytes.chunks_exact(8);
     for (i, chunk) in chunks.by_ref().enumerate() {
         let word = u64::from_le_bytes(chunk.try_into().unwrap_or_default());
@@ -229,7 +278,7 @@ fn plain(bytes: &[u8]) -> usize {
         }
     }
     let rest = chunks.remainder();
-    bytes.len() - rest.len() + rest.iter().position(is_special).unwrap_or(rest.len())
+    bytes.len() - rest.len() + rest.iter().position(|byte| is_special(*byte)).unwrap_or(rest.len())
 }
 
 #[cfg(test)]
@@ -239,7 +288,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_first_special_byte_is_found(bytes in proptest::collection::vec(prop_oneof![6 => 0x20u8..=255, 1 => Just(b'"'), 1 => Just(b'\\'), 1 => 0u8..0x20], 0..40)) {
+        fn the_first_special_byte_is_found(bytes in proptest::collection::vec(prop_oneof![6 => 0x20u8..=255, 1 => Just(b'"'), 1 => Just(b'\\'), 1 => 0u8..0x20], 0..40), before in 0usize..100) {
+            let bytes = [vec![b'x'; before], bytes].concat();
             let first = bytes.iter().position(|b| *b == b'"' || *b == b'\\' || *b < 0x20).unwrap_or(bytes.len());
             prop_assert_eq!(plain(&bytes), first);
         }

@@ -7,6 +7,7 @@ use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::compute::concat;
 use arrow::datatypes::SchemaRef;
 use datafusion_physical_expr::PhysicalExpr;
+use datafusion_physical_expr::utils::collect_columns;
 use std::sync::Arc;
 use waterwheel_engine::error::{Error, Result};
 use waterwheel_engine::operators::{ColumnKernel, RowError};
@@ -33,7 +34,7 @@ impl ColumnKernel for Calc {
             let rows: Vec<u32> = (0..batch.times.len()).filter(|i| skip.next_if_eq(i).is_none() && accept(*i)).map(|i| i as u32).collect();
             failed.extend(bad);
             if rows.len() < batch.times.len() {
-                kept = Some((select(batch, &rows)?, rows));
+                kept = Some((self.select_needed(batch, &rows)?, rows));
             }
         }
         let (batch, origin) = match &kept {
@@ -56,6 +57,23 @@ impl ColumnKernel for Calc {
         failed.extend(bad.into_iter().map(|(row, error)| (origin.map_or(row, |rows| rows[row] as usize), error)));
         failed.sort_by_key(|f| f.0);
         select(&computed, &good)
+    }
+}
+
+impl Calc {
+    /// The rows named, with what the expressions look at; other columns hold anything.
+    fn select_needed(&self, batch: &ChangeBatch, rows: &[u32]) -> Result<ChangeBatch> {
+        let Some(exprs) = &self.exprs else { return select(batch, rows) };
+        let needed: Vec<usize> = exprs.iter().flat_map(collect_columns).map(|column| column.index()).collect();
+        let (schema, all) = (batch.columns.schema(), batch.columns.columns());
+        let failed = |e| Error::restart("rows of a batch could not be copied").because(e);
+        let in_need: Vec<usize> = (0..all.len()).filter(|i| needed.contains(i)).collect();
+        let part = batch.columns.project(&in_need).map_err(failed)?;
+        let part = select(&batch.clone().with_columns(part), rows)?;
+        let mut columns: Vec<ArrayRef> = all.iter().map(|column| column.slice(0, rows.len())).collect();
+        in_need.iter().zip(part.columns.columns()).for_each(|(&i, column)| columns[i] = column.clone());
+        let columns = record_batch(schema, columns, rows.len()).map_err(failed)?;
+        Ok(part.with_columns(columns))
     }
 }
 

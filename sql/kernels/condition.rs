@@ -6,13 +6,14 @@
 //! Invariant: a pair belongs together if the condition is true of it; NULL is not true.
 
 use super::packed::{Cell, Packed};
-use arrow::array::{Array, AsArray};
+use arrow::array::{Array, AsArray, RecordBatch, UInt32Array};
+use arrow::compute::take;
 use arrow::datatypes::SchemaRef;
 use datafusion_physical_expr::PhysicalExpr;
 use std::cmp::Ordering;
 use std::sync::Arc;
 use waterwheel_engine::error::{Error, Result};
-use waterwheel_engine::operators::joins::LEFT;
+use waterwheel_engine::operators::joins::{LEFT, Pairing};
 use waterwheel_engine::record::record_batch;
 
 /// One side of a comparison.
@@ -72,6 +73,46 @@ impl Condition {
     }
 }
 
+/// Pairs: the rows of a batch, and their partners.
+type Kept<'a> = (Vec<u32>, Vec<&'a [u8]>);
+
+impl Condition {
+    /// The pairs of which it is true; none = of all. Those for which it fails are pushed to `failed`, by the batch's row.
+    ///
+    /// # Errors
+    /// Bytes that are no rows.
+    pub(crate) fn select<'a>(
+        &self,
+        sides: &[Packed; 2],
+        side: usize,
+        own: &RecordBatch,
+        pairing: &Pairing<'a>,
+        failed: &mut Vec<(usize, String)>,
+    ) -> Result<Option<Kept<'a>>> {
+        let mut kept: Kept<'a> = (pairing.rows.to_vec(), pairing.partners.to_vec());
+        if !self.comparisons.is_empty() {
+            kept.0.clear();
+            kept.1.clear();
+            for (&row, &partner) in pairing.rows.iter().zip(pairing.partners) {
+                let own = pairing.own.row(row as usize);
+                let (left, right) = if side == LEFT { (own, partner) } else { (partner, own) };
+                let mut holds = true;
+                for comparison in &self.comparisons {
+                    holds = holds && comparison.holds(sides, left, right)?;
+                }
+                if holds {
+                    kept.0.push(row);
+                    kept.1.push(partner);
+                }
+            }
+        }
+        match &self.residual {
+            Some(residual) if !kept.0.is_empty() => residual.select(sides, side, own, pairing, kept, failed).map(Some),
+            _ => Ok((!self.comparisons.is_empty()).then_some(kept)),
+        }
+    }
+}
+
 impl Operand {
     fn cell<'a>(&'a self, sides: &[Packed; 2], left: &'a [u8], right: &'a [u8]) -> Result<(Cell<'a>, i64)> {
         Ok(match self {
@@ -101,6 +142,52 @@ impl Comparison {
 }
 
 impl Residual {
+    fn select<'a>(
+        &self,
+        sides: &[Packed; 2],
+        side: usize,
+        own: &RecordBatch,
+        pairing: &Pairing<'a>,
+        (rows, partners): Kept<'a>,
+        failed: &mut Vec<(usize, String)>,
+    ) -> Result<Kept<'a>> {
+        let places = UInt32Array::from(rows.clone());
+        let column = |&(of, column): &(usize, usize)| match of == side {
+            true => {
+                take(own.column(column), &places, None).map_err(|e| Error::restart("rows of a join cannot be put into columns").because(e))
+            }
+            false => sides[of].column(column, partners.iter().map(|row| Some(*row))),
+        };
+        let columns = self.columns.iter().map(column).collect::<Result<Vec<_>>>()?;
+        let batch = record_batch(self.schema.clone(), columns, rows.len())
+            .map_err(|e| Error::fatal("plan bug: a condition over columns of another type").because(e))?;
+        let mut kept = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
+        let values = self.expr.evaluate(&batch).and_then(|value| value.into_array(rows.len())).ok();
+        for (i, (row, partner)) in rows.into_iter().zip(partners).enumerate() {
+            let holds = match &values {
+                Some(values) => {
+                    let values = values.as_boolean_opt().ok_or_else(|| Error::fatal("plan bug: a condition that is no BOOLEAN"))?;
+                    Ok(values.is_valid(i) && values.value(i))
+                }
+                // Some pair is to blame.
+                None => {
+                    let own = pairing.own.row(row as usize);
+                    let (left, right) = if side == LEFT { (own, partner) } else { (partner, own) };
+                    self.holds(sides, left, right)?
+                }
+            };
+            match holds {
+                Ok(true) => {
+                    kept.0.push(row);
+                    kept.1.push(partner);
+                }
+                Ok(false) => {}
+                Err(error) => failed.push((row as usize, error)),
+            }
+        }
+        Ok(kept)
+    }
+
     fn holds(&self, sides: &[Packed; 2], left: &[u8], right: &[u8]) -> Result<std::result::Result<bool, String>> {
         let row = |side: usize| Some(if side == LEFT { left } else { right });
         let columns = self.columns.iter().map(|&(side, column)| sides[side].column(column, [row(side)].into_iter()));

@@ -9,15 +9,20 @@
 use super::nested;
 use super::value::{Class, Value};
 use arrow::array::{
-    Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Decimal128Array, PrimitiveArray, RecordBatch, StringArray, new_null_array,
+    Array, ArrayRef, AsArray, BinaryArray, BooleanArray, BooleanBufferBuilder, NullBufferBuilder, PrimitiveArray, RecordBatch, StringArray,
+    new_null_array,
 };
+use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer};
 use arrow::compute::cast;
 use arrow::datatypes::{
     ArrowPrimitiveType, DataType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, Schema,
     Time32MillisecondType, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType,
 };
 use std::cmp::Ordering;
+use std::ops::Range;
+use std::sync::Arc;
 use waterwheel_engine::error::{Error, Result};
+use waterwheel_engine::operators::joins::EncodedRows;
 
 /// How a column's values are packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,6 +119,8 @@ pub(crate) struct Packed {
     packings: Vec<Packing>,
     /// Where each column's place begins.
     places: Vec<usize>,
+    /// Of each text: the place of the text before it, whose end is its beginning.
+    before: Vec<Option<usize>>,
     /// Where texts begin.
     texts: usize,
     /// Rows may be taken back.
@@ -129,12 +136,16 @@ impl Packed {
             packings.push(Packing::of(field.data_type()).ok_or_else(|| field.name().clone())?);
         }
         let mut at = kinds.len().div_ceil(8);
-        let mut places = Vec::with_capacity(kinds.len());
+        let (mut places, mut before, mut text) = (Vec::with_capacity(kinds.len()), Vec::with_capacity(kinds.len()), None);
         for packing in &packings {
             places.push(at);
+            before.push(text);
+            if *packing == Packing::Bytes {
+                text = Some(at);
+            }
             at += packing.width();
         }
-        Ok(Packed { kinds, packings, places, texts: at, canonical })
+        Ok(Packed { kinds, packings, places, before, texts: at, canonical })
     }
 
     /// Columns.
@@ -159,34 +170,83 @@ impl Packed {
         out.resize(start + self.texts, 0);
         for (i, packing) in self.packings.iter().enumerate() {
             let array = columns.column(i);
-            // The end of a text is also that of a NULL, for the next one to begin at.
             if array.is_null(row) || *packing == Packing::Null {
                 out[start + i / 8] |= 1 << (i % 8);
-            } else if *packing == Packing::Bytes {
-                match nested::bytes(array, row) {
-                    Some(bytes) => out.extend_from_slice(&bytes),
-                    None => out.extend_from_slice(bytes_of(array, row)),
-                }
-            } else {
-                let place = start + self.places[i];
-                self.pack_fixed(i, array, row, &mut out[place..place + packing.width()]);
             }
+            let place = start + self.places[i];
             if *packing == Packing::Bytes {
+                each_text(array, row..row + 1, |_, text| out.extend_from_slice(text));
+                // The end of a text is also that of a NULL, for the next one to begin at.
                 let end = u32::try_from(out.len() - start - self.texts).unwrap_or_else(|_| panic!("texts of one row exceed 4 GiB"));
-                let place = start + self.places[i];
                 out[place..place + 4].copy_from_slice(&end.to_le_bytes());
+            } else {
+                self.pack_column(i, array, row..row + 1, |_, value| out[place..place + value.len()].copy_from_slice(value));
             }
         }
     }
 
-    fn pack_fixed(&self, column: usize, array: &ArrayRef, row: usize, to: &mut [u8]) {
+    /// Packs all rows of a batch, column by column, replacing the content of `out`.
+    pub(crate) fn pack_all(&self, columns: &RecordBatch, out: &mut EncodedRows) {
+        let rows = columns.num_rows();
+        out.ends.clear();
+        out.ends.resize(rows, self.texts);
+        let texts = |i: &usize| self.packings[*i] == Packing::Bytes;
+        for i in (0..self.len()).filter(texts) {
+            each_text(columns.column(i), 0..rows, |row, text| out.ends[row] += text.len());
+        }
+        let mut end = 0;
+        for length in &mut out.ends {
+            let row = *length - self.texts;
+            assert!(u32::try_from(row).is_ok(), "texts of one row exceed 4 GiB");
+            end += *length;
+            *length = end;
+        }
+        out.bytes.clear();
+        out.bytes.resize(end, 0);
+        // Where the next text of each row goes.
+        let mut next: Vec<usize> = (0..rows).map(|row| if row == 0 { self.texts } else { out.ends[row - 1] + self.texts }).collect();
+        for (i, packing) in self.packings.iter().enumerate() {
+            let array = columns.column(i);
+            let start = |row: usize| if row == 0 { 0 } else { out.ends[row - 1] };
+            let (place, width, bytes) = (self.places[i], packing.width(), &mut out.bytes);
+            if array.null_count() > 0 || *packing == Packing::Null {
+                let is_null = |row: usize| *packing == Packing::Null || array.is_null(row);
+                (0..rows).filter(|&row| is_null(row)).for_each(|row| bytes[start(row) + i / 8] |= 1 << (i % 8));
+            }
+            if *packing == Packing::Bytes {
+                each_text(array, 0..rows, |row, text| {
+                    bytes[next[row]..next[row] + text.len()].copy_from_slice(text);
+                    next[row] += text.len();
+                });
+                for row in 0..rows {
+                    // The end of a text is also that of a NULL, for the next one to begin at.
+                    let end = (next[row] - start(row) - self.texts) as u32;
+                    bytes[start(row) + place..][..4].copy_from_slice(&end.to_le_bytes());
+                }
+            } else {
+                self.pack_column(i, array, 0..rows, |row, value| bytes[start(row) + place..][..width].copy_from_slice(value));
+            }
+        }
+    }
+
+    /// Hands over the bytes of the values of a column of fixed width, where they are not NULL.
+    fn pack_column(&self, column: usize, array: &ArrayRef, rows: Range<usize>, mut put: impl FnMut(usize, &[u8])) {
         macro_rules! put {
+            ($kind:ty, $plain:expr) => {{
+                let array = array.as_primitive::<$kind>();
+                let (values, plain) = (array.values(), $plain);
+                rows.filter(|&row| array.is_valid(row)).for_each(|row| put(row, &plain(values[row]).to_le_bytes()))
+            }};
             ($kind:ty) => {
-                to.copy_from_slice(&array.as_primitive::<$kind>().value(row).to_le_bytes())
+                put!($kind, |value: <$kind as ArrowPrimitiveType>::Native| value)
             };
         }
+        let canonical = self.canonical;
         match &self.kinds[column] {
-            DataType::Boolean => to[0] = u8::from(array.as_boolean().value(row)),
+            DataType::Boolean => {
+                let array = array.as_boolean();
+                rows.filter(|&row| array.is_valid(row)).for_each(|row| put(row, &[u8::from(array.value(row))]));
+            }
             DataType::Int8 => put!(Int8Type),
             DataType::Int16 => put!(Int16Type),
             DataType::Int32 => put!(Int32Type),
@@ -198,16 +258,18 @@ impl Packed {
             DataType::Timestamp(TimeUnit::Microsecond, _) => put!(TimestampMicrosecondType),
             DataType::Timestamp(TimeUnit::Nanosecond, _) => put!(TimestampNanosecondType),
             DataType::Decimal128(_, _) => put!(Decimal128Type),
-            DataType::Float32 => {
-                let value = array.as_primitive::<Float32Type>().value(row);
-                let plain = if value.is_nan() { f32::NAN } else { value + 0.0 };
-                to.copy_from_slice(&if self.canonical { plain } else { value }.to_le_bytes());
-            }
-            DataType::Float64 => {
-                let value = array.as_primitive::<Float64Type>().value(row);
-                let plain = if value.is_nan() { f64::NAN } else { value + 0.0 };
-                to.copy_from_slice(&if self.canonical { plain } else { value }.to_le_bytes());
-            }
+            DataType::Float32 => put!(Float32Type, |value: f32| match canonical {
+                true if value.is_nan() => f32::NAN,
+                true => value + 0.0,
+                false => value,
+            }),
+            DataType::Float64 => put!(Float64Type, |value: f64| match canonical {
+                true if value.is_nan() => f64::NAN,
+                true => value + 0.0,
+                false => value,
+            }),
+            // Never a value.
+            DataType::Null => {}
             other => unreachable!("columns of type {other} have no fixed width"),
         }
     }
@@ -234,8 +296,8 @@ impl Packed {
             Packing::Decimal => Cell::Decimal(i128::from_le_bytes(array(fixed)?)),
             Packing::Bytes => {
                 let end = u32::from_le_bytes(array(fixed)?) as usize;
-                let start = match self.packings[..column].iter().rposition(|p| *p == Packing::Bytes) {
-                    Some(before) => u32::from_le_bytes(array(row.get(self.places[before]..).ok_or_else(damaged)?)?) as usize,
+                let start = match self.before[column] {
+                    Some(before) => u32::from_le_bytes(array(row.get(before..).ok_or_else(damaged)?)?) as usize,
                     None => 0,
                 };
                 Cell::Bytes(row.get(self.texts + start..self.texts + end).ok_or_else(damaged)?)
@@ -257,9 +319,119 @@ impl Packed {
     /// # Errors
     /// Bytes that are no such row; of Arrow, for columns beyond its limits.
     pub(crate) fn column<'a>(&self, column: usize, rows: impl Iterator<Item = Option<&'a [u8]>>) -> Result<ArrayRef> {
-        let cells = rows.map(|row| row.map_or(Ok(Cell::Null), |row| self.cell(row, column)));
-        let cells = cells.collect::<Result<Vec<Cell<'a>>>>()?;
-        column_of(&self.kinds[column], &cells)
+        let failed = |e| Error::restart("rows that were kept cannot be put into columns").because(e);
+        macro_rules! fixed {
+            ($kind:ty) => {
+                fixed!($kind, <$kind as ArrowPrimitiveType>::Native::from_le_bytes)
+            };
+            ($kind:ty, $read:expr) => {
+                self.fixed::<$kind, _>(column, rows, |bytes| Ok($read(array(bytes)?)))?
+            };
+        }
+        Ok(match &self.kinds[column] {
+            DataType::Null => new_null_array(&DataType::Null, rows.count()),
+            DataType::Boolean => {
+                let (mut values, mut nulls) = (BooleanBufferBuilder::new(0), NullBufferBuilder::new(0));
+                self.each(column, rows, |value| {
+                    nulls.append(value.is_some());
+                    values.append(value.is_some_and(|bytes| bytes[0] != 0));
+                    Ok(())
+                })?;
+                Arc::new(BooleanArray::new(values.finish(), nulls.finish()))
+            }
+            DataType::Int8 => Arc::new(fixed!(Int8Type)),
+            DataType::Int16 => Arc::new(fixed!(Int16Type)),
+            DataType::Int32 => Arc::new(fixed!(Int32Type)),
+            DataType::Date32 => Arc::new(fixed!(Date32Type)),
+            DataType::Time32(_) => Arc::new(fixed!(Time32MillisecondType)),
+            DataType::Int64 => Arc::new(fixed!(Int64Type)),
+            DataType::Timestamp(TimeUnit::Second, zone) => Arc::new(fixed!(TimestampSecondType).with_timezone_opt(zone.clone())),
+            DataType::Timestamp(TimeUnit::Millisecond, zone) => Arc::new(fixed!(TimestampMillisecondType).with_timezone_opt(zone.clone())),
+            DataType::Timestamp(TimeUnit::Microsecond, zone) => Arc::new(fixed!(TimestampMicrosecondType).with_timezone_opt(zone.clone())),
+            DataType::Timestamp(TimeUnit::Nanosecond, zone) => Arc::new(fixed!(TimestampNanosecondType).with_timezone_opt(zone.clone())),
+            DataType::Float32 => Arc::new(fixed!(Float32Type)),
+            DataType::Float64 => Arc::new(fixed!(Float64Type)),
+            DataType::Decimal128(precision, scale) => {
+                Arc::new(fixed!(Decimal128Type).with_precision_and_scale(*precision, *scale).map_err(failed)?)
+            }
+            kind if nested::is_nested(kind) => {
+                let values = rows.map(|row| match row.map(|row| self.cell(row, column)).transpose()? {
+                    Some(Cell::Bytes(bytes)) => Ok(Some(bytes)),
+                    _ => Ok(None),
+                });
+                nested::column(kind, values.collect::<Result<Vec<_>>>()?.into_iter())?
+            }
+            kind => {
+                let (offsets, data, nulls) = self.texts_of(column, rows)?;
+                let (is_text, of) = match kind {
+                    DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => (true, DataType::Utf8),
+                    _ => (false, DataType::Binary),
+                };
+                let plain: ArrayRef = match is_text {
+                    true => Arc::new(StringArray::try_new(offsets, data, nulls).map_err(|_| damaged())?),
+                    false => Arc::new(BinaryArray::try_new(offsets, data, nulls).map_err(failed)?),
+                };
+                if *kind == of { plain } else { cast(&plain, kind).map_err(failed)? }
+            }
+        })
+    }
+
+    /// Visits what stands in a column's place, row by row; none where it is NULL.
+    fn each<'a>(
+        &self,
+        column: usize,
+        rows: impl Iterator<Item = Option<&'a [u8]>>,
+        mut visit: impl FnMut(Option<&'a [u8]>) -> Result<()>,
+    ) -> Result<()> {
+        let (byte, bit) = (column / 8, 1 << (column % 8));
+        let place = self.places[column]..self.places[column] + self.packings[column].width();
+        for row in rows {
+            let Some(row) = row else {
+                visit(None)?;
+                continue;
+            };
+            let is_null = row.get(byte).ok_or_else(damaged)? & bit != 0;
+            visit(if is_null { None } else { Some(row.get(place.clone()).ok_or_else(damaged)?) })?;
+        }
+        Ok(())
+    }
+
+    fn fixed<'a, T: ArrowPrimitiveType, I: Iterator<Item = Option<&'a [u8]>>>(
+        &self,
+        column: usize,
+        rows: I,
+        read: impl Fn(&[u8]) -> Result<T::Native>,
+    ) -> Result<PrimitiveArray<T>> {
+        let room = rows.size_hint().0;
+        let (mut values, mut nulls) = (Vec::with_capacity(room), NullBufferBuilder::new(room));
+        self.each(column, rows, |value| {
+            nulls.append(value.is_some());
+            values.push(value.map_or(Ok(T::Native::default()), &read)?);
+            Ok(())
+        })?;
+        Ok(PrimitiveArray::new(values.into(), nulls.finish()))
+    }
+
+    /// Offsets, bytes and NULLs of a column of texts.
+    fn texts_of<'a>(
+        &self,
+        column: usize,
+        rows: impl Iterator<Item = Option<&'a [u8]>>,
+    ) -> Result<(OffsetBuffer<i32>, Buffer, Option<NullBuffer>)> {
+        let room = rows.size_hint().0;
+        let (mut data, mut offsets, mut nulls) = (Vec::<u8>::new(), Vec::with_capacity(room + 1), NullBufferBuilder::new(room));
+        offsets.push(0);
+        for row in rows {
+            let text = match row.map(|row| self.cell(row, column)).transpose()? {
+                Some(Cell::Bytes(text)) => Some(text),
+                _ => None,
+            };
+            nulls.append(text.is_some());
+            data.extend_from_slice(text.unwrap_or_default());
+            let end = i32::try_from(data.len()).map_err(|e| Error::restart("a batch holds over 2 GiB of one column").because(e))?;
+            offsets.push(end);
+        }
+        Ok((OffsetBuffer::new(offsets.into()), data.into(), nulls.finish()))
     }
 }
 
@@ -273,66 +445,27 @@ fn damaged() -> Error {
     Error::fatal("a row that a join has kept cannot be read back")
 }
 
-fn bytes_of(array: &ArrayRef, row: usize) -> &[u8] {
-    match array.data_type() {
-        DataType::Utf8 => array.as_string::<i32>().value(row).as_bytes(),
-        DataType::LargeUtf8 => array.as_string::<i64>().value(row).as_bytes(),
-        DataType::Utf8View => array.as_string_view().value(row).as_bytes(),
-        DataType::Binary => array.as_binary::<i32>().value(row),
-        DataType::LargeBinary => array.as_binary::<i64>().value(row),
-        _ => array.as_binary_view().value(row),
+/// Visits the texts of a column that are not NULL.
+fn each_text(array: &ArrayRef, rows: Range<usize>, mut visit: impl FnMut(usize, &[u8])) {
+    macro_rules! each {
+        ($array:expr) => {{
+            let array = $array;
+            rows.filter(|&row| array.is_valid(row)).for_each(|row| visit(row, array.value(row).as_ref()))
+        }};
     }
-}
-
-fn ints<T: ArrowPrimitiveType>(cells: &[Cell<'_>]) -> PrimitiveArray<T>
-where
-    T::Native: TryFrom<i64>,
-{
-    // It was packed from this type, so it fits.
-    cells.iter().map(|cell| if let Cell::Int(n) = cell { T::Native::try_from(*n).ok() } else { None }).collect()
-}
-
-fn column_of(kind: &DataType, cells: &[Cell<'_>]) -> Result<ArrayRef> {
-    use std::sync::Arc;
-    let failed = |e| Error::restart("results of a join cannot be put into columns").because(e);
-    let floats = || cells.iter().map(|cell| if let Cell::Float(n) = cell { Some(*n) } else { None });
-    let bytes = || cells.iter().map(|cell| if let Cell::Bytes(b) = cell { Some(*b) } else { None });
-    Ok(match kind {
-        DataType::Null => new_null_array(kind, cells.len()),
-        DataType::Boolean => {
-            Arc::new(cells.iter().map(|cell| if let Cell::Bool(b) = cell { Some(*b) } else { None }).collect::<BooleanArray>())
+    match array.data_type() {
+        DataType::Utf8 => each!(array.as_string::<i32>()),
+        DataType::LargeUtf8 => each!(array.as_string::<i64>()),
+        DataType::Utf8View => each!(array.as_string_view()),
+        DataType::Binary => each!(array.as_binary::<i32>()),
+        DataType::LargeBinary => each!(array.as_binary::<i64>()),
+        kind if nested::is_nested(kind) => {
+            for row in rows {
+                nested::bytes(array, row).iter().for_each(|bytes| visit(row, bytes));
+            }
         }
-        DataType::Int8 => Arc::new(ints::<Int8Type>(cells)),
-        DataType::Int16 => Arc::new(ints::<Int16Type>(cells)),
-        DataType::Int32 => Arc::new(ints::<Int32Type>(cells)),
-        DataType::Date32 => Arc::new(ints::<Date32Type>(cells)),
-        DataType::Time32(_) => Arc::new(ints::<Time32MillisecondType>(cells)),
-        DataType::Int64 => Arc::new(ints::<Int64Type>(cells)),
-        DataType::Timestamp(TimeUnit::Second, zone) => Arc::new(ints::<TimestampSecondType>(cells).with_timezone_opt(zone.clone())),
-        DataType::Timestamp(TimeUnit::Millisecond, zone) => {
-            Arc::new(ints::<TimestampMillisecondType>(cells).with_timezone_opt(zone.clone()))
-        }
-        DataType::Timestamp(TimeUnit::Microsecond, zone) => {
-            Arc::new(ints::<TimestampMicrosecondType>(cells).with_timezone_opt(zone.clone()))
-        }
-        DataType::Timestamp(TimeUnit::Nanosecond, zone) => Arc::new(ints::<TimestampNanosecondType>(cells).with_timezone_opt(zone.clone())),
-        DataType::Float32 => Arc::new(floats().map(|v| v.map(|v| v as f32)).collect::<PrimitiveArray<Float32Type>>()),
-        DataType::Float64 => Arc::new(floats().collect::<PrimitiveArray<Float64Type>>()),
-        DataType::Decimal128(precision, scale) => {
-            let numbers = cells.iter().map(|cell| if let Cell::Decimal(n) = cell { Some(*n) } else { None });
-            Arc::new(numbers.collect::<Decimal128Array>().with_precision_and_scale(*precision, *scale).map_err(failed)?)
-        }
-        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => {
-            let texts = bytes().map(|b| b.map(|b| std::str::from_utf8(b).map_err(|_| damaged())).transpose());
-            let plain: ArrayRef = Arc::new(texts.collect::<Result<StringArray>>()?);
-            if *kind == DataType::Utf8 { plain } else { cast(&plain, kind).map_err(failed)? }
-        }
-        nested if nested::is_nested(nested) => nested::column(nested, bytes())?,
-        other => {
-            let plain: ArrayRef = Arc::new(bytes().collect::<BinaryArray>());
-            if *other == DataType::Binary { plain } else { cast(&plain, other).map_err(failed)? }
-        }
-    })
+        _ => each!(array.as_binary_view()),
+    }
 }
 
 #[cfg(test)]
@@ -341,7 +474,6 @@ mod tests {
     use super::*;
     use arrow::datatypes::{Field, SchemaRef};
     use proptest::prelude::*;
-    use std::sync::Arc;
 
     fn kinds() -> Vec<DataType> {
         vec![
@@ -373,6 +505,9 @@ mod tests {
             let batch = RecordBatch::try_new(schema.clone(), columns.collect()).unwrap();
             let packed = Packed::of(&schema, canonical).unwrap();
             let bytes: Vec<Vec<u8>> = (0..rows.len()).map(|row| { let mut out = vec![]; packed.pack(&batch, row, &mut out); out }).collect();
+            let mut all = EncodedRows::default();
+            packed.pack_all(&batch, &mut all);
+            prop_assert_eq!((0..rows.len()).map(|row| all.row(row).to_vec()).collect::<Vec<_>>(), bytes.clone());
             for (c, kind) in kinds.iter().enumerate() {
                 let back = packed.column(c, bytes.iter().map(|b| Some(&b[..])).chain([None])).unwrap();
                 prop_assert_eq!(back.data_type(), kind);

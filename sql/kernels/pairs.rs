@@ -5,10 +5,12 @@
 
 use super::condition::Condition;
 use super::packed::Packed;
+use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
+use arrow::compute::take;
 use arrow::datatypes::SchemaRef;
 use std::sync::Arc;
 use waterwheel_engine::error::{Error, Result};
-use waterwheel_engine::operators::joins::{LEFT, PairKernel, Paired, RIGHT};
+use waterwheel_engine::operators::joins::{EncodedRows, LEFT, PairKernel, Paired, Pairing, RIGHT};
 use waterwheel_engine::record::{Batch, BatchBox, ChangeBatch, RowKind, record_batch};
 use waterwheel_engine::time::EventTime;
 
@@ -57,7 +59,7 @@ impl PairKernelOf {
         self.times.push(time);
     }
 
-    fn columns(&self) -> Result<arrow::array::RecordBatch> {
+    fn columns(&self) -> Result<RecordBatch> {
         let sides = if self.pairs.only_left { &[LEFT][..] } else { &[LEFT, RIGHT] };
         let mut columns = Vec::with_capacity(self.pairs.schema.fields().len());
         for &side in sides {
@@ -67,7 +69,11 @@ impl PairKernelOf {
                 columns.push(packed.column(column, rows)?);
             }
         }
-        record_batch(self.pairs.schema.clone(), columns, self.results.len())
+        self.batch_of(columns, self.results.len())
+    }
+
+    fn batch_of(&self, columns: Vec<ArrayRef>, rows: usize) -> Result<RecordBatch> {
+        record_batch(self.pairs.schema.clone(), columns, rows)
             .map_err(|e| Error::fatal("plan bug: a join's columns are of another type").because(e))
     }
 }
@@ -84,6 +90,37 @@ impl PairKernel for PairKernelOf {
 
     fn encode(&self, side: Side, batch: &dyn Batch, row: usize, out: &mut Vec<u8>) {
         self.pairs.sides[side].pack(&changes(batch).columns, row, out);
+    }
+
+    fn encode_all(&self, side: Side, batch: &dyn Batch, out: &mut EncodedRows) -> Vec<(usize, String)> {
+        self.pairs.sides[side].pack_all(&changes(batch).columns, out);
+        Vec::new()
+    }
+
+    fn meet(&mut self, side: Side, pairing: &Pairing<'_>, failed: &mut Vec<(usize, String)>) -> Result<Option<BatchBox>> {
+        let own = changes(pairing.batch);
+        let kept = self.pairs.condition.select(&self.pairs.sides, side, &own.columns, pairing, failed)?;
+        let (rows, partners) = match &kept {
+            None => (pairing.rows, pairing.partners),
+            Some((rows, partners)) => (&rows[..], &partners[..]),
+        };
+        if rows.is_empty() {
+            return Ok(None);
+        }
+        let places = UInt32Array::from(rows.to_vec());
+        let cannot = |e| Error::restart("results of a join cannot be put into columns").because(e);
+        let mut columns = Vec::with_capacity(self.pairs.schema.fields().len());
+        for of in if self.pairs.only_left { LEFT..LEFT + 1 } else { LEFT..RIGHT + 1 } {
+            let packed = &self.pairs.sides[of];
+            for column in 0..packed.len() {
+                columns.push(match of == side {
+                    true => take(own.columns.column(column), &places, None).map_err(cannot)?,
+                    false => packed.column(column, partners.iter().map(|row| Some(*row)))?,
+                });
+            }
+        }
+        let columns = self.batch_of(columns, rows.len())?;
+        Ok(Some(ChangeBatch::inserts(columns, rows.iter().map(|&row| own.times[row as usize]).collect()).boxed()))
     }
 
     fn is_addition(&self, _side: Side, batch: &dyn Batch, row: usize) -> bool {

@@ -8,9 +8,10 @@
 use super::join::Joined;
 use super::{Lowered, Lowering, Place, arrow_schema, check_class, check_ordered, column_expr, column_of, nullable};
 use crate::error::{SqlError, SqlResult};
-use crate::kernels::keys::ColumnKeys;
+use crate::kernels::keys::{ColumnKeys, NumberKeys};
 use crate::kernels::packed::Packed;
 use crate::kernels::pairs::{PairKernelOf, Pairs};
+use crate::kernels::value::Class;
 use crate::parser::type_name;
 use arrow::datatypes::{Field, Schema};
 use datafusion_common::ScalarValue;
@@ -19,7 +20,9 @@ use datafusion_expr::utils::{conjunction, disjunction};
 use datafusion_expr::{ExprSchemable, lit};
 use std::sync::Arc;
 use waterwheel_engine::graph::{EqualityClass, NodeIndex, NodeNote, Routing, StateNote};
-use waterwheel_engine::operators::joins::{Bounds, JoinKind, LEFT, RIGHT, interval_join, lookup_join, regular_join, temporal_join};
+use waterwheel_engine::operators::joins::{
+    Bounds, JoinKind, LEFT, RIGHT, growing_join, interval_join, lookup_join, regular_join, temporal_join,
+};
 use waterwheel_engine::operators::{OperatorFactory, key_columns, union};
 use waterwheel_engine::windowing::{SliceLayout, window_join};
 
@@ -61,6 +64,7 @@ impl Lowering<'_> {
         let kind = joined.kind;
         let kernel = move || PairKernelOf::new(pairs.clone());
         let (name, factory): (_, OperatorFactory) = match meeting.how {
+            Met::Regular if kind == JoinKind::Inner && !meeting.updating => ("join", growing_join(kernel)),
             Met::Regular => ("join", regular_join(kind, None, kernel)),
             Met::Interval(bounds) => ("interval_join", interval_join(bounds, kind, kernel)),
             Met::AtWindowEnd => {
@@ -121,8 +125,22 @@ impl Lowering<'_> {
             None => None,
         };
         let glue = NodeNote { glue: true, ..NodeNote::default() };
-        let keyed = self.add("key_by", key_columns(Arc::new(ColumnKeys(positions))), &[(node, Routing::Forward)], glue);
+        let by = match positions[..] {
+            [position] if joined.is_on_number() => key_columns(Arc::new(NumberKeys(position))),
+            _ => key_columns(Arc::new(ColumnKeys(positions))),
+        };
+        let keyed = self.add("key_by", by, &[(node, Routing::Forward)], glue);
         Ok(Side { keyed, alone })
+    }
+}
+
+impl Joined {
+    /// Whether rows meet by one whole number, which is not NULL where they do.
+    fn is_on_number(&self) -> bool {
+        let [(left, right)] = &self.on[..] else { return false };
+        let is_number =
+            |expr: &Expr, side: usize| expr.get_type(&self.sides[side].schema).is_ok_and(|kind| Class::of(&kind) == Some(Class::Int));
+        !self.null_is_equal && is_number(left, LEFT) && is_number(right, RIGHT)
     }
 }
 

@@ -3,6 +3,7 @@
 //! Invariant: equal calls, equal results; a kernel keeps nothing but the results that wait to be emitted. A kernel for
 //! columns encodes rows of its columns and appends decoded ones to builders; cores need nothing else.
 
+use super::matches::in_order;
 use crate::error::Result;
 use crate::operators::guarded::guarded_call;
 use crate::record::{Batch, BatchBox, Change, Data, RowKind, Rows};
@@ -21,6 +22,40 @@ pub enum Paired {
     Failed(String),
 }
 
+/// Encoded rows of a batch, one behind the other.
+#[derive(Debug, Default)]
+pub struct EncodedRows {
+    /// Their bytes.
+    pub bytes: Vec<u8>,
+    /// Where each ends.
+    pub ends: Vec<usize>,
+}
+
+impl EncodedRows {
+    /// The bytes of a row.
+    ///
+    /// # Panics
+    /// There is no such row.
+    #[inline]
+    pub fn row(&self, row: usize) -> &[u8] {
+        let start = if row == 0 { 0 } else { self.ends[row - 1] };
+        &self.bytes[start..self.ends[row]]
+    }
+}
+
+/// Pairs of rows of one key: a row of a batch and a row of the other side each.
+#[derive(Clone, Copy)]
+pub struct Pairing<'a> {
+    /// The batch.
+    pub batch: &'a dyn Batch,
+    /// Its rows, encoded.
+    pub own: &'a EncodedRows,
+    /// By pair: the row of the batch; ascending.
+    pub rows: &'a [u32],
+    /// By pair: the encoded row of the other side.
+    pub partners: &'a [&'a [u8]],
+}
+
 /// See the module's header. One per task.
 pub trait PairKernel: Send + 'static {
     /// Refuses rows that cannot be kept in state.
@@ -36,6 +71,21 @@ pub trait PairKernel: Send + 'static {
     }
     /// Appends the encoding of one row. A panic costs the row.
     fn encode(&self, side: Side, batch: &dyn Batch, row: usize, out: &mut Vec<u8>);
+    /// Encodes all rows of a batch, replacing the content of `out`; those that cost themselves, in order, with the reason.
+    fn encode_all(&self, side: Side, batch: &dyn Batch, out: &mut EncodedRows) -> Vec<(usize, String)> {
+        let mut failed = Vec::new();
+        out.bytes.clear();
+        out.ends.clear();
+        for row in 0..batch.len() {
+            let start = out.bytes.len();
+            if let Err(error) = guarded_call(|| self.encode(side, batch, row, &mut out.bytes)) {
+                out.bytes.truncate(start);
+                failed.push((row, error));
+            }
+            out.ends.push(out.bytes.len());
+        }
+        failed
+    }
     /// Whether a row is given, else taken back. Plain rows are given.
     fn is_addition(&self, _side: Side, _batch: &dyn Batch, _row: usize) -> bool {
         true
@@ -53,6 +103,21 @@ pub trait PairKernel: Send + 'static {
     /// As there.
     fn join(&mut self, left: &[u8], right: &[u8], time: EventTime) -> Result<Paired> {
         self.pair(left, right, Some(time))
+    }
+    /// The results of those pairs that belong together, each at the time of the batch's row. Pairs whose function failed are
+    /// pushed to `failed`, by the batch's row.
+    ///
+    /// # Errors
+    /// As [`pair`](Self::pair).
+    fn meet(&mut self, side: Side, pairing: &Pairing<'_>, failed: &mut Vec<(usize, String)>) -> Result<Option<BatchBox>> {
+        let times = pairing.batch.times();
+        for (&row, &partner) in pairing.rows.iter().zip(pairing.partners) {
+            let (left, right) = in_order(side, pairing.own.row(row as usize), partner);
+            if let Paired::Failed(error) = self.pair(left, right, Some(times[row as usize]))? {
+                failed.push((row as usize, error));
+            }
+        }
+        if self.results() == 0 { Ok(None) } else { self.take().map(Some) }
     }
     /// Makes the result of a row by itself; the error of a user function that failed.
     ///

@@ -4,11 +4,12 @@
 //! encodes rows, decides whether two of one key belong together, and makes the results. What a kind of join emits of pairs
 //! and of rows that stay alone is decided in one place ([`Matches`]).
 //!
-//! All cores but the regular and the lookup join's work in the order of event time: a row waits until the watermark has reached it, then meets the rows before it. So
+//! All cores but the regular, the growing and the lookup join's work in the order of event time: a row waits until the watermark has reached it, then meets the rows before it. So
 //! the same rows give the same results in the same order, whatever the batches and whichever input came first, and a result
 //! is never late downstream.
 
 mod broadcast;
+mod growing;
 mod interval;
 mod kernel;
 mod lookup;
@@ -17,8 +18,9 @@ mod regular;
 mod temporal;
 
 pub use broadcast::broadcast_join;
+pub use growing::growing_join;
 pub use interval::{Bounds, interval_join};
-pub use kernel::{PairKernel, Paired, TypedPairs};
+pub use kernel::{EncodedRows, PairKernel, Paired, Pairing, TypedPairs};
 pub use lookup::lookup_join;
 pub use matches::{JoinKind, Matches};
 pub use regular::regular_join;

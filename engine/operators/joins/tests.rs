@@ -512,6 +512,44 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// Whatever the batches: what has left is the join of what has come in, and pairs of poison are rejected.
+    #[test]
+    fn a_growing_join_is_the_join_so_far(script in signs(), single: bool, poison in 0usize..40, on in proptest::collection::vec(proptest::option::of(1u32..4), 15)) {
+        let mut harness = Harness::new(&growing_join(kernel), 0);
+        let (mut bags, mut got) = ([Bag::new(), Bag::new()], std::collections::BTreeMap::<Out, i64>::new());
+        let (mut nth, mut rejected) = (0, 0);
+        for ((side, rows), restore) in script.iter().zip(on) {
+            let numbered: Vec<Row> = rows.iter().map(|(key, number, _)| {
+                nth += 1;
+                (*key, if *side == LEFT && nth == poison { POISON } else { *number })
+            }).collect();
+            for part in numbered.chunks(if single { 1 } else { usize::MAX }) {
+                let mut batch = Rows::new(part.to_vec(), vec![EventTime(7); part.len()]);
+                batch.keys = Some(Keys::encode(part.iter().map(|r| r.0).collect::<Vec<_>>().into_iter()));
+                harness.push(*side, batch.boxed());
+            }
+            for (key, number) in numbered {
+                let met = bags[other(*side)].iter().filter(|((k, n), _)| *k == key && (number == POISON || *n == POISON));
+                rejected += met.map(|(_, copies)| *copies as usize).sum::<usize>();
+                *bags[*side].entry((key, number)).or_default() += 1;
+            }
+            for (row, time) in harness.take::<Out>(0) {
+                assert_eq!(time, 7);
+                *got.entry(row).or_default() += 1;
+            }
+            let healthy = |bag: &Bag| bag.clone().into_iter().filter(|((_, n), _)| *n != POISON).collect::<Bag>();
+            assert_eq!(got, join_bags(JoinKind::Inner, &healthy(&bags[LEFT]), &healthy(&bags[RIGHT])));
+            assert_eq!(harness.take_rejected().len(), std::mem::take(&mut rejected));
+            if let Some(parallelism) = restore {
+                harness.snapshot_and_restore(parallelism);
+            }
+        }
+    }
+}
+
 /// A row is forgotten when the watermark is its time to live past its event time, exactly, also after a restore.
 #[test]
 fn a_regular_join_forgets() {

@@ -8,15 +8,17 @@ use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use twox_hash::XxHash3_64;
 
-fn keys(names: impl ExactSizeIterator<Item = u8>) -> Keys {
+pub(super) fn keys(names: impl ExactSizeIterator<Item = u8>) -> Keys {
     Keys::encode(names.map(|n| format!("key-{n}")))
 }
 
-fn bytes(name: u8) -> Vec<u8> {
+pub(super) fn bytes(name: u8) -> Vec<u8> {
     keys([name].into_iter()).bytes(0, &mut [0; 8]).to_vec()
 }
 
-fn steps<Op: Clone + std::fmt::Debug + 'static>(op: impl Strategy<Value = Op> + 'static) -> impl Strategy<Value = Vec<Step<Op>>> {
+pub(super) fn steps<Op: Clone + std::fmt::Debug + 'static>(
+    op: impl Strategy<Value = Op> + 'static,
+) -> impl Strategy<Value = Vec<Step<Op>>> {
     let step = prop_oneof![
         12 => op.prop_map(Step::Do),
         2 => Just(Step::Freeze),

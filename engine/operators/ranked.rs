@@ -8,6 +8,8 @@
 //! Invariant: after any batch, the sum of what was emitted is, of each key, its first rows so far, ties in the order of arrival
 //! (or the newest first). A batch emits the differences between what was first before it and what is first after it.
 
+mod ordered;
+
 use super::group::check_description;
 use super::touched::{Touched, TouchedKeys};
 use super::{OpenContext, Operator, OperatorFactory, Output};
@@ -16,6 +18,7 @@ use crate::record::{BatchBox, ChangeBatch, RowKind, downcast};
 use crate::state::{PointTable, Table};
 use crate::time::EventTime;
 use arrow_array::RecordBatch;
+use ordered::{Bytes, Ordered};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -69,21 +72,18 @@ pub fn ranked<K: RankKernel>(ranking: Ranking, make: impl Fn() -> Result<K> + Se
             table: PointTable::<Kept>::new("ranked"),
             slots: Vec::new(),
             touched: TouchedKeys::default(),
-            scratch: (Vec::new(), Vec::new()),
+            scratch: Vec::new(),
         })
     })
 }
 
-/// A row's bytes.
-type Row = Arc<[u8]>;
-
 /// What is kept of a key.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 enum Kept {
-    /// The first rows with what they are ordered by, in order.
-    First(Vec<(Row, Row)>),
+    /// The first rows, in order.
+    First(Vec<Ordered>),
     /// All rows with their weights, by order and arrival; none has a weight of 0.
-    All { arrived: u64, rows: BTreeMap<(Row, u64), (Row, i64)> },
+    All { arrived: u64, rows: BTreeMap<(Bytes, u64), (Ordered, i64)> },
 }
 
 impl Kept {
@@ -99,9 +99,9 @@ impl Kept {
     }
 
     /// The first rows.
-    fn first(&self, n: usize) -> Vec<Row> {
+    fn first(&self, n: usize) -> Vec<Ordered> {
         match self {
-            Kept::First(rows) => rows.iter().take(n).map(|(_, row)| row.clone()).collect(),
+            Kept::First(rows) => rows.iter().take(n).cloned().collect(),
             Kept::All { rows, .. } => {
                 let present = rows.values().filter(|(_, weight)| *weight > 0);
                 present.flat_map(|(row, weight)| std::iter::repeat_n(row, *weight as usize)).take(n).cloned().collect()
@@ -113,22 +113,23 @@ impl Kept {
     fn is_behind(&self, order: &[u8], ranking: Ranking) -> bool {
         let Kept::First(rows) = self else { return false };
         let behind = |last: &[u8]| if ranking.newest_first { last < order } else { last <= order };
-        rows.len() >= ranking.first && rows.last().is_none_or(|(last, _)| behind(last))
+        rows.len() >= ranking.first && rows.last().is_none_or(|last| behind(last.order()))
     }
 
-    fn change(&mut self, order: &[u8], row: &[u8], weight: i64, ranking: Ranking) {
+    fn change(&mut self, row: Ordered, weight: i64, ranking: Ranking) {
         match self {
             Kept::First(rows) => {
-                let before = |(other, _): &(Row, Row)| if ranking.newest_first { **other < *order } else { **other <= *order };
+                let order = row.order();
+                let before = |other: &Ordered| if ranking.newest_first { other.order() < order } else { other.order() <= order };
                 let rank = rows.partition_point(before);
                 if rows.len() >= ranking.first {
                     rows.pop();
                 }
-                rows.insert(rank.min(rows.len()), (order.into(), row.into()));
+                rows.insert(rank.min(rows.len()), row);
             }
             Kept::All { arrived, rows } => {
-                let order: Row = order.into();
-                let same = rows.range((order.clone(), 0)..=(order.clone(), u64::MAX)).find(|(_, (other, _))| **other == *row);
+                let order = Bytes(row.order().into());
+                let same = rows.range((order.clone(), 0)..=(order.clone(), u64::MAX)).find(|(_, (other, _))| *other == row);
                 if let Some(place) = same.map(|(place, _)| place.clone()) {
                     let gone = rows.get_mut(&place).is_some_and(|(_, sum)| {
                         *sum += weight;
@@ -141,7 +142,7 @@ impl Kept {
                 }
                 *arrived += 1;
                 let arrival = if ranking.newest_first { u64::MAX - *arrived } else { *arrived };
-                rows.insert((order, arrival), (row.into(), weight));
+                rows.insert((order, arrival), (row, weight));
             }
         }
     }
@@ -149,7 +150,7 @@ impl Kept {
 
 /// One change of the result.
 struct Leaving {
-    row: Row,
+    row: Ordered,
     rank: Option<u64>,
     kind: RowKind,
     time: EventTime,
@@ -162,8 +163,8 @@ struct Ranked<K, M> {
     table: PointTable<Kept>,
     slots: Vec<u32>,
     /// With its first rows.
-    touched: TouchedKeys<Vec<Row>>,
-    scratch: (Vec<u8>, Vec<u8>),
+    touched: TouchedKeys<Vec<Ordered>>,
+    scratch: Vec<u8>,
 }
 
 impl<K: RankKernel, M> Ranked<K, M> {
@@ -182,22 +183,22 @@ impl<K: RankKernel, M> Ranked<K, M> {
     }
 
     fn take_in(&mut self, batch: &ChangeBatch) {
-        let (mut order, mut row) = std::mem::take(&mut self.scratch);
+        let mut bytes = std::mem::take(&mut self.scratch);
         for i in 0..batch.times.len() {
             let slot = self.slots[i];
             let Some(kernel) = &self.kernel else { continue };
-            order.clear();
-            kernel.order(i, &mut order);
-            if self.table.get(slot).is_some_and(|kept| kept.is_behind(&order, self.ranking)) {
+            bytes.clear();
+            kernel.order(i, &mut bytes);
+            if self.table.get(slot).is_some_and(|kept| kept.is_behind(&bytes, self.ranking)) {
                 continue;
             }
-            row.clear();
-            kernel.encode(i, &mut row);
+            let order = bytes.len();
+            kernel.encode(i, &mut bytes);
             self.touch(slot, batch.times[i]);
             let kept = self.table.get_mut(slot).get_or_insert_with(|| Kept::none(self.ranking));
-            kept.change(&order, &row, batch.kind(i).weight(), self.ranking);
+            kept.change(Ordered::new(&bytes, order), batch.kind(i).weight(), self.ranking);
         }
-        self.scratch = (order, row);
+        self.scratch = bytes;
     }
 
     /// The differences of all keys touched, in the order of their first rows.
@@ -219,9 +220,9 @@ impl<K: RankKernel, M> Ranked<K, M> {
     }
 }
 
-fn by_rank(before: &[Row], after: &[Row], time: EventTime, leaving: &mut Vec<Leaving>) {
+fn by_rank(before: &[Ordered], after: &[Ordered], time: EventTime, leaving: &mut Vec<Leaving>) {
     for i in 0..before.len().max(after.len()) {
-        let mut leave = |row: &Row, kind| leaving.push(Leaving { row: row.clone(), rank: Some(i as u64 + 1), kind, time });
+        let mut leave = |row: &Ordered, kind| leaving.push(Leaving { row: row.clone(), rank: Some(i as u64 + 1), kind, time });
         match (before.get(i), after.get(i)) {
             (Some(old), Some(new)) if old == new => {}
             (Some(old), Some(new)) => {
@@ -235,8 +236,8 @@ fn by_rank(before: &[Row], after: &[Row], time: EventTime, leaving: &mut Vec<Lea
     }
 }
 
-fn by_row(before: &[Row], after: &[Row], time: EventTime, leaving: &mut Vec<Leaving>) {
-    let mut sum: BTreeMap<&Row, i64> = BTreeMap::new();
+fn by_row(before: &[Ordered], after: &[Ordered], time: EventTime, leaving: &mut Vec<Leaving>) {
+    let mut sum: BTreeMap<&Ordered, i64> = BTreeMap::new();
     after.iter().for_each(|row| *sum.entry(row).or_insert(0) += 1);
     before.iter().for_each(|row| *sum.entry(row).or_insert(0) -= 1);
     // What goes leaves first, so that there are never more rows than wanted.
@@ -274,7 +275,7 @@ impl<K: RankKernel, M: Fn() -> Result<K> + Send + Sync + 'static> Operator for R
         }
         let with_rank = self.ranking.with_rank;
         let kernel = self.kernel();
-        leaving.iter().try_for_each(|l| kernel.emit(&l.row, l.rank.filter(|_| with_rank)))?;
+        leaving.iter().try_for_each(|l| kernel.emit(l.row.row(), l.rank.filter(|_| with_rank)))?;
         let mut changes = ChangeBatch::inserts(kernel.take()?, leaving.iter().map(|l| l.time).collect());
         changes.kinds = Some(leaving.iter().map(|l| l.kind).collect());
         out.emit(changes.boxed())

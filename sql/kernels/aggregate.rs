@@ -439,8 +439,8 @@ impl Calls {
     }
 
     /// The results, one a call.
-    pub(crate) fn finish(&self, acc: &Acc) -> Vec<Value> {
-        self.0.iter().zip(&acc.states).map(|(call, state)| call.finish(state)).collect()
+    pub(crate) fn results(&self, acc: &Acc) -> impl Iterator<Item = Value> {
+        self.0.iter().zip(&acc.states).map(|(call, state)| call.finish(state))
     }
 
     /// Whether nothing is left in it.

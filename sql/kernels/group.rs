@@ -21,12 +21,14 @@ pub(crate) struct GroupBy {
     /// One group without key: it has a result also without rows.
     pub(crate) global: bool,
     arguments: Option<Arguments>,
-    results: Vec<Vec<Value>>,
+    /// Row behind row, and how many.
+    results: Vec<Value>,
+    rows: usize,
 }
 
 impl GroupBy {
     pub(crate) fn new(calls: Calls, classes: Vec<Class>, schema: SchemaRef) -> Self {
-        GroupBy { global: classes.is_empty(), calls, classes, schema, arguments: None, results: Vec::new() }
+        GroupBy { global: classes.is_empty(), calls, classes, schema, arguments: None, results: Vec::new(), rows: 0 }
     }
 }
 
@@ -62,30 +64,34 @@ impl GroupKernel for GroupBy {
     }
 
     fn emit(&mut self, key: &[u8], acc: &Acc) -> Result<()> {
-        let mut row = keys::decode(&self.classes, key)?;
-        row.extend(self.calls.finish(acc));
-        self.results.push(row);
+        keys::decode(&self.classes, key, &mut self.results)?;
+        self.results.extend(self.calls.results(acc));
+        self.rows += 1;
         Ok(())
     }
 
     fn is_same(&self, a: usize, b: usize) -> bool {
-        self.results[a].iter().zip(&self.results[b]).all(|(a, b)| a.is_same(b))
+        let width = self.schema.fields().len();
+        let row = |i: usize| &self.results[i * width..(i + 1) * width];
+        row(a).iter().zip(row(b)).all(|(a, b)| a.is_same(b))
     }
 
     fn take(&mut self) -> Result<RecordBatch> {
-        rows_to_columns(&self.schema, &std::mem::take(&mut self.results))
+        rows_to_columns(&self.schema, &std::mem::take(&mut self.results), std::mem::take(&mut self.rows))
     }
 }
 
-/// Rows of values as columns of a schema.
+/// Rows of values, one behind the other, as columns of a schema.
 ///
 /// # Errors
 /// Of Arrow, for columns beyond its limits.
-pub(crate) fn rows_to_columns(schema: &SchemaRef, rows: &[Vec<Value>]) -> Result<RecordBatch> {
+pub(crate) fn rows_to_columns(schema: &SchemaRef, values: &[Value], rows: usize) -> Result<RecordBatch> {
+    let width = schema.fields().len();
+    debug_assert_eq!(values.len(), width * rows);
     let columns = schema.fields().iter().enumerate().map(|(i, field)| {
-        let values: Vec<&Value> = rows.iter().map(|row| &row[i]).collect();
+        let values: Vec<&Value> = values.iter().skip(i).step_by(width).collect();
         column(field.data_type(), &values)
     });
     let columns = columns.collect::<Result<Vec<_>>>()?;
-    record_batch(schema.clone(), columns, rows.len()).map_err(|e| Error::restart("results cannot be put into columns").because(e))
+    record_batch(schema.clone(), columns, rows).map_err(|e| Error::restart("results cannot be put into columns").because(e))
 }

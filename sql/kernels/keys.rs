@@ -30,13 +30,13 @@ impl KeyKernel for NumberKeys {
     }
 }
 
-/// The values of a key.
+/// Appends the values of a key.
 ///
 /// # Errors
 /// Bytes that are no such key.
-pub(crate) fn decode(classes: &[Class], mut bytes: &[u8]) -> Result<Vec<Value>> {
-    let values = classes.iter().map(|&class| Value::decode(class, &mut bytes)).collect::<Result<Vec<_>>>()?;
-    if bytes.is_empty() { Ok(values) } else { Err(Error::fatal("a key in state is longer than the query's")) }
+pub(crate) fn decode(classes: &[Class], mut bytes: &[u8], out: &mut Vec<Value>) -> Result<()> {
+    classes.iter().try_for_each(|&class| Value::decode(class, &mut bytes).map(|value| out.push(value)))?;
+    if bytes.is_empty() { Ok(()) } else { Err(Error::fatal("a key in state is longer than the query's")) }
 }
 
 /// Key bytes as they are: a key for the engine's typed operators.

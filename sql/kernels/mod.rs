@@ -16,6 +16,5 @@ pub(crate) mod over;
 pub(crate) mod packed;
 pub(crate) mod pairs;
 pub(crate) mod ranked;
-pub(crate) mod row;
 pub(crate) mod value;
 pub(crate) mod window;

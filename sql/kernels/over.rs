@@ -102,7 +102,7 @@ impl OverCalls {
 
     /// The result of a row, its LEADs from `later`.
     fn put(&mut self, row: &[u8], later: Option<&[u8]>, acc: &OverAcc, time: EventTime) -> Result<()> {
-        let of_calls = self.rules.calls.finish(&acc.calls);
+        let of_calls: Vec<Value> = self.rules.calls.results(&acc.calls).collect();
         let at = |row: &Option<Vec<u8>>, column: usize| row.as_deref().map_or(Ok(Value::Null), |row| self.value(row, column));
         let mut values = Vec::with_capacity(self.rules.computed.len());
         for computed in &self.rules.computed {

@@ -1,4 +1,4 @@
-//! Rows packed into bytes: how a join keeps them.
+//! Rows packed into bytes: how joins, rankings and OVER keep them.
 //!
 //! A row is a bit a column for NULL, then the columns of fixed width, each at its place, then the bytes of texts one after the
 //! other, whose ends stand in their places. So a column is read without those before it.
@@ -442,7 +442,7 @@ fn array<const N: usize>(bytes: &[u8]) -> Result<[u8; N]> {
 
 #[cold]
 fn damaged() -> Error {
-    Error::fatal("a row that a join has kept cannot be read back")
+    Error::fatal("a row in state is not of the query's columns")
 }
 
 /// Visits the texts of a column that are not NULL.

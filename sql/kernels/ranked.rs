@@ -3,13 +3,14 @@
 //! Invariant: a result row is the input's columns, then the rank; the bytes of an order are ordered as ORDER BY says, NULL
 //! before or behind all else.
 
-use super::row::{self, Rows};
+use super::packed::Packed;
 use super::value::Cells;
-use arrow::array::{ArrayRef, Int64Array};
+use arrow::array::{ArrayRef, Int64Array, RecordBatch};
 use arrow::datatypes::{Schema, SchemaRef};
 use std::sync::Arc;
 use waterwheel_engine::error::{Error, Result};
 use waterwheel_engine::operators::RankKernel;
+use waterwheel_engine::operators::joins::EncodedRows;
 use waterwheel_engine::record::{ChangeBatch, record_batch};
 
 /// One column of ORDER BY.
@@ -24,37 +25,38 @@ pub(crate) struct OrderColumn {
 /// Of one task.
 pub(crate) struct RowNumbers {
     order: Arc<[OrderColumn]>,
-    /// How many columns of the batch are the row; what is behind them was computed for the key and the order.
-    columns: usize,
+    /// The row: the first columns of the batch; what is behind them was computed for the key and the order.
+    packed: Packed,
     /// Of the results: the row, then the rank.
     schema: SchemaRef,
     /// What the partitions are by, for the description.
     partition: Arc<str>,
-    cells: Vec<Cells>,
+    columns: Option<RecordBatch>,
     by: Vec<Cells>,
-    rows: Rows,
+    /// To be emitted.
+    rows: EncodedRows,
     ranks: Vec<Option<i64>>,
 }
 
 impl RowNumbers {
     pub(crate) fn new(order: Arc<[OrderColumn]>, schema: SchemaRef, partition: Arc<str>) -> Result<Self> {
         let columns = schema.fields().len() - 1;
-        let of_row = Arc::new(Schema::new(schema.fields()[..columns].to_vec()));
-        let rows = Rows::new(of_row)?;
-        Ok(RowNumbers { order, columns, schema, partition, cells: Vec::new(), by: Vec::new(), rows, ranks: Vec::new() })
+        let of_row = Schema::new(schema.fields()[..columns].to_vec());
+        let packed = Packed::of(&of_row, true).map_err(|column| Error::fatal(format!("plan bug: column {column} cannot be kept")))?;
+        let rows = EncodedRows::default();
+        Ok(RowNumbers { order, packed, schema, partition, columns: None, by: Vec::new(), rows, ranks: Vec::new() })
     }
 }
 
 impl RankKernel for RowNumbers {
     fn describe(&self) -> String {
-        let kinds: Vec<String> = self.schema.fields().iter().map(|f| f.data_type().to_string()).collect();
-        format!("row_number by ({}) order {:?} of ({})", self.partition, self.order, kinds.join(", "))
+        format!("row_number by ({}) order {:?} of {}", self.partition, self.order, self.packed.describe())
     }
 
     fn begin(&mut self, batch: &ChangeBatch) -> Result<()> {
         let cells = |i: usize| Cells::of(batch.columns.column(i));
-        self.cells = (0..self.columns).map(cells).collect::<Result<_>>()?;
         self.by = self.order.iter().map(|by| cells(by.column)).collect::<Result<_>>()?;
+        self.columns = Some(batch.columns.clone());
         Ok(())
     }
 
@@ -74,19 +76,24 @@ impl RankKernel for RowNumbers {
     }
 
     fn encode(&self, row: usize, out: &mut Vec<u8>) {
-        row::encode(&self.cells, row, out);
+        if let Some(columns) = &self.columns {
+            self.packed.pack(columns, row, out);
+        }
     }
 
     fn emit(&mut self, row: &[u8], rank: Option<u64>) -> Result<()> {
         self.ranks.push(rank.map(|r| r as i64));
-        self.rows.push(row)
+        self.rows.bytes.extend_from_slice(row);
+        self.rows.ends.push(self.rows.bytes.len());
+        Ok(())
     }
 
-    fn take(&mut self) -> Result<arrow::array::RecordBatch> {
-        let rows = self.rows.take()?;
-        let ranks: ArrayRef = Arc::new(std::mem::take(&mut self.ranks).into_iter().collect::<Int64Array>());
-        let count = rows.num_rows();
-        let columns = rows.columns().iter().cloned().chain([ranks]).collect();
+    fn take(&mut self) -> Result<RecordBatch> {
+        let rows = std::mem::take(&mut self.rows);
+        let count = rows.ends.len();
+        let columns = (0..self.packed.len()).map(|column| self.packed.column(column, (0..count).map(|row| Some(rows.row(row)))));
+        let mut columns = columns.collect::<Result<Vec<_>>>()?;
+        columns.push(Arc::new(std::mem::take(&mut self.ranks).into_iter().collect::<Int64Array>()) as ArrayRef);
         record_batch(self.schema.clone(), columns, count).map_err(|e| Error::restart("ranks cannot be put into columns").because(e))
     }
 }

@@ -80,7 +80,7 @@ impl Accumulate for WindowCalls {
     }
 
     fn finish(&self, acc: &Acc) -> Vec<Value> {
-        self.0.finish(acc)
+        self.0.results(acc).collect()
     }
 }
 
@@ -106,20 +106,21 @@ pub(crate) struct FromWindows {
 impl Operator for FromWindows {
     fn on_batch(&mut self, _input: usize, batch: BatchBox, out: &mut Output<'_>) -> Result<()> {
         let batch = downcast::<Rows<Windowed<KeyBytes, Vec<Value>>>>(batch);
-        let mut rows = Vec::with_capacity(batch.rows.len());
+        let rows = batch.rows.len();
+        let (mut key, mut values) = (Vec::new(), Vec::with_capacity(rows * self.schema.fields().len()));
         for window in batch.rows {
-            let mut key = keys::decode(&self.classes, &window.key.0)?.into_iter();
+            keys::decode(&self.classes, &window.key.0, &mut key)?;
+            let mut key = key.drain(..);
             let value = |column: &GroupColumn| match column {
                 GroupColumn::Key => key.next().unwrap_or(Value::Null),
                 GroupColumn::WindowStart => Value::Int(window.start.0),
                 GroupColumn::WindowEnd => Value::Int(window.end.0.saturating_sub(self.longer_ms)),
                 GroupColumn::WindowTime => Value::Int(window.end.0.saturating_sub(1 + self.longer_ms)),
             };
-            let mut row: Vec<Value> = self.columns.iter().map(value).collect();
-            row.extend(window.value);
-            rows.push(row);
+            values.extend(self.columns.iter().map(value));
+            values.extend(window.value);
         }
-        let columns = rows_to_columns(&self.schema, &rows)?;
+        let columns = rows_to_columns(&self.schema, &values, rows)?;
         out.emit(ChangeBatch::inserts(columns, batch.times).boxed())
     }
 }

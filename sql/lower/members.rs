@@ -70,17 +70,24 @@ impl Members {
     }
 }
 
-impl Lowering<'_> {
-    /// What a projection and the filters below it look at of the scan below these; noted for when it is lowered.
-    pub(super) fn note_members(&mut self, projection: &Projection) {
+impl Members {
+    /// What a projection and the filters below it look at of the scan below these, if there is one.
+    pub(super) fn below(projection: &Projection) -> Option<Members> {
         let mut members = Members::default();
         let mut plan = &*projection.input;
         while let LogicalPlan::Filter(filter) = plan {
             members.add(&filter.predicate);
             plan = &filter.input;
         }
-        if matches!(plan, LogicalPlan::TableScan(_)) {
-            projection.expr.iter().for_each(|e| members.add(e));
+        projection.expr.iter().for_each(|e| members.add(e));
+        matches!(plan, LogicalPlan::TableScan(_)).then_some(members)
+    }
+}
+
+impl Lowering<'_> {
+    /// Notes what is looked at of the scan below a projection for when it is lowered.
+    pub(super) fn note_members(&mut self, projection: &Projection) {
+        if let Some(members) = Members::below(projection) {
             self.members = Some(members);
         }
     }

@@ -17,6 +17,7 @@ mod ranks;
 mod rows;
 mod scan;
 mod sets;
+mod shared;
 mod sink;
 mod times;
 mod unnest;
@@ -147,6 +148,8 @@ pub(super) struct Lowering<'a> {
     rank_unseen: bool,
     /// What is looked at of the scan that is to be lowered next.
     members: Option<members::Members>,
+    /// What is read of each table.
+    shared: BTreeMap<String, shared::Shared>,
     /// The scan that is lowered next is read to its end before what is joined with it.
     read_in_first: bool,
 }
@@ -161,6 +164,7 @@ impl<'a> Lowering<'a> {
             rank: None,
             rank_unseen: false,
             members: None,
+            shared: BTreeMap::new(),
             read_in_first: false,
         }
     }

@@ -43,16 +43,37 @@ impl Lowering<'_> {
         let projection: Vec<usize> = scan.projection.clone().unwrap_or_else(|| (0..table.schema.fields().len()).collect());
         let members = self.members.take().unwrap_or_default();
         let by_key = table.options.connector == Connector::UpsertKafka;
+        if let Some(mut shared) = self.shared.remove(&table.name).filter(|s| s.places > 1 && !by_key && !self.read_in_first) {
+            let columns: Vec<usize> = shared.columns.iter().copied().collect();
+            let source = match shared.source.take() {
+                Some(source) => source,
+                None => self.source(&table, &columns, &shared.members, scan)?,
+            };
+            let taken = self.take_columns(&source, &columns, &projection);
+            shared.source = Some(source);
+            self.shared.insert(table.name.clone(), shared);
+            let taken = taken?;
+            // As the place names the table.
+            let fields = taken.schema.fields().iter().map(|field| (Some(scan.table_name.clone()), field.clone())).collect();
+            let schema = DFSchema::new_with_metadata(fields, Default::default()).map_err(SqlError::of_planner)?;
+            return Ok(Lowered { schema: Arc::new(schema), ..taken });
+        }
+        self.source(&table, &projection, &members, scan)
+    }
+
+    /// A source of some columns of a table.
+    fn source(&mut self, table: &Arc<Table>, projection: &[usize], members: &Members, scan: &TableScan) -> SqlResult<Lowered> {
+        let by_key = table.options.connector == Connector::UpsertKafka;
         // What the query looks at, and what rows are known by.
-        let mut read = projection.clone();
+        let mut read = projection.to_vec();
         if by_key {
-            check_upserts(&table)?;
+            check_upserts(table)?;
             read.extend(table.primary_key.iter().filter(|i| !projection.contains(i)));
         }
-        let reading = Arc::new(reading(&table, &read, &members)?);
+        let reading = Arc::new(reading(table, &read, members)?);
         let output = reading.output.clone();
-        let looked_at = columns_read(&table, &reading);
-        let source = self.connectors.source(&table).map_err(|e| SqlError::new(e.report()))?;
+        let looked_at = columns_read(table, &reading);
+        let source = self.connectors.source(table).map_err(|e| SqlError::new(e.report()))?;
         let policy = match table.options.get("error-policy") {
             Some("drop") => ErrorPolicy::Drop,
             Some("dead-letter") => ErrorPolicy::DeadLetter,
@@ -77,16 +98,14 @@ impl Lowering<'_> {
         node.note.detail = looked_at;
         let node = self.graph.add(node);
         // The query's columns, rows with the members that are read; then what of the key it does not look at.
-        let wanted = scan.projected_schema.iter().map(|(qualifier, field)| (qualifier.cloned(), field.as_ref().clone()));
-        let more = read[projection.len()..].iter().map(|&i| (Some(scan.table_name.clone()), table.schema.field(i).clone()));
-        let of_types = |((qualifier, field), read): ((Option<TableReference>, Field), &Arc<Field>)| {
-            (qualifier, Arc::new(field.with_data_type(read.data_type().clone())))
-        };
-        let fields = wanted.chain(more).zip(output.fields()).map(of_types).collect();
+        let all = read.iter().map(|&i| table.schema.field(i).clone());
+        let of_types =
+            |(field, read): (Field, &Arc<Field>)| (Some(scan.table_name.clone()), Arc::new(field.with_data_type(read.data_type().clone())));
+        let fields = all.zip(output.fields()).map(of_types).collect();
         let schema = DFSchema::new_with_metadata(fields, Default::default()).map_err(SqlError::of_planner)?;
         let mut lowered = Lowered::plain(node, Arc::new(schema), false);
         if by_key {
-            return self.newest(lowered, &table, &read, projection.len());
+            return self.newest(lowered, table, &read, projection.len());
         }
         if let Some(w) = table.watermark {
             lowered.rowtimes = (0..projection.len()).filter(|&i| projection[i] == w.column).collect();

@@ -89,6 +89,7 @@ pub(crate) fn lower_insert(
     target: &Target,
 ) -> SqlResult<bool> {
     let mut lowering = Lowering::new(graph, connectors, name);
+    lowering.note_tables(plan);
     let rows = lowering.lower(plan)?;
     let rows = lowering.materialised(rows)?;
     let updating = rows.updating;

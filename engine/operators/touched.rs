@@ -9,7 +9,7 @@ pub(super) struct Touched<T> {
     pub(super) slot: u32,
     /// Latest time among its rows.
     pub(super) time: EventTime,
-    /// Noted at its first row.
+    /// Noted at its first row, or since.
     pub(super) before: T,
 }
 
@@ -41,6 +41,11 @@ impl<T> TouchedKeys<T> {
         }
         self.keys.push(Touched { slot, time, before });
         self.places[slot as usize] = self.keys.len() as u32;
+    }
+
+    /// What was noted of a key in the list.
+    pub(super) fn noted(&mut self, slot: u32) -> &mut T {
+        &mut self.keys[self.places[slot as usize] as usize - 1].before
     }
 
     /// Takes the list.

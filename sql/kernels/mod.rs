@@ -13,6 +13,7 @@ pub(crate) mod keys;
 mod nested;
 pub(crate) mod newest;
 pub(crate) mod over;
+pub(crate) mod over_changes;
 pub(crate) mod packed;
 pub(crate) mod pairs;
 pub(crate) mod ranked;

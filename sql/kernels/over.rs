@@ -9,7 +9,7 @@ use super::aggregate::{Acc, Calls};
 use super::packed::{Cell, Packed};
 use super::ranked::OrderColumn;
 use super::value::{Value, column};
-use arrow::array::ArrayRef;
+use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
@@ -55,7 +55,7 @@ pub(crate) struct OverRules {
     pub(crate) distance: u32,
     /// Results wait for a later row.
     pub(crate) leads: bool,
-    /// Further columns of ORDER BY, which tell rows of one time apart.
+    /// Columns of ORDER BY: behind event time those that tell rows of one time apart, else all.
     pub(crate) ties: Vec<OrderColumn>,
     /// Of the results.
     pub(crate) schema: SchemaRef,
@@ -100,8 +100,8 @@ impl OverCalls {
         self.rules.packed.value(row, column)
     }
 
-    /// The result of a row, its LEADs from `later`.
-    fn put(&mut self, row: &[u8], later: Option<&[u8]>, acc: &OverAcc, time: EventTime) -> Result<()> {
+    /// One value a function for a row, its LEADs from `later`.
+    pub(super) fn values(&self, later: Option<&[u8]>, acc: &OverAcc) -> Result<Vec<Value>> {
         let of_calls: Vec<Value> = self.rules.calls.results(&acc.calls).collect();
         let at = |row: &Option<Vec<u8>>, column: usize| row.as_deref().map_or(Ok(Value::Null), |row| self.value(row, column));
         let mut values = Vec::with_capacity(self.rules.computed.len());
@@ -118,10 +118,36 @@ impl OverCalls {
                 Computed::Last(column) => at(&acc.last, *column)?,
             });
         }
+        Ok(values)
+    }
+
+    fn put(&mut self, row: &[u8], later: Option<&[u8]>, acc: &OverAcc, time: EventTime) -> Result<()> {
+        let values = self.values(later, acc)?;
+        self.push(row, values, time);
+        Ok(())
+    }
+
+    /// A result.
+    pub(super) fn push(&mut self, row: &[u8], values: Vec<Value>, time: EventTime) {
         self.rows.push(row.to_vec());
         self.values.push(values);
         self.times.push(time);
-        Ok(())
+    }
+
+    /// The results as columns.
+    pub(super) fn take_columns(&mut self) -> Result<RecordBatch> {
+        let (rows, values) = (std::mem::take(&mut self.rows), std::mem::take(&mut self.values));
+        self.times.clear();
+        let mut columns: Vec<ArrayRef> = Vec::with_capacity(self.rules.schema.fields().len());
+        for i in 0..self.own() {
+            columns.push(self.rules.packed.column(i, rows.iter().map(|row| Some(&row[..])))?);
+        }
+        for (i, field) in self.rules.schema.fields().iter().skip(self.own()).enumerate() {
+            let of_function: Vec<&Value> = values.iter().map(|row| &row[i]).collect();
+            columns.push(column(field.data_type(), &of_function)?);
+        }
+        let failed = |e| Error::restart("results of OVER cannot be put into columns").because(e);
+        record_batch(self.rules.schema.clone(), columns, rows.len()).map_err(failed)
     }
 }
 
@@ -247,17 +273,7 @@ impl OverKernel for OverCalls {
     }
 
     fn take(&mut self) -> Result<BatchBox> {
-        let (rows, values) = (std::mem::take(&mut self.rows), std::mem::take(&mut self.values));
-        let mut columns: Vec<ArrayRef> = Vec::with_capacity(self.rules.schema.fields().len());
-        for i in 0..self.own() {
-            columns.push(self.rules.packed.column(i, rows.iter().map(|row| Some(&row[..])))?);
-        }
-        for (i, field) in self.rules.schema.fields().iter().skip(self.own()).enumerate() {
-            let of_function: Vec<&Value> = values.iter().map(|row| &row[i]).collect();
-            columns.push(column(field.data_type(), &of_function)?);
-        }
-        let failed = |e| Error::restart("results of OVER cannot be put into columns").because(e);
-        let columns = record_batch(self.rules.schema.clone(), columns, rows.len()).map_err(failed)?;
-        Ok(ChangeBatch::inserts(columns, std::mem::take(&mut self.times)).boxed())
+        let times = std::mem::take(&mut self.times);
+        Ok(ChangeBatch::inserts(self.take_columns()?, times).boxed())
     }
 }

@@ -22,6 +22,22 @@ pub(crate) struct OrderColumn {
     pub(crate) nulls_first: bool,
 }
 
+/// Appends bytes of a row that are ordered as ORDER BY says.
+pub(crate) fn order_of(order: &[OrderColumn], by: &[Cells], row: usize, out: &mut Vec<u8>) {
+    for (by, cells) in order.iter().zip(by) {
+        if cells.is_null(row) {
+            out.push(if by.nulls_first { 0 } else { 2 });
+            continue;
+        }
+        // The mark that a value is there is the middle one.
+        let start = out.len();
+        cells.encode(row, out);
+        if by.descending {
+            out[start + 1..].iter_mut().for_each(|byte| *byte = !*byte);
+        }
+    }
+}
+
 /// Of one task.
 pub(crate) struct RowNumbers {
     order: Arc<[OrderColumn]>,
@@ -61,18 +77,7 @@ impl RankKernel for RowNumbers {
     }
 
     fn order(&self, row: usize, out: &mut Vec<u8>) {
-        for (by, cells) in self.order.iter().zip(&self.by) {
-            if cells.is_null(row) {
-                out.push(if by.nulls_first { 0 } else { 2 });
-                continue;
-            }
-            // The mark that a value is there is the middle one.
-            let start = out.len();
-            cells.encode(row, out);
-            if by.descending {
-                out[start + 1..].iter_mut().for_each(|byte| *byte = !*byte);
-            }
-        }
+        order_of(&self.order, &self.by, row, out);
     }
 
     fn encode(&self, row: usize, out: &mut Vec<u8>) {

@@ -1,4 +1,7 @@
-//! OVER: each row with what is computed of the rows of its partition up to it, in the order of event time.
+//! OVER: each row with what is computed of the rows of its partition up to it.
+//!
+//! In the order of event time, over rows that only come, a row has its turn once. In any other order, and over rows that change,
+//! all rows are kept, and a change is one of the results that it touches.
 //!
 //! Functions of one partition, order and frame are one operator; several of them stand one behind the other. LEAD gives its
 //! results when the later row comes, so it stands last, and event time ends there.
@@ -12,10 +15,11 @@ use crate::error::{SqlError, SqlResult};
 use crate::kernels::aggregate::{Argument, Call, Calls};
 use crate::kernels::keys::ColumnKeys;
 use crate::kernels::over::{Computed, OverCalls, OverRules};
+use crate::kernels::over_changes::OverChanges;
 use crate::kernels::packed::Packed;
 use crate::kernels::ranked::OrderColumn;
 use crate::kernels::value::{Class, Value};
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use datafusion_common::{DFSchema, ScalarValue};
 use datafusion_expr::expr::{AggregateFunction, Expr, Sort, WindowFunction, WindowFunctionParams};
 use datafusion_expr::{Window, WindowFrameBound, WindowFrameUnits, WindowFunctionDefinition};
@@ -23,8 +27,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use waterwheel_engine::graph::{Bound, EqualityClass, NodeNote, Routing, StateNote};
 use waterwheel_engine::observe::human_duration;
-use waterwheel_engine::operators::key_columns;
 use waterwheel_engine::operators::over::{Frame, OverOptions, over};
+use waterwheel_engine::operators::{key_columns, over_changes};
 
 /// Functions of one partition, order and frame, by their places in the node.
 struct Group<'a> {
@@ -33,9 +37,16 @@ struct Group<'a> {
     /// How far a LEAD looks.
     lead: Option<u32>,
     functions: Vec<(usize, &'a WindowFunction)>,
+    /// Rows have their turn once, in the order of event time.
+    in_turn: bool,
 }
 
 impl Group<'_> {
+    /// What tells rows apart in their order; event time does so by itself.
+    fn order(&self) -> impl Iterator<Item = &Sort> {
+        self.params.order_by.iter().skip(usize::from(self.in_turn))
+    }
+
     fn takes(&self, function: &WindowFunction, frame: Frame, lead: Option<u32>) -> bool {
         let WindowFunctionParams { partition_by, order_by, .. } = &function.params;
         (partition_by, order_by, frame, lead) == (&self.params.partition_by, &self.params.order_by, self.frame, self.lead)
@@ -52,30 +63,26 @@ struct Places {
 
 impl Lowering<'_> {
     pub(super) fn over(&mut self, window: &Window) -> SqlResult<Lowered> {
+        let input = self.lower(&window.input)?;
+        let input = self.materialised(input)?;
         let mut groups: Vec<Group<'_>> = Vec::new();
         for (at, expr) in window.window_expr.iter().enumerate() {
             let function = function_of(expr)?;
             let (frame, lead) = frame_of(function)?;
             match groups.iter_mut().find(|group| group.takes(function, frame, lead)) {
                 Some(group) => group.functions.push((at, function)),
-                None => groups.push(Group { params: &function.params, frame, lead, functions: vec![(at, function)] }),
+                None => groups.push(Group { params: &function.params, frame, lead, functions: vec![(at, function)], in_turn: false }),
             }
         }
-        groups.sort_by_key(|group| group.lead.is_some());
-        if groups.iter().filter(|group| group.lead.is_some()).count() > 1 {
+        for group in &mut groups {
+            group.in_turn = in_turn(&group.params.order_by, &input, group)?;
+        }
+        groups.sort_by_key(|group| (!group.in_turn, group.lead.is_some()));
+        if groups.iter().filter(|group| group.in_turn && group.lead.is_some()).count() > 1 {
             return Err(SqlError::unsupported(
                 "LEAD by different distances, or over different windows, in one SELECT",
                 "event time ends at the first",
                 "one of them, or LAG",
-            ));
-        }
-        let input = self.lower(&window.input)?;
-        let input = self.materialised(input)?;
-        if input.updating {
-            return Err(SqlError::unsupported(
-                "OVER (...) over rows that are changed later",
-                "each change would move all rows behind it",
-                "a window aggregate in place of GROUP BY below it; ROW_NUMBER() with a bound is a top-n, which follows changes",
             ));
         }
         let columns = input.schema.fields().len();
@@ -98,7 +105,6 @@ impl Lowering<'_> {
     }
 
     fn over_group(&mut self, input: Lowered, group: &Group<'_>, window: &Window) -> SqlResult<Lowered> {
-        check_order(&group.params.order_by, &input, group)?;
         let mut wanted: Vec<&Expr> = Vec::new();
         let mut place = |expr| {
             wanted.push(expr);
@@ -106,7 +112,7 @@ impl Lowering<'_> {
         };
         let aggregates = group.functions.iter().map(|(_, f)| aggregate_of(f)).collect::<SqlResult<Vec<_>>>()?;
         let partition: Vec<usize> = group.params.partition_by.iter().map(&mut place).collect();
-        let ties: Vec<usize> = group.params.order_by.iter().skip(1).map(|sort| place(&sort.expr)).collect();
+        let ties: Vec<usize> = group.order().map(|sort| place(&sort.expr)).collect();
         let (mut arguments, mut filters) = (Vec::new(), Vec::new());
         for ((_, function), aggregate) in group.functions.iter().zip(&aggregates) {
             let argument = match aggregate {
@@ -126,9 +132,18 @@ impl Lowering<'_> {
         };
         let kept = self.kept(&input, &wanted, &columns)?;
         let schema = with_results(&input, group, window)?;
-        let rules = Arc::new(rules(&places, &aggregates, &kept, &schema, group)?);
+        let rules = Arc::new(rules(&places, &aggregates, &kept, &schema, group, input.updating)?);
         let glue = NodeNote { glue: true, ..NodeNote::default() };
         let keyed = self.add("key_by", key_columns(Arc::new(ColumnKeys(places.partition))), &[(from, Routing::Forward)], glue);
+        if !group.in_turn {
+            let frame = group.frame;
+            let factory = over_changes(move || OverChanges::new(rules.clone(), frame));
+            let node = self.add("over_changes", factory, &[(keyed, Routing::KeyGroup)], note(group));
+            // A row stays in one task as long as it is known by what the partitions are by.
+            let partition: Option<Vec<usize>> = group.params.partition_by.iter().map(|e| column_of(e, &input.schema)).collect();
+            let key = input.key.filter(|key| partition.is_some_and(|partition| partition.iter().all(|column| key.contains(column))));
+            return Ok(Lowered { key, ..Lowered::plain(node, Arc::new(schema), true) });
+        }
         let options = OverOptions { frame: group.frame, ttl_ms: None, keys: None };
         let factory = over(options, move || Ok(OverCalls::new(rules.clone())));
         let node = self.add("over", factory, &[(keyed, Routing::KeyGroup)], note(group));
@@ -253,33 +268,35 @@ fn distance(function: &WindowFunction) -> SqlResult<u32> {
     })
 }
 
-/// By event time, upwards; further columns tell rows of one time apart.
-fn check_order(order: &[Sort], input: &Lowered, group: &Group<'_>) -> SqlResult<()> {
+/// Whether rows have their turn once: they only come, in the order of event time, upwards; further columns tell rows of one
+/// time apart, where one is not equal to the other.
+fn in_turn(order: &[Sort], input: &Lowered, group: &Group<'_>) -> SqlResult<bool> {
+    use datafusion_expr::ExprSchemable;
     let Some((first, ties)) = order.split_first() else {
         return Err(SqlError::new("OVER without ORDER BY has no rows up to a row")
             .help("OVER (PARTITION BY k ORDER BY ts), where ts is the column of the WATERMARK"));
     };
-    for sort in ties {
-        use datafusion_expr::ExprSchemable;
-        super::check_ordered(&sort.expr.get_type(&*input.schema).map_err(SqlError::of_planner)?, &format!("ORDER BY {}", sort.expr))?;
-    }
-    let by_time = first.asc && column_of(&first.expr, &input.schema).is_some_and(|i| input.rowtimes.contains(&i));
-    if !by_time {
-        return Err(SqlError::unsupported(
-            &format!("OVER (... ORDER BY {first})"),
-            "rows have their turn in the order of event time",
-            "ORDER BY the column of the WATERMARK, ascending; the first rows by anything else: ROW_NUMBER() with WHERE n <= 10",
-        ));
+    let mut kinds = Vec::with_capacity(order.len());
+    for sort in order {
+        let kind = sort.expr.get_type(&*input.schema).map_err(SqlError::of_planner)?;
+        super::check_ordered(&kind, &format!("ORDER BY {}", sort.expr))?;
+        kinds.push(kind);
     }
     let by_peers = |(_, f): &(usize, &WindowFunction)| matches!(f.fun.name(), "rank" | "dense_rank");
-    if !ties.is_empty() && (matches!(group.frame, Frame::Range(_)) || group.functions.iter().any(by_peers)) {
+    let peers = matches!(group.frame, Frame::Range(_)) || group.functions.iter().any(by_peers);
+    let by_time = first.asc && column_of(&first.expr, &input.schema).is_some_and(|i| input.rowtimes.contains(&i));
+    if by_time && !input.updating && (ties.is_empty() || !peers) {
+        return Ok(true);
+    }
+    let of_time = matches!(kinds[..], [DataType::Timestamp(TimeUnit::Millisecond, _)]);
+    if matches!(group.frame, Frame::Range(Some(_))) && !of_time {
         return Err(SqlError::unsupported(
-            "a second column in ORDER BY of RANGE, RANK or DENSE_RANK",
-            "rows of one time are equal there",
-            "ROWS BETWEEN ... PRECEDING AND CURRENT ROW, or ORDER BY event time alone",
+            &format!("RANGE with a length over {first}"),
+            "its length is a span of time",
+            "ORDER BY a column of type TIMESTAMP(3), or ROWS BETWEEN n PRECEDING AND CURRENT ROW",
         ));
     }
-    Ok(())
+    Ok(false)
 }
 
 /// The input's columns and the results of a group.
@@ -299,8 +316,9 @@ fn rules(
     kept: &Schema,
     schema: &DFSchema,
     group: &Group<'_>,
+    canonical: bool,
 ) -> SqlResult<OverRules> {
-    let packed = Packed::of(kept, false).map_err(|column| {
+    let packed = Packed::of(kept, canonical || !group.in_turn).map_err(|column| {
         SqlError::unsupported(&format!("OVER over rows with the column {column}"), "its type cannot be kept", "leave it out")
     })?;
     let own = schema.fields().len() - group.functions.len();
@@ -317,7 +335,7 @@ fn rules(
             None => computed.push(function_over(function, argument, output)?),
         }
     }
-    let order = group.params.order_by.iter().skip(1).zip(&places.ties);
+    let order = group.order().zip(&places.ties);
     let ties = order.map(|(sort, &column)| OrderColumn { column, descending: !sort.asc, nulls_first: sort.nulls_first }).collect();
     Ok(OverRules {
         packed,
@@ -395,6 +413,12 @@ fn note(group: &Group<'_>) -> NodeNote {
         }
     };
     let by = list(group.params.partition_by.iter());
+    if !group.in_turn {
+        let order = list(group.params.order_by.iter().map(|sort| &sort.expr));
+        let state = vec![StateNote { what: "every row, and its results".into(), bound: Bound::Unbounded }];
+        let class = vec![(EqualityClass::Converging, "results over the rows so far".into())];
+        return NodeNote { detail: format!("{} {frame}, by ({by}) in the order of {order}", names.join(", ")), state, class, glue: false };
+    }
     let mut class = vec![(EqualityClass::TimeDependent, "late rows".to_string())];
     if group.params.order_by.len() == 1 && matches!(group.frame, Frame::Rows(_)) {
         class.push((EqualityClass::TimeDependent, "arrival order of rows of one time".to_string()));

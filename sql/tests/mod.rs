@@ -6,6 +6,7 @@ mod nested;
 mod nexmark;
 mod noise;
 mod oracle;
+mod over;
 mod parse;
 mod sets;
 mod upserts;

@@ -27,6 +27,7 @@ mod infer;
 mod ingest;
 mod json;
 mod kernels;
+mod like;
 mod lower;
 mod nowhere;
 pub mod options;

@@ -5,15 +5,16 @@
 use crate::catalog::{Catalog, Entry, Table, View};
 use crate::connect::Connectors;
 use crate::error::{SqlError, SqlResult};
+use crate::like::merged;
 use crate::lower::{Target, check_insert, lower_insert};
-use crate::parser::{CreateTable, Insert, Statement, StatementKind, Words, parse, type_name};
+use crate::parser::{ColumnDef, ColumnKind, CreateTable, Insert, Statement, StatementKind, Words, parse, type_name};
 use crate::plan::{Functions, ScalarFunction, optimize, plan};
 use crate::settings::Settings;
 use arrow::datatypes::SchemaRef;
 use datafusion_expr::LogicalPlan;
 use datafusion_expr::logical_plan::{FetchType, SkipType};
 use datafusion_sql::sqlparser::ast::{Ident, Query};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use waterwheel_engine::error::Result;
@@ -128,6 +129,8 @@ pub struct Session {
     connectors: Arc<dyn Connectors>,
     inserts: usize,
     undeclared: Option<BTreeSet<String>>,
+    /// Tables as they were declared, for LIKE.
+    declared: BTreeMap<String, CreateTable>,
     notes: Vec<String>,
 }
 
@@ -141,6 +144,7 @@ impl Session {
             connectors,
             inserts: 0,
             undeclared: None,
+            declared: BTreeMap::new(),
             notes: Vec::new(),
         }
     }
@@ -233,7 +237,7 @@ impl Session {
     fn outcome(&mut self, kind: &StatementKind, words: &Words) -> SqlResult<Outcome> {
         let done = |text: &str| Ok(Outcome::Done(text.to_string()));
         match kind {
-            StatementKind::CreateTable(table) => self.create_table(table),
+            StatementKind::CreateTable(table) => self.create_table(table, words),
             StatementKind::CreateView { name, columns, query, if_not_exists, or_replace } => {
                 if !or_replace && !self.is_free(name, *if_not_exists)? {
                     return done("it is there already");
@@ -256,6 +260,7 @@ impl Session {
                     return Err(SqlError::new(format!("\"{}\" is {is}", name.value)).at(name.span).help(say));
                 }
                 self.catalog.remove(&name.value);
+                self.declared.remove(&name.value);
                 done("dropped")
             }
             StatementKind::Insert(insert) => {
@@ -306,19 +311,77 @@ impl Session {
         }
     }
 
-    fn create_table(&mut self, declared: &CreateTable) -> SqlResult<Outcome> {
+    fn create_table(&mut self, declared: &CreateTable, words: &Words) -> SqlResult<Outcome> {
         if !self.is_free(&declared.name, declared.if_not_exists)? {
             return Ok(Outcome::Done("it is there already".into()));
         }
-        if let Some(like) = &declared.like {
-            return Err(SqlError::unsupported("LIKE", "columns of another table are not taken over yet", "write the columns").at(like.span));
+        let mut declared = declared.clone();
+        if let Some(like) = declared.like.take() {
+            let base = self.declared.get(&like.table.value).filter(|_| self.catalog.get(&like.table.value).is_some());
+            let Some(base) = base else {
+                let span = Some(like.table.span);
+                return Err(match self.catalog.get(&like.table.value) {
+                    None => self.catalog.missing(&like.table.value).or_at(span),
+                    Some(_) => SqlError::new(format!("\"{}\" was not declared by CREATE TABLE", like.table.value))
+                        .or_at(span)
+                        .help("write the columns"),
+                });
+            };
+            declared = merged(base, &declared, &like)?;
+        }
+        if let Some(query) = declared.query.take() {
+            return self.create_table_as(declared, query, words);
         }
         if declared.columns.is_empty() {
             return Err(SqlError::new(format!("table \"{}\" has no columns", declared.name.value)).at(declared.name.span));
         }
-        let table = Table::of(declared, &self.functions)?;
-        self.catalog.put(&declared.name.value, Entry::Table(Arc::new(table)));
+        self.put_table(declared)?;
         Ok(Outcome::Done("table created".into()))
+    }
+
+    fn put_table(&mut self, declared: CreateTable) -> SqlResult<()> {
+        let table = Table::of(&declared, &self.functions)?;
+        let name = declared.name.value.clone();
+        self.catalog.put(&name, Entry::Table(Arc::new(table)));
+        self.declared.insert(name, declared);
+        Ok(())
+    }
+
+    /// A table with the columns of a query, and the insert that fills it.
+    fn create_table_as(&mut self, mut declared: CreateTable, query: Box<Query>, words: &Words) -> SqlResult<Outcome> {
+        if let Some(column) = declared.columns.first() {
+            return Err(SqlError::unsupported(
+                "a column beside AS SELECT",
+                "the query says which columns there are",
+                "leave the columns out",
+            )
+            .at(column.name.span));
+        }
+        let name = declared.name.clone();
+        for field in plan(&query, &self.catalog, &self.functions)?.schema().fields() {
+            let kind = field.data_type().clone();
+            if kind.is_null() || kind.is_unsigned_integer() {
+                return Err(SqlError::new(format!("column {:?} of the query has no type that a table can have", field.name()))
+                    .or_at(words.find(field.name()))
+                    .help("CAST it"));
+            }
+            let kind = ColumnKind::Physical(kind);
+            declared.columns.push(ColumnDef { name: Ident::new(field.name()), kind, not_null: false });
+        }
+        self.put_table(declared)?;
+        let insert = Insert { table: name.clone(), columns: Vec::new(), query };
+        match self.insert(&insert, words) {
+            Ok(planned) => {
+                self.inserts += 1;
+                Ok(Outcome::Insert(Box::new(planned)))
+            }
+            Err(error) => {
+                // The statement takes effect whole or not at all.
+                self.catalog.remove(&name.value);
+                self.declared.remove(&name.value);
+                Err(error)
+            }
+        }
     }
 
     fn query(&self, query: &Query, words: &Words) -> SqlResult<Planned> {

@@ -25,7 +25,7 @@ fn members<'a>(columns: impl Iterator<Item = (&'a str, &'a ArrayRef)>, row: usiz
         }
         quoted(name, out);
         out.push(b':');
-        value(column, row, out).map_err(|e| format!("column {name}: {e}"))?;
+        write_value(column, row, out).map_err(|e| format!("column {name}: {e}"))?;
     }
     out.push(b'}');
     Ok(())
@@ -36,8 +36,12 @@ fn quoted(text: &str, out: &mut Vec<u8>) {
     let _ = serde_json::to_writer(out, text);
 }
 
-fn value(column: &ArrayRef, row: usize, out: &mut Vec<u8>) -> Result<(), String> {
-    if column.is_null(row) {
+/// Appends one value.
+///
+/// # Errors
+/// A value that JSON cannot say.
+pub(crate) fn write_value(column: &ArrayRef, row: usize, out: &mut Vec<u8>) -> Result<(), String> {
+    if column.is_null(row) || *column.data_type() == DataType::Null {
         out.extend_from_slice(b"null");
         return Ok(());
     }
@@ -60,7 +64,7 @@ fn value(column: &ArrayRef, row: usize, out: &mut Vec<u8>) -> Result<(), String>
                 if i > 0 {
                     out.push(b',');
                 }
-                value(&items, i, out)?;
+                write_value(&items, i, out)?;
             }
             out.push(b']');
         }
@@ -104,7 +108,7 @@ pub(crate) fn cell(column: &ArrayRef, row: usize) -> String {
         }
         DataType::Struct(_) | DataType::List(_) => {
             let mut json = Vec::new();
-            match value(column, row, &mut json) {
+            match write_value(column, row, &mut json) {
                 Ok(()) => String::from_utf8_lossy(&json).into_owned(),
                 Err(e) => e,
             }

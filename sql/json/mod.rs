@@ -12,8 +12,9 @@ mod scan;
 mod text;
 
 pub(crate) use column::Column;
-pub(crate) use encode::{cell, write_row};
+pub(crate) use encode::{cell, write_row, write_value};
 pub(crate) use given::{Give, Unfit};
+pub(crate) use text::{base64, to_base64};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Field, Schema, SchemaRef};

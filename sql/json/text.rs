@@ -120,7 +120,7 @@ pub(super) fn decimal(text: &str, precision: u8, scale: i8) -> Result<i128, Stri
 }
 
 /// BYTES are base64 in JSON.
-pub(super) fn base64(text: &str) -> Result<Vec<u8>, String> {
+pub(crate) fn base64(text: &str) -> Result<Vec<u8>, String> {
     let wrong = || format!("{:?} is no base64", super::column::excerpt(text));
     let body = text.trim_end_matches('=');
     if text.len() - body.len() > 2 || (text.len() != body.len() && !text.len().is_multiple_of(4)) || body.len() % 4 == 1 {
@@ -148,7 +148,7 @@ pub(super) fn base64(text: &str) -> Result<Vec<u8>, String> {
 }
 
 /// Bytes as base64.
-pub(super) fn to_base64(bytes: &[u8]) -> String {
+pub(crate) fn to_base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for chunk in bytes.chunks(3) {

@@ -8,6 +8,7 @@
 //! come late apart; there is no node that is left out or done differently.
 
 mod aggregate;
+mod clock;
 mod condition;
 mod join;
 mod meet;
@@ -322,14 +323,29 @@ impl<'a> Lowering<'a> {
         kind: &'static str,
     ) -> SqlResult<NodeIndex> {
         let from = input.batch_schema()?;
-        let predicate = predicate.map(|e| physical(e, &from)).transpose()?;
-        let exprs = exprs.map(|exprs| exprs.iter().map(|e| physical(e, &from)).collect::<SqlResult<Vec<_>>>()).transpose()?;
+        if let Some(clocked) = self.clocked(input, &from, predicate, exprs)? {
+            return self.add_calc(clocked.node, &clocked.schema, clocked.predicate.as_ref(), Some(&clocked.exprs), schema, kind);
+        }
+        self.add_calc(input.node, &from, predicate, exprs, schema, kind)
+    }
+
+    fn add_calc(
+        &mut self,
+        node: NodeIndex,
+        from: &DFSchema,
+        predicate: Option<&Expr>,
+        exprs: Option<&[Expr]>,
+        schema: SchemaRef,
+        kind: &'static str,
+    ) -> SqlResult<NodeIndex> {
+        let predicate = predicate.map(|e| physical(e, from)).transpose()?;
+        let exprs = exprs.map(|exprs| exprs.iter().map(|e| physical(e, from)).collect::<SqlResult<Vec<_>>>()).transpose()?;
         if let Some(exprs) = &exprs {
-            check_types(exprs, &schema, &from)?;
+            check_types(exprs, &schema, from)?;
         }
         let calc = Calc { predicate, exprs, schema };
         let factory = columns(Arc::new(move || Ok(Box::new(calc.clone()))));
-        Ok(self.add(kind, factory, &[(input.node, Routing::Forward)], NodeNote::default()))
+        Ok(self.add(kind, factory, &[(node, Routing::Forward)], NodeNote::default()))
     }
 
     fn uses_windows(&self, expr: &Expr, input: &Lowered) -> bool {
@@ -367,6 +383,7 @@ pub(crate) fn column_expr(schema: &DFSchema, i: usize) -> Expr {
 /// An expression that can be evaluated over batches of a schema.
 fn physical(expr: &Expr, schema: &DFSchema) -> SqlResult<Arc<dyn PhysicalExpr>> {
     condition::check_subqueries(expr)?;
+    clock::check_none(expr)?;
     create_physical_expr(expr, schema, &ExecutionProps::new(), &PhysicalPlanningContext::default()).map_err(SqlError::of_planner)
 }
 

@@ -6,7 +6,7 @@ use super::types::parse_type;
 use super::{OrSyntax, name, take_words, text, word_at};
 use crate::error::{SqlError, SqlResult};
 use arrow::datatypes::DataType;
-use datafusion_sql::sqlparser::ast::{Expr as SqlExpr, Ident};
+use datafusion_sql::sqlparser::ast::{Expr as SqlExpr, Ident, Query};
 use datafusion_sql::sqlparser::keywords::Keyword;
 use datafusion_sql::sqlparser::parser::Parser;
 use datafusion_sql::sqlparser::tokenizer::{Span, Token};
@@ -29,7 +29,48 @@ pub struct CreateTable {
     /// `WITH`: key, value and place of the key.
     pub options: Vec<(String, String, Span)>,
     /// `LIKE table`: columns and options of another one come first.
-    pub like: Option<Ident>,
+    pub like: Option<Like>,
+    /// `AS SELECT`: its columns are those of the query, which fills it.
+    pub query: Option<Box<Query>>,
+}
+
+/// `LIKE table (INCLUDING ALL ...)`.
+#[derive(Debug, Clone)]
+pub struct Like {
+    /// The other table.
+    pub table: Ident,
+    /// What is said of the parts of its declaration, in order; a part that nothing is said of goes by `ALL`.
+    pub parts: Vec<(Part, Taking)>,
+}
+
+/// A part of a declaration that `LIKE` takes over or not. Physical columns always are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Whatever is not named.
+    All,
+    /// The primary key.
+    Constraints,
+    /// `PARTITIONED BY`.
+    Partitions,
+    /// Computed columns.
+    Generated,
+    /// Metadata columns.
+    Metadata,
+    /// `WITH`.
+    Options,
+    /// The watermark.
+    Watermarks,
+}
+
+/// How a part is taken over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taking {
+    /// It is; declared again it is an error.
+    Including,
+    /// It is not.
+    Excluding,
+    /// It is, unless declared again.
+    Overwriting,
 }
 
 /// A column as declared.
@@ -82,6 +123,7 @@ pub(super) fn parse(parser: &mut Parser<'_>) -> SqlResult<CreateTable> {
         partitioned_by: Vec::new(),
         options: Vec::new(),
         like: None,
+        query: None,
     };
     if parser.consume_token(&Token::LParen) {
         elements(parser, &mut table)?;
@@ -104,20 +146,11 @@ pub(super) fn parse(parser: &mut Parser<'_>) -> SqlResult<CreateTable> {
             }
             "LIKE" => {
                 parser.next_token();
-                table.like = Some(name(parser)?);
-                if parser.peek_token_ref().token == Token::LParen {
-                    return Err(
-                        SqlError::unsupported("LIKE with a list", "all of the other table is taken over", "leave the list out").at(place)
-                    );
-                }
+                table.like = Some(Like { table: name(parser)?, parts: parts(parser)? });
             }
             "AS" => {
-                return Err(SqlError::unsupported(
-                    "CREATE TABLE ... AS SELECT",
-                    "a table and what fills it are two statements",
-                    "CREATE TABLE, then INSERT INTO",
-                )
-                .at(place));
+                parser.next_token();
+                table.query = Some(parser.parse_query().or_syntax(parser)?);
             }
             "DISTRIBUTED" => {
                 return Err(SqlError::unsupported("DISTRIBUTED BY", "the key of the record decides its partition", "key.fields").at(place));
@@ -126,6 +159,43 @@ pub(super) fn parse(parser: &mut Parser<'_>) -> SqlResult<CreateTable> {
         }
     }
     Ok(table)
+}
+
+/// `(INCLUDING ALL EXCLUDING OPTIONS ...)`, if there.
+fn parts(parser: &mut Parser<'_>) -> SqlResult<Vec<(Part, Taking)>> {
+    let mut parts = Vec::new();
+    if !parser.consume_token(&Token::LParen) {
+        return Ok(parts);
+    }
+    while !parser.consume_token(&Token::RParen) {
+        let place = parser.peek_token_ref().span;
+        let taking = match word_at(parser, 0).as_str() {
+            "INCLUDING" => Taking::Including,
+            "EXCLUDING" => Taking::Excluding,
+            "OVERWRITING" => Taking::Overwriting,
+            _ => return Err(SqlError::new("LIKE knows INCLUDING, EXCLUDING and OVERWRITING").at(place)),
+        };
+        parser.next_token();
+        let (part, overwritten) = match word_at(parser, 0).as_str() {
+            "ALL" => (Part::All, false),
+            "CONSTRAINTS" => (Part::Constraints, false),
+            "PARTITIONS" => (Part::Partitions, false),
+            "GENERATED" => (Part::Generated, true),
+            "METADATA" => (Part::Metadata, true),
+            "OPTIONS" => (Part::Options, true),
+            "WATERMARKS" => (Part::Watermarks, true),
+            _ => {
+                return Err(SqlError::new("the parts are ALL, CONSTRAINTS, PARTITIONS, GENERATED, METADATA, OPTIONS and WATERMARKS")
+                    .at(parser.peek_token_ref().span));
+            }
+        };
+        if taking == Taking::Overwriting && !overwritten {
+            return Err(SqlError::new("only GENERATED, METADATA, OPTIONS and WATERMARKS can be OVERWRITING").at(place));
+        }
+        parser.next_token();
+        parts.push((part, taking));
+    }
+    Ok(parts)
 }
 
 fn elements(parser: &mut Parser<'_>, table: &mut CreateTable) -> SqlResult<()> {

@@ -1,4 +1,4 @@
-//! Flink's dialect for the parser: back-quoted names, `TABLE t` as an argument.
+//! Flink's dialect for the parser: back-quoted names, `TABLE t` as an argument, the clauses of JSON functions.
 //!
 //! Invariant: everything else is the generic dialect, the union of all others.
 
@@ -52,6 +52,9 @@ impl Dialect for FlinkDialect {
 
     /// `TABLE bid` as an argument of a window function is the query of all its rows.
     fn parse_prefix(&self, parser: &mut Parser) -> Option<Result<Expr, ParserError>> {
+        if let Some(call) = super::json::call(parser) {
+            return Some(call);
+        }
         let [first, second] = parser.peek_tokens_ref::<2>();
         let is_table = matches!(&first.token, Token::Word(w) if w.keyword == Keyword::TABLE && w.quote_style.is_none());
         if !is_table || !matches!(&second.token, Token::Word(_)) {
@@ -62,6 +65,9 @@ impl Dialect for FlinkDialect {
 
     /// `a IS [NOT] DISTINCT FROM b AND c`: the generic dialect takes `b AND c` for the second value.
     fn parse_infix(&self, parser: &mut Parser, expr: &Expr, precedence: u8) -> Option<Result<Expr, ParserError>> {
+        if let Some(test) = super::json::is_json(parser, expr) {
+            return Some(Ok(test));
+        }
         let words =
             parser.peek_tokens_ref::<4>().map(|token| if let Token::Word(w) = &token.token { w.keyword } else { Keyword::NoKeyword });
         let (is_distinct, words) = match words {

@@ -5,9 +5,10 @@
 
 mod create_table;
 mod dialect;
+mod json;
 mod types;
 
-pub use create_table::{ColumnDef, ColumnKind, CreateTable, WatermarkDef};
+pub use create_table::{ColumnDef, ColumnKind, CreateTable, Like, Part, Taking, WatermarkDef};
 pub use types::type_name;
 
 use crate::error::{SqlError, SqlResult};

@@ -3,15 +3,28 @@
 //! Invariant: what a field is named changes nothing in what it is.
 
 use arrow::datatypes::Field;
-use datafusion_common::{Column, Result, TableReference};
-use datafusion_expr::planner::{ExprPlanner, PlannerResult};
-use datafusion_expr::{Expr, lit};
+use datafusion_common::{Column, DFSchema, Result, TableReference};
+use datafusion_expr::planner::{ExprPlanner, PlannerResult, RawFieldAccessExpr};
+use datafusion_expr::{Expr, GetFieldAccess, ScalarUDF, lit};
+use std::sync::Arc;
 
-/// Plans `column.field.field`.
+/// Plans `column.field.field` and `items[1]`.
 #[derive(Debug)]
-pub(super) struct FieldPlanner;
+pub(super) struct FieldPlanner {
+    /// An item of an array.
+    pub(super) item: Arc<ScalarUDF>,
+}
 
 impl ExprPlanner for FieldPlanner {
+    fn plan_field_access(&self, access: RawFieldAccessExpr, _schema: &DFSchema) -> Result<PlannerResult<RawFieldAccessExpr>> {
+        Ok(match access {
+            RawFieldAccessExpr { field_access: GetFieldAccess::ListIndex { key }, expr } => {
+                PlannerResult::Planned(self.item.call(vec![expr, *key]))
+            }
+            other => PlannerResult::Original(other),
+        })
+    }
+
     fn plan_compound_identifier(
         &self,
         field: &Field,

@@ -10,12 +10,13 @@ mod functions;
 mod join;
 mod legacy;
 mod over;
+pub(crate) mod sugar;
 mod tvf;
 mod unnest;
 mod versions;
 
-pub(crate) use functions::Functions;
 pub use functions::ScalarFunction;
+pub(crate) use functions::{Functions, is_of_the_clock};
 pub(crate) use tvf::{WindowKind, WindowTvf, Windows, interval_ms};
 pub(crate) use unnest::Unnested;
 pub(crate) use versions::Versions;
@@ -137,6 +138,7 @@ pub(crate) fn plan(query: &Query, catalog: &Catalog, functions: &Functions) -> S
     let planner = SqlToRel::new_with_options(&context, options());
     let mut query = query.clone();
     legacy::rewrite(&mut query)?;
+    sugar::rewrite(&mut query)?;
     planner.sql_statement_to_plan(Statement::Query(Box::new(query))).map_err(explain)
 }
 
@@ -172,9 +174,14 @@ pub(crate) fn compute(expr: &SqlExpr, record: &SchemaRef, functions: &Functions)
     let context = Context::new(&catalog, functions);
     let planner = SqlToRel::new_with_options(&context, options());
     let schema = DFSchema::try_from(record.clone()).map_err(explain)?;
-    let expr = planner.sql_to_expr(expr.clone(), &schema, &mut PlannerContext::new()).map_err(explain)?;
+    let mut expr = expr.clone();
+    sugar::rewrite(&mut expr)?;
+    let expr = planner.sql_to_expr(expr, &schema, &mut PlannerContext::new()).map_err(explain)?;
     let context = SimplifyContext::builder().with_schema(Arc::new(schema.clone())).build();
-    let expr = ExprSimplifier::new(context).coerce(expr, &schema).map_err(explain)?;
+    let simplifier = ExprSimplifier::new(context);
+    let expr = simplifier.coerce(expr, &schema).map_err(explain)?;
+    // Some functions are only names for what the simplifier makes of them: COALESCE.
+    let expr = simplifier.simplify(expr).map_err(explain)?;
     let kind = expr.get_type(&schema).map_err(explain)?;
     Ok((expr, kind))
 }

@@ -95,7 +95,6 @@ fn statements_that_are_wrong() {
         "CREATE TABLE payments (a INT) WITH ('connector' = 'print')",
         "SET 'paralelism.default' = '2'",
         "SELECT MEDIAN(amount) FROM payments",
-        "SELECT now() FROM payments",
         "SELECT SUM(amount) OVER (PARTITION BY country ORDER BY at ROWS BETWEEN CURRENT ROW AND 1 FOLLOWING) AS s FROM payments",
         "SELECT LAG(amount, -1) OVER (PARTITION BY country ORDER BY at) AS before FROM payments",
         "SELECT LEAD(id) OVER (ORDER BY at) AS a, LEAD(id, 2) OVER (ORDER BY at) AS b FROM payments",
@@ -123,6 +122,19 @@ fn constants_are_looked_at_before_the_start() {
         ("SELECT REGEXP_EXTRACT(country, '(a)\\1', 1) FROM payments", "back references are not known here"),
         ("SELECT DATE_FORMAT(at, 'yyyy-XX') FROM payments", "is not known"),
         ("SELECT LPAD(country, 3) FROM payments", "LPAD(STRING, BIGINT, STRING)"),
+        ("SELECT JSON_VALUE(country, 'a.b') FROM payments", "the path \"a.b\" cannot be used"),
+        ("SELECT JSON_VALUE(country, '$.a' NULL ON TROUBLE) FROM payments", "ON EMPTY or ON ERROR"),
+        ("SELECT TIMESTAMPADD(CENTURY, 1, at) FROM payments", "CENTURY is no unit"),
+        (
+            "SELECT country, CURRENT_TIMESTAMP AS t FROM (SELECT country, COUNT(*) AS n FROM payments GROUP BY country) AS c",
+            "over rows that change",
+        ),
+        ("CREATE TABLE x (id BIGINT) LIKE plain", "is in \"plain\" already"),
+        ("CREATE TABLE x (y BIGINT) LIKE plian", "did you mean \"plain\"?"),
+        ("CREATE TABLE x (WATERMARK FOR at AS at) WITH ('format' = 'csv') LIKE payments", "has a WATERMARK already"),
+        ("CREATE TABLE x LIKE payments (OVERWRITING CONSTRAINTS)", "can be OVERWRITING"),
+        ("CREATE TABLE x WITH ('format' = 'csv') LIKE payments (INCLUDING OPTIONS)", "option 'format' is in"),
+        ("CREATE TABLE x (a INT) WITH ('connector' = 'print') AS SELECT id FROM payments", "a column beside AS SELECT"),
         (
             "SELECT country FROM TABLE(TUMBLE(TABLE payments PARTITION BY country, DESCRIPTOR(at), INTERVAL '1' MINUTE))",
             "PARTITION BY in TUMBLE",
@@ -151,4 +163,31 @@ fn a_join_is_known_by_the_key_of_the_side_that_is_in_every_row() {
     for (kind, on) in [("", "l.n = r.n"), ("FULL", "l.country = r.country"), ("RIGHT", "l.country = r.country")] {
         assert!(of(kind, on).contains("the query's rows are known by"), "{kind} {on}: {}", of(kind, on));
     }
+}
+
+#[test]
+fn a_table_is_declared_by_another_or_by_a_query() {
+    let mut session = Session::new(Arc::new(super::world::Feeds::default()));
+    session.run("tables.sql", TABLES).unwrap();
+    let script = "CREATE TABLE a (n BIGINT, twice AS n * 2) WITH ('topic' = 'other') LIKE payments;
+        CREATE TABLE b (WATERMARK FOR at AS at - INTERVAL '1' SECOND) WITH ('connector' = 'print') LIKE a (EXCLUDING OPTIONS EXCLUDING GENERATED OVERWRITING WATERMARKS);
+        CREATE TABLE c LIKE rates (EXCLUDING ALL INCLUDING OPTIONS);
+        CREATE TABLE d (PRIMARY KEY (country) NOT ENFORCED) WITH ('connector' = 'topics', 'format' = 'json') AS SELECT country, COUNT(*) AS n FROM payments GROUP BY country";
+    let outcomes = session.run("job.sql", script).unwrap_or_else(|e| panic!("{}", e.report()));
+    assert!(matches!(&outcomes[3], Outcome::Insert(planned) if planned.name() == "d"));
+    let table = |name: &str| match session.catalog().get(name) {
+        Some(crate::catalog::Entry::Table(table)) => table.clone(),
+        other => panic!("no table: {other:?}"),
+    };
+    let columns = |name: &str| table(name).schema.fields().iter().map(|f| f.name().clone()).collect::<Vec<_>>().join(" ");
+    assert_eq!(columns("a"), "id country amount at n twice");
+    assert_eq!((table("a").options.get("topic"), table("a").options.format()), (Some("other"), Some("json")));
+    assert_eq!(table("a").watermark.unwrap().delay_ms, 0);
+    assert_eq!(columns("b"), "id country amount at n");
+    assert_eq!((table("b").options.get("format"), table("b").watermark.unwrap().delay_ms), (None, 1000));
+    assert_eq!((columns("c").as_str(), table("c").watermark, table("c").primary_key.len()), ("id rate at", None, 0));
+    assert_eq!((columns("d").as_str(), &table("d").primary_key[..]), ("country n", &[0][..]));
+    // A statement that fails leaves no table.
+    assert!(session.run("x.sql", "CREATE TABLE e WITH ('connector' = 'datagen') AS SELECT id FROM payments").is_err());
+    assert!(session.catalog().get("e").is_none());
 }

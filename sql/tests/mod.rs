@@ -1,6 +1,7 @@
 //! Whole statements: against DataFusion, and against what people shall see.
 
 mod errors;
+mod functions;
 mod joins;
 mod nested;
 mod nexmark;

@@ -5,12 +5,19 @@
 //!
 //! Invariant: every function is a function of its arguments alone, so that a row taken back is the row that was put in.
 
+mod arrays;
+mod instants;
+mod json;
+mod json_path;
+mod numbers;
 mod own;
 mod regexp;
+mod strings;
 mod text;
 mod time;
 
 pub use own::ScalarFunction;
+pub(crate) use time::is_of_the_clock;
 
 use super::fields::FieldPlanner;
 use super::over;
@@ -54,6 +61,7 @@ const SCALAR: &[&str] = &[
     "upper",
     "lower",
     "btrim",
+    "trim",
     "ltrim",
     "rtrim",
     "character_length",
@@ -70,6 +78,13 @@ const SCALAR: &[&str] = &[
     "nullif",
     "get_field",
     "date_part",
+    "pi",
+    "sinh",
+    "cosh",
+    "tanh",
+    // Called by what is written GREATEST and LEAST, behind a look at NULL.
+    "greatest",
+    "least",
 ];
 
 const AGGREGATE: &[&str] = &["count", "sum", "min", "max", "grouping"];
@@ -96,8 +111,20 @@ impl Functions {
         for own in [ScalarUDF::from(Mod::new()), ScalarUDF::from(ToTimestampLtz::new())] {
             scalar.insert(own.name().to_string(), Arc::new(own));
         }
-        for own in [text::functions(), time::functions(), regexp::functions()].into_iter().flatten() {
+        let own = [
+            text::functions(),
+            strings::functions(),
+            time::functions(),
+            instants::functions(),
+            regexp::functions(),
+            json::functions(),
+            time::of_the_clock().collect(),
+        ];
+        for own in own.into_iter().flatten() {
             scalar.insert(own.name().to_string(), Arc::new(ScalarUDF::from(own)));
+        }
+        for own in [numbers::functions(), arrays::functions(), json::writers()].into_iter().flatten() {
+            scalar.insert(own.name().to_string(), Arc::new(own));
         }
         let mut aggregate: BTreeMap<String, Arc<AggregateUDF>> = datafusion_functions_aggregate::all_default_aggregate_functions()
             .into_iter()
@@ -109,13 +136,14 @@ impl Functions {
         if let Some(grouping) = aggregate.get("grouping").cloned() {
             aggregate.insert("grouping_id".into(), grouping);
         }
+        let item = arrays::item();
         Functions {
             scalar,
             aggregate,
             window: over::functions().map(|f| (f.name().to_string(), Arc::new(f))).collect(),
             expr_planners: vec![
                 // Before that of DataFusion, which gives fields other names.
-                Arc::new(FieldPlanner),
+                Arc::new(FieldPlanner { item: Arc::new(item) }),
                 Arc::new(datafusion_functions::core::planner::CoreFunctionPlanner::default()),
                 Arc::new(datafusion_functions::datetime::planner::DatetimeFunctionPlanner),
                 Arc::new(datafusion_functions::unicode::planner::UnicodeFunctionPlanner),

@@ -36,6 +36,8 @@ pub struct ScalarFunction {
     /// The last argument may be repeated.
     variadic: bool,
     result: DataType,
+    /// The result is a time as this argument is one: local or not.
+    like: Option<usize>,
     check: Option<Check>,
     compute: Compute,
     signature: Signature,
@@ -55,6 +57,7 @@ impl ScalarFunction {
             calls: vec![arguments],
             variadic: false,
             result,
+            like: None,
             check: None,
             compute: Arc::new(compute),
             signature: Signature::user_defined(Volatility::Immutable),
@@ -80,6 +83,20 @@ impl ScalarFunction {
     pub(super) fn checked(mut self, check: Check) -> Self {
         self.check = Some(check);
         self
+    }
+
+    /// Its result is a time of the same kind, local or not, as this argument.
+    #[must_use]
+    pub(super) fn like(mut self, argument: usize) -> Self {
+        self.like = Some(argument);
+        self
+    }
+
+    fn result_for(&self, kinds: &[DataType]) -> DataType {
+        match self.like.and_then(|i| kinds.get(i)) {
+            Some(kind @ DataType::Timestamp(_, _)) => kind.clone(),
+            _ => self.result.clone(),
+        }
     }
 
     /// It has no arguments and another result each time: nobody computes it before the rows come.
@@ -127,6 +144,7 @@ fn becomes(from: &DataType, to: &DataType) -> bool {
         || from.is_null()
         || (text(from) && text(to))
         || (stamp(from) && stamp(to))
+        || (*from == DataType::Date32 && stamp(to))
         || (from.is_integer() && *to == DataType::Int64)
         || ((from.is_integer() || from.is_floating() || matches!(from, DataType::Decimal128(_, _))) && *to == DataType::Float64)
 }
@@ -146,6 +164,12 @@ impl ScalarUDFImpl for ScalarFunction {
             while self.variadic && wanted.len() < kinds.len() {
                 wanted.extend(call.last().cloned());
             }
+            if let Some(i) = self.like
+                && let (Some(DataType::Timestamp(_, zone @ Some(_))), Some(DataType::Timestamp(_, wanted))) =
+                    (kinds.get(i), wanted.get_mut(i))
+            {
+                wanted.clone_from(zone);
+            }
             (wanted.len() == kinds.len() && kinds.iter().zip(&wanted).all(|(from, to)| becomes(from, to))).then_some(wanted)
         });
         match ways.next() {
@@ -157,25 +181,29 @@ impl ScalarUDFImpl for ScalarFunction {
         }
     }
 
-    fn return_type(&self, _kinds: &[DataType]) -> Result<DataType> {
-        Ok(self.result.clone())
+    fn return_type(&self, kinds: &[DataType]) -> Result<DataType> {
+        Ok(self.result_for(kinds))
     }
 
     fn return_field_from_args(&self, args: ReturnFieldArgs<'_>) -> Result<FieldRef> {
         if let Some(Err(why)) = self.check.map(|check| check(args.scalar_arguments)) {
             return plan_err!("{}: {why}", self.name.to_uppercase());
         }
-        Ok(Arc::new(Field::new(&self.name, self.result.clone(), true)))
+        let kinds: Vec<DataType> = args.arg_fields.iter().map(|f| f.data_type().clone()).collect();
+        Ok(Arc::new(Field::new(&self.name, self.result_for(&kinds), true)))
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let rows = args.number_rows;
         let arrays = args.args.iter().map(|a| a.to_array(rows)).collect::<Result<Vec<_>>>()?;
         let column = match (self.compute)(&arrays) {
+            Ok(column) if column.data_type() != args.return_field.data_type() && self.like.is_some() => {
+                arrow::compute::cast(&column, args.return_field.data_type())?
+            }
             Ok(column) => column,
             Err(why) => return exec_err!("{}: {why}", self.name.to_uppercase()),
         };
-        if column.len() != rows || *column.data_type() != self.result {
+        if column.len() != rows || column.data_type() != args.return_field.data_type() {
             return exec_err!("{} answers {} values of {} for {rows} rows", self.name, column.len(), column.data_type());
         }
         Ok(ColumnarValue::Array(column))

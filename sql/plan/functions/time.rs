@@ -11,6 +11,30 @@ use std::sync::Arc;
 const STAMP: DataType = DataType::Timestamp(TimeUnit::Millisecond, None);
 const DAY_MS: i64 = 86_400_000;
 
+/// What the clock says when a row passes, and its type; the operator that a row passes gives it.
+pub(crate) const CLOCK: &[(&str, DataType)] = &[
+    ("localtimestamp", STAMP),
+    ("current_date", DataType::Date32),
+    ("localtime", DataType::Time32(TimeUnit::Millisecond)),
+    ("current_time", DataType::Time32(TimeUnit::Millisecond)),
+    ("unix_timestamp_now", DataType::Int64),
+];
+/// Those of type TIMESTAMP_LTZ(3).
+const CLOCK_LTZ: &[&str] = &["current_timestamp", "now", "current_row_timestamp"];
+
+/// Whether a function says what the clock does.
+pub(crate) fn is_of_the_clock(name: &str) -> bool {
+    CLOCK_LTZ.contains(&name) || CLOCK.iter().any(|(known, _)| *known == name)
+}
+
+/// Functions of the clock: planned, never computed.
+pub(super) fn of_the_clock() -> impl Iterator<Item = ScalarFunction> {
+    let ltz = DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into()));
+    let ltz = CLOCK_LTZ.iter().map(move |name| (*name, ltz.clone()));
+    let all = ltz.chain(CLOCK.iter().map(|(name, kind)| (*name, kind.clone())));
+    all.map(|(name, kind)| ScalarFunction::new(name, Vec::new(), kind, |_| Err("it is given by an operator".into())).volatile())
+}
+
 /// All of them.
 pub(super) fn functions() -> Vec<ScalarFunction> {
     let part = |name: &str, part: fn(i64) -> Option<i64>| {
@@ -41,29 +65,29 @@ pub(super) fn functions() -> Vec<ScalarFunction> {
     ]
 }
 
-fn stamps(array: &ArrayRef) -> Int64Array {
+pub(super) fn stamps(array: &ArrayRef) -> Int64Array {
     array.as_primitive::<TimestampMillisecondType>().reinterpret_cast()
 }
 
-fn date_time(ms: i64) -> Option<NaiveDateTime> {
+pub(super) fn date_time(ms: i64) -> Option<NaiveDateTime> {
     Some(DateTime::from_timestamp_millis(ms)?.naive_utc())
 }
 
 #[cold]
-fn out_of_range(ms: i64) -> String {
+pub(super) fn out_of_range(ms: i64) -> String {
     format!("the time {ms} ms is out of the calendar's range")
 }
 
 /// A piece of a pattern of `DATE_FORMAT`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Piece {
+pub(super) enum Piece {
     Text(String),
     /// A letter, so many times.
     Field(char, usize),
 }
 
 /// A pattern as Java's `DateTimeFormatter` reads it.
-fn pieces(pattern: &str) -> Result<Vec<Piece>, String> {
+pub(super) fn pieces(pattern: &str) -> Result<Vec<Piece>, String> {
     let mut pieces: Vec<Piece> = Vec::new();
     let mut chars = pattern.chars().peekable();
     let text = |pieces: &mut Vec<Piece>, more: &str| match pieces.last_mut() {
@@ -118,7 +142,7 @@ fn granularity(pieces: &[Piece]) -> i64 {
     pieces.iter().map(of).min().unwrap_or(DAY_MS)
 }
 
-fn format(pieces: &[Piece], ms: i64, out: &mut String) -> Result<(), String> {
+pub(super) fn format(pieces: &[Piece], ms: i64, out: &mut String) -> Result<(), String> {
     let time = date_time(ms).ok_or_else(|| out_of_range(ms))?;
     let (hour, names) =
         (i64::from(time.hour()), |name: &str, count: usize| if count < 4 { name[..3].to_string() } else { name.to_string() });
@@ -162,6 +186,64 @@ fn format(pieces: &[Piece], ms: i64, out: &mut String) -> Result<(), String> {
         let _ = write!(out, "{number:0width$}");
     }
     Ok(())
+}
+
+/// The time that a text says in a pattern's form; fields that the pattern does not have are those of 1970-01-01.
+pub(super) fn parsed(pieces: &[Piece], text: &str) -> Option<NaiveDateTime> {
+    let (mut date, mut clock, mut nanos, mut half) = ([1970, 1, 1], [0, 0, 0], 0, None);
+    let mut rest = text;
+    for (i, piece) in pieces.iter().enumerate() {
+        let (letter, count) = match piece {
+            Piece::Text(text) => {
+                rest = rest.strip_prefix(text.as_str())?;
+                continue;
+            }
+            Piece::Field('a', _) => {
+                let word = rest.get(..2)?;
+                half = Some(if word.eq_ignore_ascii_case("PM") {
+                    12
+                } else if word.eq_ignore_ascii_case("AM") {
+                    0
+                } else {
+                    return None;
+                });
+                rest = &rest[2..];
+                continue;
+            }
+            Piece::Field('M' | 'L', 3..) => {
+                let place =
+                    MONTHS.iter().position(|name| rest.starts_with(if matches!(piece, Piece::Field(_, 3)) { &name[..3] } else { name }))?;
+                date[1] = place as u32 + 1;
+                rest = &rest[if matches!(piece, Piece::Field(_, 3)) { 3 } else { MONTHS[place].len() }..];
+                continue;
+            }
+            Piece::Field(letter, count) => (*letter, *count),
+        };
+        // A single letter takes as many digits as there are, unless digits of another field follow at once.
+        let open = count == 1 && !matches!(pieces.get(i + 1), Some(Piece::Field(..)));
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let width = if open { digits } else { count };
+        if digits < width || width == 0 || width > 9 {
+            return None;
+        }
+        let number: u32 = rest[..width].parse().ok()?;
+        rest = &rest[width..];
+        match letter {
+            'y' | 'u' => date[0] = if count == 2 { 2000 + number } else { number },
+            'M' | 'L' => date[1] = number,
+            'd' => date[2] = number,
+            'h' if number == 12 => clock[0] = 0,
+            'k' if number == 24 => clock[0] = 0,
+            'H' | 'h' | 'K' | 'k' => clock[0] = number,
+            'm' => clock[1] = number,
+            's' => clock[2] = number,
+            'S' => nanos = number * 10u32.pow(9 - width as u32),
+            _ => return None,
+        }
+    }
+    let hour = clock[0] + half.unwrap_or(0);
+    let day = chrono::NaiveDate::from_ymd_opt(i32::try_from(date[0]).ok()?, date[1], date[2])?;
+    rest.is_empty().then(|| day.and_hms_nano_opt(hour, clock[1], clock[2], nanos)).flatten()
 }
 
 const MONTHS: [&str; 12] =

@@ -1,0 +1,235 @@
+//! Further functions of text: encodings, hashes, addresses; NULL for a NULL argument.
+//!
+//! Invariant: what cannot be decoded is NULL, never half of it.
+
+use super::own::ScalarFunction;
+use crate::json::{base64, to_base64};
+use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Int64Array, StringArray};
+use arrow::datatypes::{DataType, Int64Type};
+use md5::{Digest, Md5};
+use sha1::Sha1;
+use sha2::{Sha224, Sha256, Sha384, Sha512};
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+const TEXT: DataType = DataType::Utf8;
+const INT: DataType = DataType::Int64;
+
+/// All of them.
+pub(super) fn functions() -> Vec<ScalarFunction> {
+    let text = |name: &str, f: fn(&str) -> Option<String>| ScalarFunction::new(name, vec![TEXT], TEXT, move |args| each(args, f));
+    let both = |name: &str, f: fn(&str, &str) -> bool| {
+        ScalarFunction::new(name, vec![TEXT, TEXT], DataType::Boolean, move |args| {
+            let pairs = args[0].as_string::<i32>().iter().zip(args[1].as_string::<i32>().iter());
+            Ok(Arc::new(pairs.map(|(a, b)| Some(f(a?, b?))).collect::<BooleanArray>()))
+        })
+    };
+    vec![
+        text("initcap", |t| Some(initcap(t))),
+        text("to_base64", |t| Some(to_base64(t.as_bytes()))),
+        text("from_base64", |t| String::from_utf8(base64(t).ok()?).ok()),
+        text("url_encode", |t| Some(url_encode(t))),
+        text("url_decode", url_decode),
+        text("md5", |t| Some(digest::<Md5>(t))),
+        text("sha1", |t| Some(digest::<Sha1>(t))),
+        text("sha224", |t| Some(digest::<Sha224>(t))),
+        text("sha256", |t| Some(digest::<Sha256>(t))),
+        text("sha384", |t| Some(digest::<Sha384>(t))),
+        text("sha512", |t| Some(digest::<Sha512>(t))),
+        ScalarFunction::new("sha2", vec![TEXT, INT], TEXT, sha2),
+        ScalarFunction::new("hex", vec![INT], TEXT, |args| match args[0].data_type() {
+            DataType::Int64 => numbers(args, |n| Some(format!("{n:X}"))),
+            _ => each(args, |t| Some(hex(t.as_bytes(), true))),
+        })
+        .or(vec![TEXT]),
+        ScalarFunction::new("unhex", vec![TEXT], DataType::Binary, |args| {
+            let bytes: Vec<Option<Vec<u8>>> = args[0].as_string::<i32>().iter().map(|t| unhex(t?)).collect();
+            Ok(Arc::new(bytes.iter().map(Option::as_deref).collect::<BinaryArray>()))
+        }),
+        ScalarFunction::new("bin", vec![INT], TEXT, |args| numbers(args, |n| Some(format!("{n:b}")))),
+        ScalarFunction::new("chr", vec![INT], TEXT, |args| numbers(args, |n| Some(chr(n)))),
+        ScalarFunction::new("ascii", vec![TEXT], INT, |args| {
+            // A byte of Java's has a sign.
+            let first = |t: &str| t.bytes().next().map_or(0, |b| i64::from(b.cast_signed()));
+            Ok(Arc::new(args[0].as_string::<i32>().iter().map(|t| t.map(first)).collect::<Int64Array>()))
+        }),
+        ScalarFunction::new("translate", vec![TEXT, TEXT, TEXT], TEXT, translate),
+        ScalarFunction::new("elt", vec![INT, TEXT], TEXT, elt).repeated(),
+        ScalarFunction::new("overlay", vec![TEXT, TEXT, INT], TEXT, overlay).or(vec![TEXT, TEXT, INT, INT]),
+        ScalarFunction::new("parse_url", vec![TEXT, TEXT], TEXT, parse_url).or(vec![TEXT, TEXT, TEXT]),
+        both("startswith", |t, part| t.starts_with(part)),
+        both("endswith", |t, part| t.ends_with(part)),
+    ]
+}
+
+fn each(args: &[ArrayRef], f: impl Fn(&str) -> Option<String>) -> Result<ArrayRef, String> {
+    Ok(Arc::new(args[0].as_string::<i32>().iter().map(|t| f(t?)).collect::<StringArray>()))
+}
+
+fn numbers(args: &[ArrayRef], f: impl Fn(i64) -> Option<String>) -> Result<ArrayRef, String> {
+    Ok(Arc::new(args[0].as_primitive::<Int64Type>().iter().map(|n| f(n?)).collect::<StringArray>()))
+}
+
+/// The first letter of each word large, the others small; words are of letters and digits.
+fn initcap(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut inside = false;
+    for c in text.chars() {
+        if inside {
+            out.extend(c.to_lowercase())
+        } else {
+            out.extend(c.to_uppercase())
+        }
+        inside = c.is_alphanumeric();
+    }
+    out
+}
+
+fn hex(bytes: &[u8], upper: bool) -> String {
+    let mut out = String::with_capacity(bytes.len() * 2);
+    for b in bytes {
+        let _ = if upper { write!(out, "{b:02X}") } else { write!(out, "{b:02x}") };
+    }
+    out
+}
+
+/// Digits in pairs; with an odd number the first one stands alone.
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digits = text.chars().map(|c| c.to_digit(16).map(|d| d as u8)).collect::<Option<Vec<u8>>>()?;
+    let (first, rest) = digits.split_at(digits.len() % 2);
+    Some(first.iter().copied().chain(rest.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1])).collect())
+}
+
+fn digest<D: Digest>(text: &str) -> String {
+    hex(&D::digest(text.as_bytes()), false)
+}
+
+fn sha2(args: &[ArrayRef]) -> Result<ArrayRef, String> {
+    let (texts, bits) = (args[0].as_string::<i32>(), args[1].as_primitive::<Int64Type>());
+    let one = |(text, bits): (Option<&str>, Option<i64>)| {
+        let (Some(text), Some(bits)) = (text, bits) else { return Ok(None) };
+        Ok(Some(match bits {
+            224 => digest::<Sha224>(text),
+            256 => digest::<Sha256>(text),
+            384 => digest::<Sha384>(text),
+            512 => digest::<Sha512>(text),
+            other => return Err(format!("the length is 224, 256, 384 or 512, not {other}")),
+        }))
+    };
+    Ok(Arc::new(texts.iter().zip(bits.iter()).map(one).collect::<Result<StringArray, String>>()?))
+}
+
+/// The character of the lowest byte; none for a number below 0.
+fn chr(n: i64) -> String {
+    if n < 0 { String::new() } else { char::from((n & 0xff) as u8).to_string() }
+}
+
+/// As a form of a page sends it.
+fn url_encode(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for b in text.bytes() {
+        match b {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'-' | b'*' | b'_' => out.push(char::from(b)),
+            b' ' => out.push('+'),
+            _ => {
+                let _ = write!(out, "%{b:02X}");
+            }
+        }
+    }
+    out
+}
+
+fn url_decode(text: &str) -> Option<String> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut bytes = text.bytes();
+    let digit = |b: Option<u8>| char::from(b?).to_digit(16);
+    while let Some(b) = bytes.next() {
+        out.push(match b {
+            b'+' => b' ',
+            b'%' => u8::try_from(digit(bytes.next())? * 16 + digit(bytes.next())?).ok()?,
+            other => other,
+        });
+    }
+    String::from_utf8(out).ok()
+}
+
+/// `TRANSLATE(text, from, to)`: each character of `from` becomes the one of `to` in its place, or goes.
+fn translate(args: &[ArrayRef]) -> Result<ArrayRef, String> {
+    let columns: Vec<&StringArray> = args.iter().map(|a| a.as_string::<i32>()).collect();
+    let row = |row: usize| {
+        let [text, from, to] = [0, 1, 2].map(|i: usize| columns[i].is_valid(row).then(|| columns[i].value(row)));
+        let (from, to): (Vec<char>, Vec<char>) = (from?.chars().collect(), to?.chars().collect());
+        let one = |c: char| from.iter().position(|f| *f == c).map_or(Some(c), |i| to.get(i).copied());
+        Some(text?.chars().filter_map(one).collect::<String>())
+    };
+    Ok(Arc::new((0..args[0].len()).map(row).collect::<StringArray>()))
+}
+
+/// `ELT(n, a, b, ...)`: text `n`, from 1; NULL when there is none.
+fn elt(args: &[ArrayRef]) -> Result<ArrayRef, String> {
+    let places = args[0].as_primitive::<Int64Type>();
+    let texts: Vec<&StringArray> = args[1..].iter().map(|a| a.as_string::<i32>()).collect();
+    let row = |row: usize| {
+        let n = usize::try_from(places.is_valid(row).then(|| places.value(row))?).ok()?;
+        let of = texts.get(n.checked_sub(1)?)?;
+        of.is_valid(row).then(|| of.value(row))
+    };
+    Ok(Arc::new((0..args[0].len()).map(row).collect::<StringArray>()))
+}
+
+/// `OVERLAY(text PLACING new FROM start FOR length)`; the text as it is where the place is outside of it.
+fn overlay(args: &[ArrayRef]) -> Result<ArrayRef, String> {
+    let (texts, news) = (args[0].as_string::<i32>(), args[1].as_string::<i32>());
+    let (starts, lengths) = (args[2].as_primitive::<Int64Type>(), args.get(3).map(|a| a.as_primitive::<Int64Type>()));
+    let row = |row: usize| {
+        let text: Vec<char> = texts.is_valid(row).then(|| texts.value(row))?.chars().collect();
+        let new = news.is_valid(row).then(|| news.value(row))?;
+        let start = starts.is_valid(row).then(|| starts.value(row))?;
+        let length = match lengths {
+            Some(lengths) => lengths.is_valid(row).then(|| lengths.value(row))?,
+            None => new.chars().count() as i64,
+        };
+        if start <= 0 || start > text.len() as i64 {
+            return Some(text.into_iter().collect::<String>());
+        }
+        let start = start as usize - 1;
+        let end = usize::try_from(length.max(0)).unwrap_or(usize::MAX).saturating_add(start).min(text.len());
+        Some(text[..start].iter().copied().chain(new.chars()).chain(text[end..].iter().copied()).collect())
+    };
+    Ok(Arc::new((0..texts.len()).map(row).collect::<StringArray>()))
+}
+
+fn parse_url(args: &[ArrayRef]) -> Result<ArrayRef, String> {
+    let columns: Vec<&StringArray> = args.iter().map(|a| a.as_string::<i32>()).collect();
+    let row = |row: usize| {
+        let all = columns.iter().map(|c| c.is_valid(row).then(|| c.value(row))).collect::<Option<Vec<&str>>>()?;
+        url_part(all[0], all[1], all.get(2).copied()).map(str::to_string)
+    };
+    Ok(Arc::new((0..args[0].len()).map(row).collect::<StringArray>()))
+}
+
+/// A part of an address; NULL for what is none, or has no such part.
+fn url_part<'a>(url: &'a str, part: &str, key: Option<&str>) -> Option<&'a str> {
+    let (protocol, rest) = url.split_once("://")?;
+    if !["http", "https", "ftp", "file"].iter().any(|known| known.eq_ignore_ascii_case(protocol)) {
+        return None;
+    }
+    let (rest, fragment) = rest.split_once('#').map_or((rest, None), |(rest, f)| (rest, Some(f)));
+    let (authority, file) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    let (path, query) = file.split_once('?').map_or((file, None), |(path, q)| (path, Some(q)));
+    let (user, host) = authority.rsplit_once('@').map_or((None, authority), |(user, host)| (Some(user), host));
+    let host = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit())).map_or(host, |(host, _)| host);
+    match (part, key) {
+        ("QUERY", Some(key)) => query?.split('&').find_map(|pair| pair.split_once('=').filter(|(k, _)| *k == key).map(|(_, v)| v)),
+        (_, Some(_)) => None,
+        ("PROTOCOL", None) => Some(protocol),
+        ("HOST", None) => Some(host),
+        ("PATH", None) => Some(path),
+        ("QUERY", None) => query,
+        ("REF", None) => fragment,
+        ("AUTHORITY", None) => Some(authority),
+        ("FILE", None) => Some(file),
+        ("USERINFO", None) => user,
+        _ => None,
+    }
+}

@@ -1,0 +1,123 @@
+//! What is another way to write something: IF, IFNULL, GREATEST, FLOOR(.. TO ..), units that stand as words.
+//!
+//! Invariant: what is put in its place means the same; nothing else is touched.
+
+use crate::error::{SqlError, SqlResult};
+use datafusion_sql::sqlparser::ast::helpers::attached_token::AttachedToken;
+use datafusion_sql::sqlparser::ast::{
+    CaseWhen, CastKind, CeilFloorKind, DataType, DateTimeField, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
+    FunctionArguments, Ident, ObjectName, TimezoneInfo, TypedString, Value, VisitMut, VisitorMut,
+};
+use std::ops::ControlFlow;
+
+/// Rewrites every expression in it.
+pub(super) fn rewrite(within: &mut impl VisitMut) -> SqlResult<()> {
+    match within.visit(&mut Expressions) {
+        ControlFlow::Break(error) => Err(*error),
+        ControlFlow::Continue(()) => Ok(()),
+    }
+}
+
+struct Expressions;
+
+impl VisitorMut for Expressions {
+    type Break = Box<SqlError>;
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Box<SqlError>> {
+        match plain(expr) {
+            Ok(Some(other)) => *expr = other,
+            Ok(None) => {}
+            Err(error) => return ControlFlow::Break(Box::new(error)),
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// A call as the parser would make it.
+pub(crate) fn call(name: &str, args: Vec<Expr>) -> Expr {
+    let args = args.into_iter().map(|e| FunctionArg::Unnamed(FunctionArgExpr::Expr(e))).collect();
+    Expr::Function(Function {
+        name: ObjectName::from(vec![Ident::new(name)]),
+        uses_odbc_syntax: false,
+        parameters: FunctionArguments::None,
+        args: FunctionArguments::List(FunctionArgumentList { duplicate_treatment: None, args, clauses: Vec::new() }),
+        filter: None,
+        null_treatment: None,
+        over: None,
+        within_group: Vec::new(),
+    })
+}
+
+/// A text.
+pub(crate) fn text(value: &str) -> Expr {
+    Expr::Value(Value::SingleQuotedString(value.to_string()).into())
+}
+
+fn case(condition: Expr, result: Expr, otherwise: Expr) -> Expr {
+    Expr::Case {
+        case_token: AttachedToken::empty(),
+        end_token: AttachedToken::empty(),
+        operand: None,
+        conditions: vec![CaseWhen { condition, result }],
+        else_result: Some(Box::new(otherwise)),
+    }
+}
+
+/// What stands for an expression; none if it stands for itself.
+fn plain(expr: &Expr) -> SqlResult<Option<Expr>> {
+    Ok(match expr {
+        Expr::Function(function) => return of_call(function),
+        Expr::Floor { expr, field: CeilFloorKind::DateTimeField(unit) } if *unit != DateTimeField::NoDateTime => {
+            Some(call("floor_time", vec![text(&unit.to_string().to_uppercase()), (**expr).clone()]))
+        }
+        Expr::Ceil { expr, field: CeilFloorKind::DateTimeField(unit) } if *unit != DateTimeField::NoDateTime => {
+            Some(call("ceil_time", vec![text(&unit.to_string().to_uppercase()), (**expr).clone()]))
+        }
+        Expr::Overlay { expr, overlay_what, overlay_from, overlay_for } => {
+            let args = [Some(expr), Some(overlay_what), Some(overlay_from), overlay_for.as_ref()];
+            Some(call("overlay", args.into_iter().flatten().map(|e| (**e).clone()).collect()))
+        }
+        // Its precision is what is written; milliseconds are that of event time.
+        Expr::TypedString(TypedString { data_type: DataType::Timestamp(None, TimezoneInfo::None), value, .. }) => match &value.value {
+            Value::SingleQuotedString(t) if t.rsplit_once('.').is_none_or(|(_, fraction)| fraction.len() <= 3) => Some(Expr::Cast {
+                kind: CastKind::Cast,
+                expr: Box::new(text(t)),
+                data_type: DataType::Timestamp(Some(3), TimezoneInfo::None),
+                array: false,
+                format: None,
+            }),
+            _ => None,
+        },
+        _ => None,
+    })
+}
+
+fn of_call(function: &Function) -> SqlResult<Option<Expr>> {
+    let FunctionArguments::List(list) = &function.args else { return Ok(None) };
+    let args = list.args.iter().map(|a| match a {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(e)) => Some(e.clone()),
+        _ => None,
+    });
+    let Some(args) = args.collect::<Option<Vec<_>>>() else { return Ok(None) };
+    Ok(match (function.name.to_string().to_uppercase().as_str(), args.as_slice()) {
+        ("IF", [condition, yes, no]) => Some(case(condition.clone(), yes.clone(), no.clone())),
+        ("IFNULL" | "NVL", [_, _]) => Some(call("coalesce", args)),
+        ("UNIX_TIMESTAMP", []) => Some(call("unix_timestamp_now", args)),
+        ("E", []) => Some(call("exp", vec![Expr::Value(Value::Number("1".into(), false).into())])),
+        (name @ ("GREATEST" | "LEAST"), [first, rest @ ..]) => {
+            let is_null = |e: &Expr| Expr::IsNull(Box::new(Expr::Nested(Box::new(e.clone()))));
+            let any = rest.iter().fold(is_null(first), |any, e| Expr::BinaryOp {
+                left: Box::new(any),
+                op: datafusion_sql::sqlparser::ast::BinaryOperator::Or,
+                right: Box::new(is_null(e)),
+            });
+            Some(case(any, Expr::Value(Value::Null.into()), call(&name.to_lowercase(), args.clone())))
+        }
+        (name @ ("TIMESTAMPADD" | "TIMESTAMPDIFF"), [Expr::Identifier(unit), a, b]) => {
+            let unit = unit.value.to_uppercase();
+            let unit = unit.strip_prefix("SQL_TSI_").unwrap_or(&unit);
+            Some(call(&name.to_lowercase(), vec![text(unit), a.clone(), b.clone()]))
+        }
+        _ => None,
+    })
+}

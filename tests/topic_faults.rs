@@ -172,13 +172,14 @@ fn an_end_can_be_set_and_taken_away_later() {
 #[test]
 fn an_end_can_be_taken_away_before_it_is_reached() {
     let job = SmallJob::new(Log::Embedded, "fail", 2);
-    job.items("a", 200_000);
+    // Enough for several checkpoint intervals: 200,000 are read within one.
+    job.items("a", 1_000_000);
     let mut dies = job.run(&["--until-end", "--batch-rows", "8"]);
     dies.env("WATERWHEEL_MOMENT", "CheckpointLogged:1:kill");
     let (status, _, said) = Running::start(dies).wait();
     assert_eq!(status.signal(), Some(9), "{said}");
     job.items("a", 10);
     let mut running = job.start(&[]);
-    total_becomes(&job, &mut running, 200_010);
+    total_becomes(&job, &mut running, 1_000_010);
     stopped(running);
 }

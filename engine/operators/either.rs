@@ -10,7 +10,6 @@ use crate::error::Result;
 use crate::record::{BatchBox, Data, Rows, downcast};
 use crate::time::EventTime;
 use serde::{Deserialize, Serialize};
-use std::marker::PhantomData;
 use std::sync::Arc;
 
 /// A row of the first or of the second of two connected streams.
@@ -42,39 +41,36 @@ impl<A, B> Either<A, B> {
 
 /// Input 0 is the first stream, input 1 the second; both keyed by the same type of key.
 pub fn either<A: Data, B: Data>() -> OperatorFactory {
-    Arc::new(|| Box::new(Merge::<A, B>(PhantomData)))
+    merged::<A, B, _>(|row, _| row)
 }
 
 /// As [`either`]; each row with its event time in milliseconds.
 pub fn timed_either<A: Data, B: Data>() -> OperatorFactory {
-    Arc::new(|| Box::new(TimedMerge::<A, B>(PhantomData)))
+    merged::<A, B, _>(|row, time| (time.0, row))
 }
 
-struct Merge<A, B>(PhantomData<fn(A, B)>);
+fn merged<A: Data, B: Data, E: Data>(emit: fn(Either<A, B>, EventTime) -> E) -> OperatorFactory {
+    Arc::new(move || Box::new(Merge { emit }))
+}
 
-impl<A: Data, B: Data> Operator for Merge<A, B> {
+struct Merge<A, B, E> {
+    /// What leaves of a row.
+    emit: fn(Either<A, B>, EventTime) -> E,
+}
+
+impl<A: Data, B: Data, E: Data> Operator for Merge<A, B, E> {
     fn on_batch(&mut self, input: usize, batch: BatchBox, out: &mut Output<'_>) -> Result<()> {
+        let emit = self.emit;
         match input {
-            0 => out.emit(wrap(downcast::<Rows<A>>(batch), |row, _| Either::<A, B>::First(row))),
-            _ => out.emit(wrap(downcast::<Rows<B>>(batch), |row, _| Either::<A, B>::Second(row))),
+            0 => out.emit(each(downcast::<Rows<A>>(batch), |row, time| emit(Either::First(row), time))),
+            _ => out.emit(each(downcast::<Rows<B>>(batch), |row, time| emit(Either::Second(row), time))),
         }
     }
 }
 
-struct TimedMerge<A, B>(PhantomData<fn(A, B)>);
-
-impl<A: Data, B: Data> Operator for TimedMerge<A, B> {
-    fn on_batch(&mut self, input: usize, batch: BatchBox, out: &mut Output<'_>) -> Result<()> {
-        match input {
-            0 => out.emit(wrap(downcast::<Rows<A>>(batch), |row, time| (time.0, Either::<A, B>::First(row)))),
-            _ => out.emit(wrap(downcast::<Rows<B>>(batch), |row, time| (time.0, Either::<A, B>::Second(row)))),
-        }
-    }
-}
-
-fn wrap<T, E: Data>(batch: Rows<T>, side: impl Fn(T, EventTime) -> E) -> BatchBox {
+fn each<T, E: Data>(batch: Rows<T>, emit: impl Fn(T, EventTime) -> E) -> BatchBox {
     let Rows { rows, times, keys, origins } = batch;
-    Rows { rows: rows.into_iter().zip(&times).map(|(row, &time)| side(row, time)).collect(), times, keys, origins }.boxed()
+    Rows { rows: rows.into_iter().zip(&times).map(|(row, &time)| emit(row, time)).collect(), times, keys, origins }.boxed()
 }
 
 #[cfg(test)]

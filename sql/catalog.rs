@@ -2,8 +2,9 @@
 //!
 //! Invariant: a name means one thing; a table that is here has been checked: its types, its watermark, its options.
 
+use crate::debezium::Debezium;
 use crate::error::{SqlError, SqlResult};
-use crate::options::Options;
+use crate::options::{Connector, Options};
 use crate::parser::{ColumnKind, CreateTable};
 use crate::plan::{Functions, compute};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
@@ -31,6 +32,8 @@ pub struct Table {
     pub watermark: Option<Watermark>,
     /// Columns of the primary key, by position.
     pub primary_key: Vec<usize>,
+    /// Columns whose values name the folders of its files, by position.
+    pub partitioned_by: Vec<usize>,
     /// Connector and options.
     pub options: Options,
     /// Columns were inferred from a sample, which this says.
@@ -66,8 +69,17 @@ pub enum Column {
     Physical,
     /// The record's surroundings.
     Metadata(Metadata),
+    /// The name of a folder.
+    Folder,
     /// An expression over the record's columns.
     Computed(Box<Expr>),
+}
+
+impl Column {
+    /// Whether an insert gives it a value.
+    pub(crate) fn is_written(&self) -> bool {
+        matches!(self, Column::Physical | Column::Folder)
+    }
 }
 
 /// What is around a record.
@@ -212,21 +224,52 @@ impl Table {
             .map(|w| watermark(w, position(&w.column)?, &fields).map_err(|e| e.or_at(Some(w.span))))
             .transpose()?;
         let primary_key = declared.primary_key.iter().map(position).collect::<SqlResult<Vec<_>>>()?;
-        if !declared.partitioned_by.is_empty() {
-            return Err(SqlError::unsupported("PARTITIONED BY", "files are not cut by columns yet", "leave it out")
-                .at(declared.partitioned_by[0].span));
+        let partitioned_by = declared.partitioned_by.iter().map(position).collect::<SqlResult<Vec<_>>>()?;
+        let mut columns: Vec<Column> = kinds.into_iter().map(|k| k.0).collect();
+        for (ident, &i) in declared.partitioned_by.iter().zip(&partitioned_by) {
+            check_folder(&columns[i], &fields[i], options.connector).map_err(|e| e.at(ident.span))?;
+            columns[i] = Column::Folder;
+        }
+        if let (Some(last), false) = (declared.partitioned_by.last(), columns.iter().any(|c| matches!(c, Column::Physical))) {
+            return Err(SqlError::new("every column is in PARTITIONED BY: nothing is left for the files").at(last.span));
+        }
+        if partitioned_by.is_empty()
+            && let Some((key, _, span)) = declared.options.iter().find(|o| o.0.starts_with("sink.partition-commit.policy"))
+        {
+            return Err(SqlError::new(format!("'{key}' is for tables that are PARTITIONED BY columns")).at(*span));
+        }
+        if options.format() == Some("debezium-json") && (options.connector == Connector::UpsertKafka || !partitioned_by.is_empty()) {
+            let what = if partitioned_by.is_empty() { "'upsert-kafka'" } else { "PARTITIONED BY" };
+            return Err(SqlError::unsupported(
+                &format!("{what} with format 'debezium-json'"),
+                "its records are changes already",
+                "'connector' = 'kafka' with a PRIMARY KEY",
+            )
+            .at(declared.name.span));
         }
         Ok(Table {
             name: declared.name.value.clone(),
             schema: Arc::new(Schema::new(fields)),
-            columns: kinds.into_iter().map(|k| k.0).collect(),
+            columns,
             record,
             watermark,
             primary_key,
+            partitioned_by,
             options,
             inferred: None,
             given: None,
         })
+    }
+
+    /// How its records say what became of rows, if they do.
+    pub(crate) fn debezium(&self) -> Option<Debezium> {
+        let in_payload = self.options.get("debezium-json.schema-include") == Some("true");
+        (self.options.format() == Some("debezium-json")).then_some(Debezium { in_payload, by_key: !self.primary_key.is_empty() })
+    }
+
+    /// Whether the newest record of a key is the row.
+    pub(crate) fn is_by_key(&self) -> bool {
+        self.options.connector == Connector::UpsertKafka || self.debezium().is_some_and(|debezium| debezium.by_key)
     }
 
     /// A table of physical columns, not declared.
@@ -238,10 +281,37 @@ impl Table {
             schema,
             watermark: None,
             primary_key: Vec::new(),
+            partitioned_by: Vec::new(),
             options,
             inferred,
             given: None,
         }
+    }
+}
+
+/// Refuses what cannot name a folder.
+fn check_folder(column: &Column, field: &Field, connector: Connector) -> SqlResult<()> {
+    if connector != Connector::Filesystem {
+        return Err(SqlError::unsupported(
+            &format!("PARTITIONED BY with '{}'", connector.name()),
+            "only files lie in folders",
+            "'key.fields' decides the partition of a topic's record",
+        ));
+    }
+    let name = field.name();
+    match (column, field.data_type()) {
+        (Column::Computed(_), _) => {
+            Err(SqlError::new(format!("PARTITIONED BY {name:?}, which is computed")).help("declare the column, and select its value"))
+        }
+        (Column::Metadata(_) | Column::Folder, _) => Err(SqlError::new(format!("PARTITIONED BY {name:?} twice, or of metadata"))),
+        (Column::Physical, DataType::Struct(_) | DataType::List(_) | DataType::Binary | DataType::Float32 | DataType::Float64) => {
+            Err(SqlError::unsupported(
+                &format!("PARTITIONED BY {name:?} of type {}", crate::parser::type_name(field.data_type())),
+                "such a value has no name that it could be read back from",
+                "a column of type STRING, BIGINT, DATE, ...",
+            ))
+        }
+        (Column::Physical, _) => Ok(()),
     }
 }
 

@@ -5,13 +5,15 @@
 
 use crate::catalog::Table;
 use crate::csv::Csv;
+use crate::debezium::write_change;
 use crate::error::{SqlError, SqlResult};
+use crate::folders::{Folders, Last};
 use crate::json;
 use crate::options::Connector;
 use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::datatypes::{DataType, Field};
+use arrow::datatypes::{DataType, Field, Schema};
 use std::sync::Arc;
-use waterwheel_engine::error::Result;
+use waterwheel_engine::error::{Error, Result};
 use waterwheel_engine::operators::{Operator, OperatorFactory, Output};
 use waterwheel_engine::record::{Batch, BatchBox, ChangeBatch, RawBatch, RowKind, downcast};
 
@@ -22,12 +24,16 @@ pub(crate) struct Encoding {
     key: Key,
     /// Changes of rows that are known by their key.
     upsert: bool,
+    /// Some columns are in the names of folders; such a record's key is its folder.
+    folders: Option<Folders>,
 }
 
 enum Value {
     Json,
     Raw,
     Csv(Csv),
+    /// What became of the row.
+    Debezium,
     /// `+I[1, a]`, for people.
     Text,
 }
@@ -44,22 +50,28 @@ impl Encoding {
         let topic: Arc<str> = table.options.get("topic").unwrap_or(&table.name).into();
         match table.options.connector {
             Connector::Blackhole => return Ok(None),
-            Connector::Print => return Ok(Some(Encoding { topic, value: Value::Text, key: Key::None, upsert: false })),
+            Connector::Print => return Ok(Some(Encoding { topic, value: Value::Text, key: Key::None, upsert: false, folders: None })),
             _ => {}
         }
+        let folders = Folders::of(table)?;
+        let fields = match &folders {
+            Some(folders) => folders.rest(table.schema.fields().iter().zip(&table.columns).filter(|c| c.1.is_written()).map(|c| c.0)),
+            None => table.schema.fields().to_vec(),
+        };
         let value = match table.options.format() {
             Some("json") => Value::Json,
+            Some("debezium-json") => Value::Debezium,
             Some("csv") => {
-                Csv::check(&table.schema)?;
+                Csv::check(&Schema::new(fields))?;
                 Value::Csv(Csv::of(&table.options)?)
             }
-            Some("raw") if table.schema.fields().len() == 1 && is_bytes(table.schema.field(0)) => Value::Raw,
+            Some("raw") if fields.len() == 1 && is_bytes(&fields[0]) => Value::Raw,
             Some("raw") => return Err(SqlError::new("format 'raw' writes one column of type STRING or BYTES")),
             Some(other) => {
                 return Err(SqlError::unsupported(
                     &format!("writing format '{other}'"),
-                    "rows become JSON or CSV",
-                    "'format' = 'json' or 'csv'",
+                    "rows become JSON, CSV or changes",
+                    "'format' = 'json', 'csv' or 'debezium-json'",
                 ));
             }
             None => return Err(SqlError::new(format!("table \"{}\" has no 'format'", table.name)).help("'format' = 'json'")),
@@ -73,7 +85,7 @@ impl Encoding {
             }
             None => table.primary_key.clone(),
         };
-        if upsert && columns != table.primary_key {
+        if (upsert || matches!(value, Value::Debezium)) && columns != table.primary_key {
             return Err(SqlError::new("'key.fields' differ from the PRIMARY KEY").help("leave 'key.fields' out"));
         }
         let key = match (columns.as_slice(), table.options.get("key.format")) {
@@ -82,19 +94,25 @@ impl Encoding {
             (_, Some("raw")) => return Err(SqlError::new("'key.format' = 'raw' writes one column of type STRING or BYTES")),
             _ => Key::Json(columns),
         };
-        Ok(Some(Encoding { topic, value, key, upsert }))
+        Ok(Some(Encoding { topic, value, key, upsert, folders }))
     }
 
     fn write(
         &self,
         batch: &ChangeBatch,
-        key_columns: Option<&RecordBatch>,
+        parts: &Parts,
         row: usize,
+        last: &mut Last,
         out: &mut RawBatch,
     ) -> std::result::Result<(), String> {
-        let columns = &batch.columns;
+        let columns = parts.value.as_ref().unwrap_or(&batch.columns);
+        if let Some(folders) = &self.folders {
+            let (folder, time) = folders.folder(&batch.columns, row, last)?;
+            return out
+                .push_with(&self.topic, -1, time, Some(folder.as_bytes()), &[], |value| self.value(columns, row, RowKind::Insert, value));
+        }
         let kind = batch.kind(row);
-        let key = match (&self.key, key_columns) {
+        let key = match (&self.key, &parts.key) {
             (Key::Raw(i), _) => Some(bytes(columns, *i, row).ok_or("the key is NULL")?.to_vec()),
             (Key::Json(_), Some(keys)) => {
                 let mut key = Vec::new();
@@ -113,29 +131,33 @@ impl Encoding {
             }
             return Ok(());
         }
-        let raw = match self.value {
-            Value::Raw => Some(bytes(columns, 0, row).ok_or("the value is NULL")?),
-            _ => None,
-        };
-        out.push_with(&self.topic, -1, time, key.as_deref(), &[], |value| match &self.value {
-            Value::Raw => {
-                value.extend_from_slice(raw.unwrap_or_default());
-                Ok(())
-            }
-            Value::Json => json::write_row(columns, row, value),
-            Value::Csv(csv) => csv.write_row(columns, row, value),
-            Value::Text => {
-                value.extend_from_slice(line(kind, columns, row).as_bytes());
-                Ok(())
-            }
-        })
+        out.push_with(&self.topic, -1, time, key.as_deref(), &[], |value| self.value(columns, row, kind, value))
     }
 
-    fn keys(&self, columns: &RecordBatch) -> Result<Option<RecordBatch>> {
-        let Key::Json(fields) = &self.key else { return Ok(None) };
-        let project = columns.project(fields);
-        project.map(Some).map_err(|e| waterwheel_engine::error::Error::fatal("plan bug: no such key columns").because(e))
+    fn value(&self, columns: &RecordBatch, row: usize, kind: RowKind, out: &mut Vec<u8>) -> std::result::Result<(), String> {
+        match &self.value {
+            Value::Raw => out.extend_from_slice(bytes(columns, 0, row).ok_or("the value is NULL")?),
+            Value::Json => return json::write_row(columns, row, out),
+            Value::Debezium => return write_change(columns, row, kind, out),
+            Value::Csv(csv) => return csv.write_row(columns, row, out),
+            Value::Text => out.extend_from_slice(line(kind, columns, row).as_bytes()),
+        }
+        Ok(())
     }
+
+    fn parts(&self, columns: &RecordBatch) -> Result<Parts> {
+        let key = match &self.key {
+            Key::Json(fields) => Some(columns.project(fields).map_err(|e| Error::fatal("plan bug: no such key columns").because(e))?),
+            Key::None | Key::Raw(_) => None,
+        };
+        Ok(Parts { key, value: self.folders.as_ref().map(|folders| folders.without(columns)).transpose()? })
+    }
+}
+
+/// Columns that records are made of, where they are not those of the row.
+struct Parts {
+    key: Option<RecordBatch>,
+    value: Option<RecordBatch>,
 }
 
 /// `+I[1, a]`: a change as people know it from Flink.
@@ -169,10 +191,10 @@ struct Encoder(Arc<Encoding>);
 impl Operator for Encoder {
     fn on_batch(&mut self, _input: usize, batch: BatchBox, out: &mut Output<'_>) -> Result<()> {
         let batch = downcast::<ChangeBatch>(batch);
-        let keys = self.0.keys(&batch.columns)?;
+        let (parts, mut last) = (self.0.parts(&batch.columns)?, Last::default());
         let mut raw = RawBatch::with_capacity(batch.len(), batch.len() * 64);
         for row in 0..batch.len() {
-            if let Err(error) = self.0.write(&batch, keys.as_ref(), row, &mut raw) {
+            if let Err(error) = self.0.write(&batch, &parts, row, &mut last, &mut raw) {
                 out.reject(batch.origin(row), batch.times[row], error)?;
             }
         }

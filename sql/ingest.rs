@@ -1,13 +1,16 @@
 //! How records of a table's source become rows: decode, compute, stamp event time.
 //!
-//! Invariant: a record gives one row or one rejected record; a row without event time, where the table has one, is rejected.
+//! Invariant: a record gives one row, or one change of a row (an update is two), or one rejected record; a row without event time, where the table has one, is rejected.
 
 use crate::catalog::Metadata;
 use crate::csv::{Csv, CsvRows};
+use crate::debezium::{Debezium, Envelopes};
+use crate::folders::{FolderColumns, FolderReading};
 use crate::json::JsonRows;
 use crate::kernels::calc::Calc;
 use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, Int32Array, Int64Array, StringArray};
 use arrow::datatypes::{DataType, SchemaRef, TimestampMillisecondType};
+use std::any::Any;
 use std::sync::Arc;
 use waterwheel_engine::error::{Error, Result};
 use waterwheel_engine::operators::{ColumnKernel, ErrorPolicy, Ingest, IngestFactory, OpenContext};
@@ -22,6 +25,8 @@ pub(crate) enum Format {
     Raw,
     /// One field a column, in the order of these.
     Csv(Csv, Vec<String>),
+    /// What became of rows.
+    Debezium(Debezium),
 }
 
 /// How the key of a record is read that has no value: it takes the row of its key away.
@@ -38,12 +43,22 @@ enum Values<'a> {
     Json(JsonRows),
     Raw { are_texts: bool, all: Vec<&'a [u8]> },
     Csv(Box<CsvRows>),
+    Debezium(Box<Envelopes>),
+}
+
+/// Columns of rows, which of the records that were added each is of, and what the record says of it.
+struct Made {
+    columns: Vec<ArrayRef>,
+    /// None where every record is a row.
+    changes: Option<(Vec<usize>, Vec<RowKind>)>,
+    failed: Vec<(usize, String)>,
 }
 
 impl<'a> Values<'a> {
     fn new(reading: &Reading) -> Result<Self> {
         Ok(match &reading.format {
             Format::Json => Values::Json(JsonRows::new(reading.value.clone())?),
+            Format::Debezium(debezium) => Values::Debezium(Box::new(Envelopes::new(debezium, reading.value.clone())?)),
             Format::Csv(csv, names) => Values::Csv(Box::new(CsvRows::new(csv.clone(), reading.value.clone(), names)?)),
             Format::Raw => {
                 let are_texts = reading.value.fields().first().is_some_and(|f| *f.data_type() == DataType::Utf8);
@@ -56,6 +71,7 @@ impl<'a> Values<'a> {
     fn push(&mut self, value: &'a [u8]) -> std::result::Result<bool, String> {
         match self {
             Values::Json(rows) => rows.push(value).map(|()| true),
+            Values::Debezium(rows) => rows.push(value).map(|()| true),
             Values::Csv(rows) => rows.push(value),
             Values::Raw { are_texts: true, .. } if std::str::from_utf8(value).is_err() => Err("the value is not UTF-8".into()),
             Values::Raw { all, .. } => {
@@ -77,17 +93,22 @@ impl<'a> Values<'a> {
         }
     }
 
-    fn columns(self, schema: &SchemaRef) -> Result<Vec<ArrayRef>> {
-        Ok(match self {
+    fn made(self, schema: &SchemaRef) -> Result<Made> {
+        let columns = match self {
+            Values::Debezium(rows) => {
+                let unrolled = rows.take()?;
+                return Ok(Made { columns: unrolled.columns, changes: Some((unrolled.of, unrolled.kinds)), failed: unrolled.failed });
+            }
             Values::Json(mut rows) => rows.take()?.columns().to_vec(),
             Values::Csv(rows) => rows.take()?.columns().to_vec(),
             Values::Raw { .. } if schema.fields().is_empty() => Vec::new(),
             Values::Raw { are_texts: true, all } => {
                 let text = |v: &&[u8]| std::str::from_utf8(v).ok().map(str::to_string);
-                vec![Arc::new(all.iter().map(text).collect::<StringArray>())]
+                vec![Arc::new(all.iter().map(text).collect::<StringArray>()) as ArrayRef]
             }
-            Values::Raw { all, .. } => vec![Arc::new(all.iter().map(|v| Some(*v)).collect::<BinaryArray>())],
-        })
+            Values::Raw { all, .. } => vec![Arc::new(all.iter().map(|v| Some(*v)).collect::<BinaryArray>()) as ArrayRef],
+        };
+        Ok(Made { columns, changes: None, failed: Vec::new() })
     }
 }
 
@@ -98,12 +119,16 @@ pub(crate) struct Reading {
     pub(crate) value: SchemaRef,
     /// Metadata that is needed, behind them.
     pub(crate) metadata: Vec<Metadata>,
-    /// Both together.
+    /// Columns that are in the names of folders, behind those.
+    pub(crate) folders: Option<FolderReading>,
+    /// All together.
     pub(crate) record: SchemaRef,
     /// From these to the columns of the scan; with event time, it is the last one.
     pub(crate) calc: Calc,
     pub(crate) event_time: bool,
     /// The newest record of a key is the row.
+    pub(crate) by_key: bool,
+    /// How the key of a record without a value is read, which takes the row away.
     pub(crate) key: Option<Key>,
     /// Of the scan, without the event time.
     pub(crate) output: SchemaRef,
@@ -147,7 +172,7 @@ fn raw(batch: BatchBox) -> Result<RawBatch> {
 struct Decoded {
     columns: Vec<ArrayRef>,
     good: Vec<u32>,
-    /// Where the newest record of a key is the row.
+    /// Where records are changes.
     kinds: Option<Vec<RowKind>>,
 }
 
@@ -165,30 +190,49 @@ impl TableIngest {
     fn decode(&self, raw: &Arc<RawBatch>, rejected: &mut Vec<Rejected>) -> Result<Decoded> {
         let mut good = Vec::with_capacity(raw.len());
         let mut values = Values::new(&self.reading)?;
-        let mut kinds = Vec::new();
+        let mut kinds = self.reading.key.as_ref().map(|_| Vec::new());
+        let mut folders = self.reading.folders.as_ref().map(FolderReading::columns).transpose()?;
         for (i, record) in raw.records().enumerate() {
+            if let Some(Err(error)) = folders.as_mut().map(|folders| folders.push(record.topic)) {
+                self.reject(raw, i, error, rejected);
+                continue;
+            }
             let read = match (record.value, &self.reading.key) {
                 (Some(value), _) => values.push(value),
+                // Debezium writes one behind each deletion, for the compaction of the topic.
+                (None, None) if matches!(self.reading.format, Format::Debezium(_)) => Ok(false),
                 (None, None) => Err("the record has no value (a tombstone)".to_string()),
                 (None, Some(format)) => match record.key {
                     Some(key) => values.push_key(format, key).map(|()| true),
                     None => Err("the record has neither key nor value".to_string()),
                 },
             };
+            if let (Some(folders), false) = (&mut folders, read == Ok(true)) {
+                folders.pop();
+            }
             match read {
                 Ok(true) => {
                     good.push(i as u32);
-                    kinds.push(if record.value.is_some() { RowKind::Insert } else { RowKind::Delete });
+                    if let Some(kinds) = &mut kinds {
+                        kinds.push(if record.value.is_some() { RowKind::Insert } else { RowKind::Delete });
+                    }
                 }
                 Ok(false) => {}
                 Err(error) => self.reject(raw, i, error, rejected),
             }
         }
-        let mut columns = values.columns(&self.reading.value)?;
-        for metadata in &self.reading.metadata {
-            columns.push(metadata_column(*metadata, raw, &good));
+        let Made { mut columns, changes, failed } = values.made(&self.reading.value)?;
+        for (record, error) in failed {
+            self.reject(raw, good[record] as usize, error, rejected);
         }
-        Ok(Decoded { columns, good, kinds: self.reading.key.is_some().then_some(kinds) })
+        if let Some((of, changes)) = changes {
+            good = of.into_iter().map(|record| good[record]).collect();
+            kinds = Some(changes);
+            rejected.sort_by_key(|r| r.origin.as_ref().map(|origin| origin.record().offset));
+        }
+        columns.extend(self.reading.metadata.iter().map(|metadata| metadata_column(*metadata, raw, &good)));
+        columns.extend(folders.map(FolderColumns::finish).transpose()?.into_iter().flatten());
+        Ok(Decoded { columns, good, kinds })
     }
 
     fn finish(&self, raw: &Arc<RawBatch>, decoded: Decoded, rejected: &mut Vec<Rejected>) -> Result<ChangeBatch> {
@@ -227,6 +271,11 @@ impl TableIngest {
             times.as_primitive_opt::<TimestampMillisecondType>().ok_or_else(|| Error::fatal("plan bug: event time of another type"))?;
         let rows = batch.times.len();
         batch.times = times.values().iter().map(|&time| EventTime(time)).collect();
+        // Whatever is still known of a row that goes: it is gone since its record says so.
+        let goes = |batch: &ChangeBatch, row: usize| self.reading.by_key && batch.kind(row).weight() < 0;
+        for row in (0..rows).filter(|&row| goes(&batch, row)).collect::<Vec<_>>() {
+            batch.times[row] = raw.times()[records[row] as usize];
+        }
         let batch = batch.with_columns(
             record_batch(self.reading.output.clone(), columns, rows)
                 .map_err(|e| Error::fatal("plan bug: columns of another type").because(e))?,
@@ -236,7 +285,7 @@ impl TableIngest {
         }
         let mut kept = Vec::with_capacity(rows);
         for (row, &record) in records.iter().enumerate() {
-            if times.is_valid(row) {
+            if times.is_valid(row) || (goes(&batch, row) && batch.times[row].0 >= 0) {
                 kept.push(row as u32);
             } else {
                 self.reject(raw, record as usize, "the event time is NULL".into(), rejected);
@@ -274,6 +323,17 @@ impl Delayed {
 impl WatermarkGenerator for Delayed {
     fn observe(&mut self, times: &[EventTime]) {
         self.highest = self.highest.max(times.iter().copied().max());
+    }
+
+    /// The time at which a row goes says nothing of the times of those that come.
+    fn observe_rows(&mut self, rows: &dyn Any, times: &[EventTime]) {
+        match rows.downcast_ref::<ChangeBatch>().and_then(|changes| changes.kinds.as_ref()) {
+            Some(kinds) => {
+                let comes = times.iter().zip(kinds).filter(|(_, kind)| kind.is_addition()).map(|(time, _)| *time);
+                self.highest = self.highest.max(comes.max());
+            }
+            None => self.observe(times),
+        }
     }
 
     fn watermark(&self) -> EventTime {

@@ -21,8 +21,10 @@
 pub mod catalog;
 mod connect;
 mod csv;
+mod debezium;
 mod encode;
 mod error;
+mod folders;
 mod infer;
 mod ingest;
 mod json;

@@ -55,7 +55,14 @@ const TOPIC: &[&str] = &[
     "error-policy",
 ];
 const KAFKA: &[&str] = &["properties.bootstrap.servers", "properties.group.id", "sink.transactional-id-prefix"];
-const JSON: &[&str] = &["json.fail-on-missing-field", "json.ignore-parse-errors", "json.timestamp-format.standard"];
+const JSON: &[&str] = &[
+    "json.fail-on-missing-field",
+    "json.ignore-parse-errors",
+    "json.timestamp-format.standard",
+    "debezium-json.schema-include",
+    "debezium-json.ignore-parse-errors",
+    "debezium-json.timestamp-format.standard",
+];
 const CSV: &[&str] = &[
     "csv.field-delimiter",
     "csv.quote-character",
@@ -64,6 +71,23 @@ const CSV: &[&str] = &[
     "csv.null-literal",
     "csv.allow-comments",
     "csv.ignore-parse-errors",
+];
+
+/// Of files that are written, and of the folders that they are in.
+const FOLDERS: &[&str] = &[
+    "partition.default-name",
+    "sink.rolling-policy.file-size",
+    "sink.rolling-policy.rollover-interval",
+    "sink.rolling-policy.inactivity-interval",
+    "sink.rolling-policy.check-interval",
+    "sink.partition-commit.trigger",
+    "sink.partition-commit.delay",
+    "sink.partition-commit.watermark-time-zone",
+    "sink.partition-commit.policy.kind",
+    "sink.partition-commit.success-file.name",
+    "partition.time-extractor.kind",
+    "partition.time-extractor.timestamp-pattern",
+    "auto-compaction",
 ];
 
 impl Connector {
@@ -87,7 +111,7 @@ impl Connector {
             Connector::Kafka | Connector::UpsertKafka => &[TOPIC, KAFKA, JSON, CSV],
             Connector::Local => &[TOPIC, &["path"], JSON, CSV],
             Connector::Topics => &[TOPIC, JSON, CSV],
-            Connector::Filesystem => &[&["path", "format", "source.monitor-interval", "error-policy"], JSON, CSV],
+            Connector::Filesystem => &[&["path", "format", "source.monitor-interval", "error-policy"], FOLDERS, JSON, CSV],
             Connector::Datagen => &[&["rows-per-second", "number-of-rows", "scan.parallelism"]],
             Connector::Print => &[&["print-identifier"]],
             Connector::Blackhole | Connector::Stream => &[],
@@ -145,6 +169,11 @@ impl Options {
         self.values.iter().map(|(k, v)| (k.as_str(), v.as_str()))
     }
 
+    /// Whether files go on over checkpoints, or folders are marked as complete: then the sink must know how far the rows have come.
+    pub fn follows_progress(&self) -> bool {
+        self.values.keys().any(|key| key.starts_with("sink.rolling-policy.") || key == "sink.partition-commit.policy.kind")
+    }
+
     /// The format of the value.
     pub fn format(&self) -> Option<&str> {
         self.get("value.format").or_else(|| self.get("format"))
@@ -177,8 +206,49 @@ fn check_key(connector: Connector, known: &[&str], key: &str, columns: &[&str]) 
     Err(SqlError::new(format!("connector '{}' has no option '{key}'", connector.name())).nearest(key, known.iter().copied()))
 }
 
+/// A time as Flink's options have it: `10 min`, `1h`, `500 ms`; a number alone is of milliseconds.
+pub fn milliseconds(text: &str) -> Option<u64> {
+    let (number, unit) = number_and_unit(text)?;
+    let each = match unit.as_str() {
+        "" | "ms" | "milli" | "millis" | "millisecond" | "milliseconds" => 1,
+        "s" | "sec" | "secs" | "second" | "seconds" => 1_000,
+        "m" | "min" | "mins" | "minute" | "minutes" => 60_000,
+        "h" | "hour" | "hours" => 3_600_000,
+        "d" | "day" | "days" => 86_400_000,
+        _ => return None,
+    };
+    number.checked_mul(each)
+}
+
+/// A size as Flink's options have it, in powers of 1024: `128MB`, `64 kb`; a number alone is of bytes. Not 0.
+pub fn bytes(text: &str) -> Option<u64> {
+    let (number, unit) = number_and_unit(text)?;
+    let each = match unit.as_str() {
+        "" | "b" | "bytes" => 1,
+        "k" | "kb" | "kibibytes" => 1 << 10,
+        "m" | "mb" | "mebibytes" => 1 << 20,
+        "g" | "gb" | "gibibytes" => 1 << 30,
+        "t" | "tb" | "tebibytes" => 1 << 40,
+        _ => return None,
+    };
+    number.checked_mul(each).filter(|bytes| *bytes > 0)
+}
+
+fn number_and_unit(text: &str) -> Option<(u64, String)> {
+    let text = text.trim();
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    Some((text[..end].parse().ok()?, text[end..].trim().to_lowercase()))
+}
+
+/// A name that stays in its folder and means itself.
+fn is_file_name(text: &str) -> bool {
+    let plain = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.');
+    !text.is_empty() && text.len() < 100 && !text.starts_with('.') && text.chars().all(plain)
+}
+
 /// Options with few values.
 fn check_value(key: &str, value: &str) -> SqlResult<()> {
+    let wrong = |what: &str| SqlError::new(format!("'{key}' is {what}, not '{value}'"));
     let one_of = |known: &[&str]| {
         if known.contains(&value) {
             return Ok(());
@@ -186,7 +256,9 @@ fn check_value(key: &str, value: &str) -> SqlResult<()> {
         Err(SqlError::new(format!("'{key}' is {}, not '{value}'", known.join(" or "))).nearest(value, known.iter().copied()))
     };
     match key {
-        "format" | "value.format" => one_of(&["json", "raw", "csv"]),
+        "format" | "value.format" => one_of(&["json", "raw", "csv", "debezium-json"]),
+        "debezium-json.schema-include" | "debezium-json.ignore-parse-errors" => one_of(&["true", "false"]),
+        "debezium-json.timestamp-format.standard" => one_of(&["SQL", "ISO-8601"]),
         "key.format" => one_of(&["json", "raw"]),
         "scan.startup.mode" => one_of(&["earliest-offset", "latest-offset", "timestamp", "group-offsets"]),
         "scan.bounded.mode" => one_of(&["unbounded", "latest-offset"]),
@@ -208,6 +280,21 @@ fn check_value(key: &str, value: &str) -> SqlResult<()> {
             "'error-policy' = 'drop' or 'dead-letter'",
         )),
         "json.timestamp-format.standard" => one_of(&["SQL", "ISO-8601"]),
+        "sink.rolling-policy.file-size" => bytes(value).map(drop).ok_or_else(|| wrong("a size such as 128MB")),
+        "sink.rolling-policy.rollover-interval"
+        | "sink.rolling-policy.inactivity-interval"
+        | "sink.rolling-policy.check-interval"
+        | "sink.partition-commit.delay" => milliseconds(value).map(drop).ok_or_else(|| wrong("a time such as 10 min")),
+        "sink.partition-commit.trigger" => one_of(&["process-time", "partition-time"]),
+        "sink.partition-commit.watermark-time-zone" => one_of(&["UTC"]),
+        "partition.time-extractor.kind" => one_of(&["default"]),
+        "auto-compaction" => one_of(&["false"]),
+        "sink.partition-commit.policy.kind" if value != "success-file" => Err(SqlError::unsupported(
+            &format!("'{key}' = '{value}'"),
+            "a folder is marked by a file; there is no catalog outside and no class to call",
+            "'sink.partition-commit.policy.kind' = 'success-file'",
+        )),
+        "sink.partition-commit.success-file.name" | "partition.default-name" if !is_file_name(value) => Err(wrong("the name of a file")),
         _ => Ok(()),
     }
 }

@@ -442,6 +442,7 @@ impl Session {
                     let from = match &table.columns[i] {
                         _ if table.watermark.is_some_and(|w| w.column == i) => "event time".to_string(),
                         crate::catalog::Column::Physical => String::new(),
+                        crate::catalog::Column::Folder => "folder".to_string(),
                         crate::catalog::Column::Metadata(m) => format!("metadata {m:?}").to_lowercase(),
                         crate::catalog::Column::Computed(expr) => format!("{expr}"),
                     };
@@ -490,7 +491,9 @@ fn create_text(table: &Table) -> String {
         let name = format!("`{}`", field.name());
         let not_null = if field.is_nullable() { "" } else { " NOT NULL" };
         lines.push(match &table.columns[i] {
-            crate::catalog::Column::Physical => format!("{name} {}{not_null}", type_name(field.data_type())),
+            crate::catalog::Column::Physical | crate::catalog::Column::Folder => {
+                format!("{name} {}{not_null}", type_name(field.data_type()))
+            }
             crate::catalog::Column::Metadata(m) => {
                 format!("{name} {} METADATA FROM '{}'", type_name(field.data_type()), format!("{m:?}").to_lowercase())
             }
@@ -507,7 +510,9 @@ fn create_text(table: &Table) -> String {
     }
     let options = std::iter::once(("connector", table.options.connector.name())).chain(table.options.iter());
     let options: Vec<String> = options.map(|(k, v)| format!("  '{k}' = '{}'", v.replace('\'', "''"))).collect();
-    format!("CREATE TABLE `{}` (\n  {}\n) WITH (\n{}\n)", table.name, lines.join(",\n  "), options.join(",\n"))
+    let partitioned: Vec<String> = table.partitioned_by.iter().map(|&i| format!("`{}`", table.schema.field(i).name())).collect();
+    let partitioned = if partitioned.is_empty() { String::new() } else { format!(" PARTITIONED BY ({})", partitioned.join(", ")) };
+    format!("CREATE TABLE `{}` (\n  {}\n){partitioned} WITH (\n{}\n)", table.name, lines.join(",\n  "), options.join(",\n"))
 }
 
 /// Names for the columns of a view.
@@ -540,7 +545,7 @@ fn in_order(plan: LogicalPlan, columns: &[Ident], table: &Table) -> SqlResult<Lo
     }
     let mut exprs = Vec::new();
     for (i, field) in table.schema.fields().iter().enumerate() {
-        if !matches!(table.columns[i], crate::catalog::Column::Physical) {
+        if !table.columns[i].is_written() {
             continue;
         }
         exprs.push(match columns.iter().position(|c| c.value == *field.name()) {

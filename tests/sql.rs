@@ -191,3 +191,103 @@ fn a_script_is_a_job_that_goes_on_where_it_was() {
     assert_eq!(counted, 40, "{windows:?}");
     assert_eq!(windows.len(), 6, "{windows:?}");
 }
+
+/// Lines of all visible files below a folder, by the folder that they are in, and the names of its other files.
+fn lines_below(folder: &Path) -> std::collections::BTreeMap<String, (Vec<String>, bool)> {
+    let mut all = std::collections::BTreeMap::new();
+    let mut folders = vec![folder.to_path_buf()];
+    while let Some(path) = folders.pop() {
+        for entry in std::fs::read_dir(&path).into_iter().flatten() {
+            let entry = entry.expect("an entry");
+            let name = entry.file_name().into_string().expect("UTF-8");
+            if name.starts_with('.') {
+                continue;
+            }
+            if entry.path().is_dir() {
+                folders.push(entry.path());
+            } else {
+                let place = path.strip_prefix(folder).expect("is below").to_str().expect("UTF-8").to_string();
+                let (lines, marked): &mut (Vec<String>, bool) = all.entry(place).or_default();
+                match name.as_str() {
+                    "_SUCCESS" => *marked = true,
+                    _ => lines.extend(std::fs::read_to_string(entry.path()).expect("is read").lines().map(String::from)),
+                }
+            }
+        }
+    }
+    all
+}
+
+/// A job that writes files into folders is killed again and again: every row is there once, folders that event time has passed are
+/// marked, and the files are a table again.
+#[test]
+fn files_in_folders_have_every_row_once_when_the_job_is_killed() {
+    let place = Place::new();
+    let countries = ["DE", "a/b", "..", "", "__DEFAULT_PARTITION__", "x=y %25"];
+    let row = |i: usize| {
+        let country = if i % 7 == 6 { "null".to_string() } else { format!("{:?}", countries[i % 7]) };
+        format!("{{\"id\":{i},\"country\":{country},\"at\":\"2026-01-01 00:{:02}:{:02}\"}}", i / 600, i / 10 % 60)
+    };
+    let all: Vec<String> = (0..2400).map(row).collect();
+    let tables = |folder: &str| {
+        format!(
+            "CREATE TABLE payments (id BIGINT, country STRING, at TIMESTAMP(3), WATERMARK FOR at AS at - INTERVAL '1' SECOND)
+                 WITH ('connector' = 'topics', 'topic' = 'payments', 'format' = 'json');
+             CREATE TABLE files (id BIGINT, country STRING, at TIMESTAMP(3), minute STRING) PARTITIONED BY (country, minute)
+                 WITH ('connector' = 'filesystem', 'path' = '{folder}', 'format' = 'csv', 'sink.rolling-policy.file-size' = '700 b',
+                       'sink.rolling-policy.rollover-interval' = '200 ms', 'sink.partition-commit.trigger' = 'partition-time',
+                       'sink.partition-commit.delay' = '1 min', 'sink.partition-commit.policy.kind' = 'success-file',
+                       'partition.time-extractor.timestamp-pattern' = '2026-01-01 $minute:00');"
+        )
+    };
+    let script = place.folder.path().join("files.sql");
+    let insert = "INSERT INTO files SELECT id, country, at, DATE_FORMAT(at, 'HH:mm') FROM payments;";
+    std::fs::write(&script, tables("out") + insert).expect("is written");
+    let out = place.folder.path().join("out");
+    let visible = || lines_below(&out).values().map(|(lines, _)| lines.len()).sum::<usize>();
+    let start = |tasks: usize| {
+        let file = script.to_str().expect("UTF-8");
+        let tasks = tasks.to_string();
+        let mut job = place.sql(&["-f", file, "run", "--json", "--checkpoint-interval", "30ms", "--parallelism", &tasks]);
+        job.stdout(std::process::Stdio::null()).spawn().expect("starts")
+    };
+    for (round, portion) in all.chunks(480).enumerate() {
+        place.produce("payments", portion);
+        let mut job = start(1 + round % 3);
+        let last = round == 4;
+        // Killed while rows are on their way: some are in files, some in files without a name, some in none.
+        let wanted = if last { all.len() } else { round * 480 + 100 };
+        let begun = std::time::Instant::now();
+        let marked = || lines_below(&out).values().filter(|(_, marked)| *marked).count();
+        while visible() < wanted || (last && marked() < 7 * 3) {
+            assert!(begun.elapsed() < std::time::Duration::from_secs(60), "{} of {wanted} rows are there", visible());
+            std::thread::sleep(std::time::Duration::from_millis(if last { 50 } else { 3 }));
+        }
+        job.kill().expect("is killed");
+        job.wait().expect("ends");
+    }
+    let found = lines_below(&out);
+    let mut ids: Vec<usize> = Vec::new();
+    for (folder, (lines, marked)) in &found {
+        let minute: usize = folder.rsplit_once("%3A").expect("a minute").1.parse().expect("a number");
+        // Event time has come to 00:03:58.
+        assert_eq!(*marked, minute < 3, "{folder}");
+        ids.extend(lines.iter().map(|line| line.split(',').next().expect("a field").parse::<usize>().expect("an id")));
+    }
+    ids.sort_unstable();
+    assert_eq!(ids, (0..2400).collect::<Vec<_>>());
+    assert!(found.contains_key("country=__DEFAULT_PARTITION__/minute=00%3A03"), "{:?}", found.keys());
+    assert!(found.contains_key("country=%5F_DEFAULT_PARTITION__/minute=00%3A03"), "{:?}", found.keys());
+    let count = "SELECT country, minute, COUNT(*) AS n, SUM(id) AS ids, MAX(at) AS latest FROM";
+    let of = |rows: &str| {
+        let text = format!("{}{count} {rows} GROUP BY country, minute ORDER BY minute, country", tables("out"));
+        rows_of(place.sql(&["--until-end", "--output", "json", &text]))
+    };
+    let read_back = of("files");
+    assert_eq!(read_back, of("(SELECT *, DATE_FORMAT(at, 'HH:mm') AS minute FROM payments) AS p"));
+    assert_eq!(read_back.lines().count(), 7 * 4, "{read_back}");
+}
+
+fn rows_of(mut command: Command) -> String {
+    rows(command.output().expect("starts"))
+}

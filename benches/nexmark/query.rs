@@ -89,10 +89,12 @@ pub(crate) fn run(url: &str, topic: &str, name: &str) -> Result<()> {
 fn planned(tables: &Tables, topic: &str, query: &Query, folder: &Path) -> std::result::Result<Vec<Planned>, String> {
     let mut session = Session::new(Arc::new(tables.clone()));
     session.register(count_char());
-    let side = side_input(folder)?;
+    let (side, out) = (side_input(folder)?, folder.join("q10").display().to_string());
     let declared = TABLES.replace("'topic' = 'nexmark'", &format!("'topic' = '{topic}'"));
     session.run("tables.sql", &declared).map_err(|e| e.report())?;
-    let outcomes = session.run(query.name, &query.text.replace("/tmp/nexmark-side-input", &side)).map_err(|e| e.report())?;
+    let outcomes = session
+        .run(query.name, &query.text.replace("/tmp/nexmark-side-input", &side).replace("/tmp/nexmark-q10", &out))
+        .map_err(|e| e.report())?;
     let inserts: Vec<Planned> = outcomes.into_iter().filter_map(|o| if let Outcome::Insert(i) = o { Some(*i) } else { None }).collect();
     let mut graph = LogicalGraph::new("nexmark");
     for insert in &inserts {

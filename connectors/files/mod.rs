@@ -1,9 +1,11 @@
-//! Files: JSON lines and CSV in, JSON lines out.
+//! Files: JSON lines and CSV in and out, in one folder or in folders named after values.
 //!
 //! Invariant: a record is a line; its offset is the byte where the line begins.
 
+mod lane;
+mod parts;
 mod sink;
 mod source;
 
-pub use sink::FilesSink;
+pub use sink::{Commit, FilesSink, Ripe, Rolling};
 pub use source::FilesSource;

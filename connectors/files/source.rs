@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use waterwheel_engine::env::Env;
 use waterwheel_engine::error::{Error, Result};
 use waterwheel_engine::operators::{Poll, ReaderContext, Source, SourceReader, Split, SplitId, SplitState};
-use waterwheel_engine::record::{Batch, RawBatch};
+use waterwheel_engine::record::{Batch, RawBatch, folders};
 
 const READ_BYTES: usize = 256 << 10;
 /// A longer line stops the job: no format here takes it.
@@ -33,6 +33,8 @@ pub struct FilesSource {
     follow: bool,
     header: bool,
     as_table: bool,
+    /// Files are in folders named after values of these columns.
+    columns: Vec<String>,
 }
 
 impl FilesSource {
@@ -47,7 +49,22 @@ impl FilesSource {
             Err(_) if name.contains(['*', '?']) => (parent, TopicNames::Pattern(name)),
             Err(_) => (parent, TopicNames::Named(vec![name])),
         };
-        FilesSource { folder: folder.to_path_buf(), env, names, follow: false, header: false, as_table: false }
+        FilesSource { folder: folder.to_path_buf(), env, names, follow: false, header: false, as_table: false, columns: Vec::new() }
+    }
+
+    /// Files are in folders named after values, a level for each of these columns, as
+    /// [`folders`] makes them; the topic of a record is its file's path below the source's folder.
+    #[must_use]
+    pub fn in_folders(mut self, columns: Vec<String>) -> Self {
+        self.columns = columns;
+        // The folder may not be there yet.
+        if let TopicNames::Named(names) = &self.names
+            && let [name] = &names[..]
+        {
+            self.folder.push(name);
+            self.names = TopicNames::Pattern("*".into());
+        }
+        self
     }
 
     /// Waits for more lines and new files instead of ending.
@@ -100,11 +117,37 @@ impl FilesSource {
             }
             return Ok(there);
         }
+        if !self.columns.is_empty() {
+            let mut found = Vec::new();
+            self.files_in_folders(String::new(), &self.columns, &mut found)?;
+            return Ok(found);
+        }
         let names = self.env.files.list(&self.folder).map_err(place)?;
         // A folder inside the folder can be listed; a file cannot.
         let is_file =
             |n: &String| !n.starts_with(['.', '_']) && self.names.contains(n) && self.env.files.list(&self.folder.join(n)).is_err();
         Ok(names.into_iter().filter(is_file).collect())
+    }
+
+    /// Adds the files below the folder `path`, which are a level of folders deeper for each of `columns`.
+    fn files_in_folders(&self, path: String, columns: &[String], found: &mut Vec<String>) -> Result<()> {
+        let folder = self.folder.join(&path);
+        let place = |e: std::io::Error| Error::from(e).at(folder.display().to_string());
+        for name in self.env.files.list(&folder).map_err(place)? {
+            let below = if path.is_empty() { name.clone() } else { format!("{path}/{name}") };
+            let is_hidden = name.starts_with(['.', '_']);
+            match columns.split_first() {
+                Some((column, rest)) if name.starts_with(&folders::level(column)) => self.files_in_folders(below, rest, found)?,
+                None if !is_hidden => found.push(below),
+                Some((column, _)) if !is_hidden => {
+                    return Err(Error::fatal(format!("{below} is no folder of column {column}"))
+                        .at(self.folder.display().to_string())
+                        .help(format!("its name would begin with {}; take it away, or hide it by a dot", folders::level(column))));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     fn none(&self) -> Error {
@@ -341,6 +384,24 @@ mod tests {
         assert!(matches!(reader.poll().unwrap(), Poll::Batch { next: 8, .. }));
         env.files.replace(&path, b"on").unwrap();
         assert!(reader.poll().is_err());
+    }
+
+    #[test]
+    fn files_of_folders_are_splits_by_their_path() {
+        let dir = tempfile::tempdir().unwrap();
+        let env = Env::real();
+        for (folder, text) in [("a=1/b=x%2F", "one\n"), ("a=1/b=y", "two\n"), ("a=2/b=", "three\n")] {
+            env.files.create_dir_all(&dir.path().join(folder)).unwrap();
+            env.files.replace(&dir.path().join(folder).join("part"), text.as_bytes()).unwrap();
+        }
+        env.files.replace(&dir.path().join("a=1/b=y/_SUCCESS"), b"").unwrap();
+        env.files.create_dir_all(&dir.path().join(".lanes")).unwrap();
+        let source = FilesSource::new(env.clone(), dir.path()).in_folders(vec!["a".into(), "b".into()]);
+        let all = lines(&source, states(&source));
+        let all: Vec<(&str, &str)> = all.iter().map(|(name, _, line)| (name.as_str(), line.as_str())).collect();
+        assert_eq!(all, [("a=1/b=x%2F/part", "one"), ("a=1/b=y/part", "two"), ("a=2/b=/part", "three")]);
+        env.files.create_dir_all(&dir.path().join("a=2/c=1")).unwrap();
+        assert!(source.splits(true).unwrap_err().report().contains("a=2/c=1 is no folder of column b"));
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod batch;
 mod change;
 mod columns;
 mod element;
+pub mod folders;
 mod ids;
 mod key;
 mod keys;

@@ -24,6 +24,7 @@ use waterwheel_engine::operators::joins::{
     Bounds, JoinKind, LEFT, RIGHT, growing_join, interval_join, lookup_join, regular_join, temporal_join,
 };
 use waterwheel_engine::operators::{OperatorFactory, key_columns, union};
+use waterwheel_engine::record::{Batch, ChangeBatch};
 use waterwheel_engine::windowing::{SliceLayout, window_join};
 
 /// Which of the engine's joins.
@@ -71,8 +72,7 @@ impl Lowering<'_> {
                 let instant = SliceLayout::new(1, 1, 0).map_err(|e| SqlError::new(e.report()))?;
                 ("window_join", window_join(instant, kind, kernel))
             }
-            // A version holds until the next one: a table without deletes has none that ends.
-            Met::Temporal => ("temporal_join", temporal_join(kind, Arc::new(|_, _| false), kernel)),
+            Met::Temporal => ("temporal_join", temporal_join(kind, Arc::new(is_deleted), kernel)),
             Met::Lookup => ("lookup_join", lookup_join(kind, kernel)),
         };
         let changes = if meeting.updating { "rows change later" } else { "rows only come" };
@@ -202,4 +202,9 @@ fn described(joined: &Joined) -> String {
     parts.extend(joined.filter.iter().map(ToString::to_string));
     let name = joined.kind.name();
     if parts.is_empty() { format!("{name}, every row with every row") } else { format!("{name} on {}", parts.join(" AND ")) }
+}
+
+/// Whether a version says that its key has none from here on.
+fn is_deleted(versions: &dyn Batch, row: usize) -> bool {
+    versions.as_any().downcast_ref::<ChangeBatch>().is_some_and(|changes| changes.kind(row).weight() < 0)
 }

@@ -153,6 +153,8 @@ pub(super) struct Lowering<'a> {
     shared: BTreeMap<String, shared::Shared>,
     /// The scan that is lowered next is read to its end before what is joined with it.
     read_in_first: bool,
+    /// Tables are read for the versions of their rows: as records, not as what they add up to.
+    as_versions: bool,
 }
 
 impl<'a> Lowering<'a> {
@@ -167,6 +169,7 @@ impl<'a> Lowering<'a> {
             members: None,
             shared: BTreeMap::new(),
             read_in_first: false,
+            as_versions: false,
         }
     }
 

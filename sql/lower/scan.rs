@@ -7,7 +7,9 @@ use super::upserts::check_upserts;
 use super::{Lowered, Lowering, arrow_schema, nullable, physical};
 use crate::catalog::{Column, Given, PlannedTable, Table};
 use crate::csv::Csv;
+use crate::debezium::Debezium;
 use crate::error::{SqlError, SqlResult};
+use crate::folders::FolderReading;
 use crate::ingest::{Delayed, Format, Key, Reading, ingest};
 use crate::kernels::calc::Calc;
 use crate::options::Connector;
@@ -42,7 +44,7 @@ impl Lowering<'_> {
         }
         let projection: Vec<usize> = scan.projection.clone().unwrap_or_else(|| (0..table.schema.fields().len()).collect());
         let members = self.members.take().unwrap_or_default();
-        let by_key = table.options.connector == Connector::UpsertKafka;
+        let by_key = table.is_by_key();
         if let Some(mut shared) = self.shared.remove(&table.name).filter(|s| s.places > 1 && !by_key && !self.read_in_first) {
             let columns: Vec<usize> = shared.columns.iter().copied().collect();
             let source = match shared.source.take() {
@@ -63,11 +65,14 @@ impl Lowering<'_> {
 
     /// A source of some columns of a table.
     fn source(&mut self, table: &Arc<Table>, projection: &[usize], members: &Members, scan: &TableScan) -> SqlResult<Lowered> {
-        let by_key = table.options.connector == Connector::UpsertKafka;
+        let by_key = table.is_by_key();
         // What the query looks at, and what rows are known by.
         let mut read = projection.to_vec();
         if by_key {
             check_upserts(table)?;
+        }
+        let by_key = by_key && !self.as_versions;
+        if by_key {
             read.extend(table.primary_key.iter().filter(|i| !projection.contains(i)));
         }
         let reading = Arc::new(reading(table, &read, members)?);
@@ -77,6 +82,7 @@ impl Lowering<'_> {
         let policy = match table.options.get("error-policy") {
             Some("drop") => ErrorPolicy::Drop,
             Some("dead-letter") => ErrorPolicy::DeadLetter,
+            None if table.options.get("debezium-json.ignore-parse-errors") == Some("true") => ErrorPolicy::Drop,
             _ => ErrorPolicy::Fail,
         };
         let letters = format!("{}.dead-letter", table.options.get("topic").unwrap_or(&table.name));
@@ -103,7 +109,8 @@ impl Lowering<'_> {
             |(field, read): (Field, &Arc<Field>)| (Some(scan.table_name.clone()), Arc::new(field.with_data_type(read.data_type().clone())));
         let fields = all.zip(output.fields()).map(of_types).collect();
         let schema = DFSchema::new_with_metadata(fields, Default::default()).map_err(SqlError::of_planner)?;
-        let mut lowered = Lowered::plain(node, Arc::new(schema), false);
+        let is_changing = table.debezium().is_some() && !table.is_by_key();
+        let mut lowered = Lowered::plain(node, Arc::new(schema), is_changing);
         if by_key {
             return self.newest(lowered, table, &read, projection.len());
         }
@@ -133,6 +140,7 @@ impl Lowering<'_> {
 /// For `explain`: which columns are read of a record, and of rows which members.
 fn columns_read(table: &Table, reading: &Reading) -> String {
     let all = table.columns.iter().filter(|c| matches!(c, Column::Physical)).count();
+    let in_folders = reading.folders.as_ref().map_or(String::new(), |folders| format!("; of the folders {}", folders.names().join(", ")));
     let named = |field: &Arc<Field>| match (field.data_type(), table.schema.field_with_name(field.name()).map(Field::data_type)) {
         (DataType::Struct(some), Ok(DataType::Struct(whole))) if some.len() < whole.len() => {
             format!("{}({})", field.name(), some.iter().map(|f| f.name().as_str()).collect::<Vec<_>>().join(", "))
@@ -140,11 +148,12 @@ fn columns_read(table: &Table, reading: &Reading) -> String {
         _ => field.name().clone(),
     };
     let names: Vec<String> = reading.value.fields().iter().map(named).collect();
-    match names.len() {
+    let columns = match names.len() {
         0 => "reads no column".into(),
         n if n == all => format!("reads {}", names.join(", ")),
         n => format!("reads {n} of {all} columns: {}", names.join(", ")),
-    }
+    };
+    columns + &in_folders
 }
 
 fn watermarks(field: &Field, delay_ms: i64) -> WatermarkStrategy {
@@ -156,6 +165,7 @@ fn reading(table: &Table, projection: &[usize], above: &Members) -> SqlResult<Re
     let format = match table.options.format() {
         None | Some("json") => Format::Json,
         Some("raw") => Format::Raw,
+        Some("debezium-json") => Format::Debezium(table.debezium().unwrap_or(Debezium { in_payload: false, by_key: false })),
         Some("csv") => {
             let physical = (0..table.columns.len()).filter(|&i| matches!(table.columns[i], Column::Physical));
             let fields: Vec<Field> = physical.map(|i| table.schema.field(i).clone()).collect();
@@ -167,7 +177,7 @@ fn reading(table: &Table, projection: &[usize], above: &Members) -> SqlResult<Re
             return Err(SqlError::unsupported(
                 &format!("format '{other}'"),
                 "it cannot be read into columns yet",
-                "'json', 'csv' or 'raw'",
+                "'json', 'csv', 'raw' or 'debezium-json'",
             ));
         }
     };
@@ -190,7 +200,7 @@ fn reading(table: &Table, projection: &[usize], above: &Members) -> SqlResult<Re
         }
         needed.push(all_values[0]);
     }
-    let (mut value, mut metadata, mut around) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut value, mut metadata, mut around, mut folders) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for (i, column) in table.columns.iter().enumerate() {
         let field = table.schema.field(i);
         match column {
@@ -199,10 +209,11 @@ fn reading(table: &Table, projection: &[usize], above: &Members) -> SqlResult<Re
                 metadata.push(*m);
                 around.push(field.clone());
             }
+            Column::Folder if needed.contains(&field.name().as_str()) => folders.push(field.clone()),
             _ => {}
         }
     }
-    let record = DFSchema::try_from(Schema::new([value.clone(), around].concat())).map_err(SqlError::of_planner)?;
+    let record = DFSchema::try_from(Schema::new([value.clone(), around, folders.clone()].concat())).map_err(SqlError::of_planner)?;
     let physical_exprs = exprs.iter().map(|e| physical(e, &record)).collect::<SqlResult<Vec<_>>>()?;
     let fields: Vec<Field> = wanted.iter().map(|&i| nullable(&members.pruned(table.schema.field(i)))).collect();
     let output = Arc::new(Schema::new(fields[..projection.len()].to_vec()));
@@ -210,9 +221,11 @@ fn reading(table: &Table, projection: &[usize], above: &Members) -> SqlResult<Re
         format,
         value: Arc::new(Schema::new(value)),
         metadata,
+        folders: FolderReading::of(table, &folders),
         record: arrow_schema(&record),
         calc: Calc { predicate: None, exprs: Some(physical_exprs), schema: Arc::new(Schema::new(fields)) },
         event_time: table.watermark.is_some(),
+        by_key: table.is_by_key(),
         key: (table.options.connector == Connector::UpsertKafka).then(|| match (table.options.get("key.format"), &table.primary_key[..]) {
             (Some("raw"), [one]) => Key::Raw(table.schema.field(*one).name().clone()),
             _ => Key::Json,

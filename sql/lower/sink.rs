@@ -15,7 +15,7 @@ use arrow::datatypes::DataType;
 use datafusion_expr::{Expr, LogicalPlan, LogicalPlanBuilder, cast};
 use std::sync::Arc;
 use waterwheel_engine::graph::{Input, LogicalGraph, LogicalNode, NodeIndex, NodeNote, Role, Routing, SinkRef};
-use waterwheel_engine::operators::key_columns;
+use waterwheel_engine::operators::{key_columns, note_progress};
 
 /// Where the rows of a statement go.
 #[derive(Clone)]
@@ -32,10 +32,7 @@ pub(crate) fn check_insert(plan: LogicalPlan, table: &Table) -> SqlResult<Logica
     if !connector.is_sink() {
         return Err(SqlError::new(format!("table \"{}\" cannot be written: '{}' is only read", table.name, connector.name())));
     }
-    let wanted: Vec<_> = (0..table.columns.len())
-        .filter(|&i| matches!(table.columns[i], crate::catalog::Column::Physical))
-        .map(|i| table.schema.field(i))
-        .collect();
+    let wanted: Vec<_> = (0..table.columns.len()).filter(|&i| table.columns[i].is_written()).map(|i| table.schema.field(i)).collect();
     let given = plan.schema().clone();
     if wanted.len() != given.fields().len() {
         return Err(SqlError::new(format!(
@@ -122,6 +119,15 @@ impl Lowering<'_> {
             return Err(SqlError::new(format!("table \"{}\": 'upsert-kafka' needs a PRIMARY KEY", table.name))
                 .help("PRIMARY KEY (id) NOT ENFORCED"));
         }
+        let by_time = table.options.get("sink.partition-commit.policy.kind").is_some()
+            && table.options.get("sink.partition-commit.trigger") == Some("partition-time");
+        if by_time && !self.has_event_time(rows.node) {
+            return Err(SqlError::new(format!(
+                "table \"{}\": its folders are complete when event time has passed them, and no row has an event time",
+                table.name
+            ))
+            .help("a WATERMARK on the table that is read, or 'sink.partition-commit.trigger' = 'process-time'"));
+        }
         let takes_changes = matches!(connector, Connector::Print | Connector::Blackhole) || keyed;
         if rows.updating && !takes_changes {
             return Err(SqlError::unsupported(
@@ -133,6 +139,13 @@ impl Lowering<'_> {
         if keyed {
             self.check_key(&rows, table)?;
         }
+        if table.options.get("debezium-json.schema-include") == Some("true") {
+            return Err(SqlError::unsupported(
+                "writing 'debezium-json.schema-include'",
+                "changes are written without a schema",
+                "leave it out",
+            ));
+        }
         let sink = self.connectors.sink(table).map_err(|e| SqlError::new(e.report()))?;
         let mut routing = Routing::Forward;
         if keyed && !rows.updating {
@@ -141,13 +154,26 @@ impl Lowering<'_> {
             rows.node = self.add("key_by", keys, &[(rows.node, Routing::Forward)], NodeNote { glue: true, ..NodeNote::default() });
             routing = Routing::KeyGroup;
         }
-        let encoding = Encoding::of(table, keyed)?;
+        let encoding = Encoding::of(table, keyed && table.debezium().is_none())?;
         if let Some(encoding) = encoding {
             let note = NodeNote { glue: true, ..NodeNote::default() };
             rows.node = self.add("encode", encode(Arc::new(encoding)), &[(rows.node, routing)], note);
             routing = Routing::Forward;
         }
+        if table.options.follows_progress() {
+            let note = NodeNote { glue: true, ..NodeNote::default() };
+            rows.node = self.add("progress", note_progress(), &[(rows.node, routing)], note);
+        }
         self.sink(&rows, sink, routing)
+    }
+
+    /// Whether a source of these rows has a watermark.
+    fn has_event_time(&self, node: NodeIndex) -> bool {
+        let node = self.graph.node(node);
+        match &node.role {
+            Role::Source(source) => source.watermarks.is_some(),
+            _ => node.inputs.iter().any(|input| self.has_event_time(input.from)),
+        }
     }
 
     fn check_key(&self, rows: &Lowered, table: &Table) -> SqlResult<()> {

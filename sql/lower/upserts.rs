@@ -1,4 +1,5 @@
-//! `upsert-kafka` as a source: the newest record of a key is the row, one without a value takes it away.
+//! `upsert-kafka`, and changes as Debezium writes them, as a source: the newest record of a key is the row, one without a value, or
+//! that says that it was deleted, takes it away.
 //!
 //! Records of a key are in one partition, so they come in order; the newest is kept, and what it changes leaves.
 //!
@@ -24,14 +25,7 @@ pub(super) fn check_upserts(table: &Table) -> SqlResult<()> {
     if table.primary_key.is_empty() {
         return Err(SqlError::new(format!("table \"{name}\": 'upsert-kafka' needs a PRIMARY KEY")).help("PRIMARY KEY (id) NOT ENFORCED"));
     }
-    if table.watermark.is_some() {
-        return Err(SqlError::unsupported(
-            &format!("WATERMARK on \"{name}\""),
-            "rows that replace each other have no event time here",
-            "leave it out; for versions read the topic with 'connector' = 'kafka'",
-        ));
-    }
-    if !matches!(table.options.format(), None | Some("json")) {
+    if !matches!(table.options.format(), None | Some("json" | "debezium-json")) {
         return Err(SqlError::unsupported(
             &format!("reading \"{name}\" in this format"),
             "rows by key are JSON",

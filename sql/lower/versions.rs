@@ -26,8 +26,9 @@ impl Lowering<'_> {
             ));
         }
         self.read_in_first = node.of.is_bounded && !node.of.has_time;
+        self.as_versions = node.of.has_time && !node.of.key.is_empty();
         let input = self.lower(node.input());
-        self.read_in_first = false;
+        (self.read_in_first, self.as_versions) = (false, false);
         let input = input?;
         let position = |name: &String| input.schema.fields().iter().position(|field| field.name() == name);
         let key = node.of.key.iter().map(position).collect();

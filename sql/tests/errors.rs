@@ -147,6 +147,94 @@ fn constants_are_looked_at_before_the_start() {
 }
 
 #[test]
+fn files_that_cannot_be_in_folders() {
+    let table = |more: &str| format!("CREATE TABLE f (a INT, at TIMESTAMP(3), d DOUBLE, c AS a + 1{more}");
+    let files = "'connector' = 'filesystem', 'path' = 'x', 'format' = 'json'";
+    for (sql, why) in [
+        (table(&format!(") PARTITIONED BY (b) WITH ({files})")), "column \"b\" not found in f"),
+        (table(&format!(") PARTITIONED BY (c) WITH ({files})")), "which is computed"),
+        (table(&format!(") PARTITIONED BY (d) WITH ({files})")), "of type DOUBLE is not supported"),
+        (table(&format!(") PARTITIONED BY (a, a) WITH ({files})")), "twice"),
+        (table(") PARTITIONED BY (a) WITH ('connector' = 'topics', 'format' = 'json')"), "only files lie in folders"),
+        (format!("CREATE TABLE f (a INT) PARTITIONED BY (a) WITH ({files})"), "nothing is left for the files"),
+        (
+            table(&format!(") WITH ({files}, 'sink.partition-commit.policy.kind' = 'success-file')")),
+            "is for tables that are PARTITIONED BY",
+        ),
+        (
+            table(&format!(") PARTITIONED BY (a) WITH ({files}, 'sink.partition-commit.policy.kind' = 'metastore')")),
+            "there is no catalog outside",
+        ),
+        (table(&format!(") PARTITIONED BY (a) WITH ({files}, 'sink.rolling-policy.file-size' = '0')")), "is a size such as 128MB"),
+        (table(&format!(") PARTITIONED BY (a) WITH ({files}, 'sink.partition-commit.delay' = '1 fortnight')")), "is a time such as 10 min"),
+        (
+            table(&format!(") PARTITIONED BY (a) WITH ({files}, 'sink.partition-commit.success-file.name' = '../x')")),
+            "is the name of a file",
+        ),
+        (table(&format!(") PARTITIONED BY (a) WITH ({files}, 'sink.partition-commit.sucess-file.name' = 'x')")), "did you mean"),
+        (
+            table(&format!(
+                ") PARTITIONED BY (a) WITH ({files}, 'sink.partition-commit.trigger' = 'partition-time', 'partition.time-extractor.timestamp-pattern' = '$b')"
+            )) + "; INSERT INTO f SELECT 1, at, 2 FROM payments",
+            "names no column of the folders",
+        ),
+        (
+            table(&format!(
+                ") PARTITIONED BY (at) WITH ({files}, 'sink.partition-commit.trigger' = 'partition-time', 'sink.partition-commit.policy.kind' = 'success-file')"
+            )) + "; INSERT INTO f SELECT 1, at, 2 FROM plain",
+            "no row has an event time",
+        ),
+        (
+            table(&format!(
+                ") PARTITIONED BY (at) WITH ({files}, 'sink.partition-commit.trigger' = 'partition-time', 'sink.partition-commit.policy.kind' = 'success-file')"
+            )) + "; INSERT INTO f SELECT 1, at, 2 FROM payments",
+            "nothing is wrong",
+        ),
+    ] {
+        let report = report(&sql);
+        assert!(report.contains(why), "{sql}\n{report}");
+    }
+}
+
+#[test]
+fn changes_that_cannot_be_read_or_written() {
+    let debezium = "'topic' = 'd', 'format' = 'debezium-json'";
+    for (sql, why) in [
+        (
+            format!("CREATE TABLE d (id INT, PRIMARY KEY (id) NOT ENFORCED) WITH ('connector' = 'upsert-kafka', {debezium})"),
+            "'upsert-kafka' with format 'debezium-json' is not supported",
+        ),
+        (
+            format!(
+                "CREATE TABLE d (id INT, PRIMARY KEY (id) NOT ENFORCED) WITH ('connector' = 'kafka', {debezium}, 'debezium-json.schema-include' = 'true'); INSERT INTO d SELECT id FROM plain"
+            ),
+            "changes are written without a schema",
+        ),
+        (
+            format!(
+                "CREATE TABLE d (id BIGINT, n BIGINT) WITH ('connector' = 'kafka', {debezium}); INSERT INTO d SELECT id, COUNT(*) FROM plain GROUP BY id"
+            ),
+            "a table with a PRIMARY KEY",
+        ),
+        (
+            format!(
+                "CREATE TABLE d (id BIGINT, n BIGINT, PRIMARY KEY (id) NOT ENFORCED) WITH ('connector' = 'kafka', {debezium}); INSERT INTO d SELECT id, COUNT(*) FROM plain GROUP BY id"
+            ),
+            "nothing is wrong",
+        ),
+        (
+            format!(
+                "CREATE TABLE d (id BIGINT, at TIMESTAMP(3), WATERMARK FOR at AS at) WITH ('connector' = 'kafka', {debezium}); SELECT id FROM TABLE(TUMBLE(TABLE d, DESCRIPTOR(at), INTERVAL '1' MINUTE))"
+            ),
+            "a window over rows that change",
+        ),
+    ] {
+        let report = report(&sql);
+        assert!(report.contains(why), "{sql}\n{report}");
+    }
+}
+
+#[test]
 fn a_join_is_known_by_the_key_of_the_side_that_is_in_every_row() {
     let of = |kind: &str, on: &str| {
         report(&format!(

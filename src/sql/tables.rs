@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use waterwheel_connectors::blackhole::Blackhole;
-use waterwheel_connectors::files::{FilesSink, FilesSource};
+use waterwheel_connectors::files::{Commit, FilesSink, FilesSource, Ripe, Rolling};
 use waterwheel_connectors::generator::{Generator, Random};
 use waterwheel_connectors::print::Print;
 use waterwheel_connectors::topics::{End, Next, Reading, SinkOptions, SourceOptions, Start, Topics, TopicsUrl};
@@ -17,9 +17,12 @@ use waterwheel_engine::graph::{ReadAs, SinkRef, SourceFactory, TopicRequest, Top
 use waterwheel_engine::operators::{Guarantee, Sink, Source};
 use waterwheel_sql::Connectors;
 use waterwheel_sql::catalog::Table;
-use waterwheel_sql::options::{Connector, Options};
+use waterwheel_sql::options::{Connector, Options, bytes, milliseconds};
 use waterwheel_sql::parser::type_name;
 
+/// Of files that go on over checkpoints, as Flink has them: when they are finished unless told otherwise.
+const FILE_BYTES: u64 = 128 << 20;
+const ROLLOVER_MS: u64 = 30 * 60_000;
 /// Records of a topic that are looked at for its columns.
 const SAMPLE: usize = 1000;
 /// How long to wait for them.
@@ -63,6 +66,33 @@ impl Tables {
         Ok(topics)
     }
 
+    fn files_sink(&self, table: &Table) -> Result<FilesSink> {
+        let options = &table.options;
+        let path = options.get("path").ok_or_else(|| missing(table, "path"))?;
+        let ending = if options.format() == Some("csv") { "csv" } else { "jsonl" };
+        let mut sink = FilesSink::new(self.env.clone(), path.strip_prefix("file://").unwrap_or(path)).ending(ending);
+        if !table.partitioned_by.is_empty() {
+            sink = sink.in_folders();
+        }
+        if options.iter().any(|(key, _)| key.starts_with("sink.rolling-policy.")) {
+            let time = |key: &str| options.get(key).and_then(milliseconds).unwrap_or(ROLLOVER_MS);
+            sink = sink.rolling(Rolling {
+                bytes: options.get("sink.rolling-policy.file-size").and_then(bytes).unwrap_or(FILE_BYTES),
+                age_ms: time("sink.rolling-policy.rollover-interval"),
+                idle_ms: time("sink.rolling-policy.inactivity-interval"),
+            });
+        }
+        if options.get("sink.partition-commit.policy.kind").is_some() {
+            let by_time = options.get("sink.partition-commit.trigger") == Some("partition-time");
+            sink = sink.commit(Commit {
+                ripe: if by_time { Ripe::EventTime } else { Ripe::Clock },
+                delay_ms: options.get("sink.partition-commit.delay").and_then(milliseconds).unwrap_or(0),
+                file: options.get("sink.partition-commit.success-file.name").unwrap_or("_SUCCESS").to_string(),
+            });
+        }
+        Ok(sink)
+    }
+
     fn source_options(&self, table: &Table) -> Result<SourceOptions> {
         let options = &table.options;
         let mut source = SourceOptions::new(topic(table)?);
@@ -102,6 +132,8 @@ impl Connectors for Tables {
             Connector::Filesystem => {
                 let path = table.options.get("path").ok_or_else(|| missing(table, "path"))?;
                 let files = FilesSource::new(self.env.clone(), path.strip_prefix("file://").unwrap_or(path));
+                let columns: Vec<String> = table.partitioned_by.iter().map(|&i| table.schema.field(i).name().clone()).collect();
+                let files = if columns.is_empty() { files } else { files.in_folders(columns) };
                 let files = match table.options.get("source.monitor-interval") {
                     Some(_) if !self.until_end => files.follow(),
                     _ => files,
@@ -132,11 +164,7 @@ impl Connectors for Tables {
                 }))
             }
             Connector::Blackhole => SinkRef::Ready(Arc::new(Blackhole::default())),
-            Connector::Filesystem => {
-                let path = options.get("path").ok_or_else(|| missing(table, "path"))?;
-                let ending = if options.format() == Some("csv") { "csv" } else { "jsonl" };
-                SinkRef::Ready(Arc::new(FilesSink::new(self.env.clone(), path.strip_prefix("file://").unwrap_or(path)).ending(ending)))
-            }
+            Connector::Filesystem => SinkRef::Ready(Arc::new(self.files_sink(table)?)),
             Connector::Topics => SinkRef::Topic(TopicRequest { guarantee, compacted, ..TopicRequest::new(topic(table)?) }),
             Connector::Kafka | Connector::UpsertKafka | Connector::Local => {
                 let sink = SinkOptions {

@@ -90,7 +90,7 @@ pub use map_async::{lookup_async, map_async};
 pub use note_progress::{ProgressNote, note_progress};
 pub use output::{Node, Output, Port, Target, Targets};
 pub use over_changes::{ChangesKernel, OrderedRow, Reach, over_changes};
-pub use pattern::{AfterMatch, Contiguity, Match, Pattern, TIMED_OUT_PORT, detect};
+pub use pattern::{AfterMatch, Contiguity, Match, Pattern, TIMED_OUT_PORT, Verdict, detect, try_detect};
 pub use process::{ProcessContext, ProcessFunction, ProcessOpen, SideOutput, process};
 pub use process_folding::{AggregatingState, ReducingState};
 pub use process_state::{ListState, MapState, Timer, ValueState};

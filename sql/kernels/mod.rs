@@ -16,6 +16,7 @@ pub(crate) mod over;
 pub(crate) mod over_changes;
 pub(crate) mod packed;
 pub(crate) mod pairs;
+pub(crate) mod pattern;
 pub(crate) mod ranked;
 pub(crate) mod value;
 pub(crate) mod window;

@@ -4,7 +4,7 @@
 //! before or behind all else.
 
 use super::packed::Packed;
-use super::value::Cells;
+use super::value::{Cells, Value};
 use arrow::array::{ArrayRef, Int64Array, RecordBatch};
 use arrow::datatypes::{Schema, SchemaRef};
 use std::sync::Arc;
@@ -36,6 +36,26 @@ pub(crate) fn order_of(order: &[OrderColumn], by: &[Cells], row: usize, out: &mu
             out[start + 1..].iter_mut().for_each(|byte| *byte = !*byte);
         }
     }
+}
+
+/// The same bytes of a row that is packed.
+///
+/// # Errors
+/// Bytes that are no such row.
+pub(crate) fn order_of_packed(order: &[OrderColumn], packed: &Packed, row: &[u8], out: &mut Vec<u8>) -> Result<()> {
+    for by in order {
+        let value = packed.value(row, by.column)?;
+        if matches!(value, Value::Null) {
+            out.push(if by.nulls_first { 0 } else { 2 });
+            continue;
+        }
+        let start = out.len();
+        value.encode(out);
+        if by.descending {
+            out[start + 1..].iter_mut().for_each(|byte| *byte = !*byte);
+        }
+    }
+    Ok(())
 }
 
 /// Of one task.

@@ -14,6 +14,7 @@ mod join;
 mod meet;
 mod members;
 mod over;
+mod pattern;
 mod ranks;
 mod rows;
 mod scan;
@@ -31,7 +32,7 @@ pub(crate) use sink::{Target, can_cast, check_insert, lower_insert, lower_rows};
 use crate::connect::Connectors;
 use crate::error::{SqlError, SqlResult};
 use crate::kernels::calc::Calc;
-use crate::plan::{Unnested, Versions, WindowTvf, Windows};
+use crate::plan::{PatternMatch, Unnested, Versions, WindowTvf, Windows};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion_common::{Column, DFSchema};
 use datafusion_expr::execution_props::ExecutionProps;
@@ -235,6 +236,8 @@ impl<'a> Lowering<'a> {
                     self.versions(versions)
                 } else if let Some(unnested) = node.downcast_ref::<Unnested>() {
                     self.unnest(unnested)
+                } else if let Some(pattern) = node.downcast_ref::<PatternMatch>() {
+                    self.pattern(pattern)
                 } else {
                     Err(unknown(plan))
                 }

@@ -7,6 +7,7 @@ mod create_table;
 mod dialect;
 mod json;
 mod types;
+mod within;
 
 pub use create_table::{ColumnDef, ColumnKind, CreateTable, Like, Part, Taking, WatermarkDef};
 pub use types::type_name;
@@ -18,6 +19,7 @@ use datafusion_sql::sqlparser::parser::{Parser, ParserError};
 use datafusion_sql::sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer};
 
 pub(crate) use dialect::FlinkDialect;
+pub(crate) use within::WITHIN;
 
 /// Brackets within brackets.
 const DEPTH: usize = 100;
@@ -195,11 +197,19 @@ fn parse_one(words: Vec<TokenWithSpan>) -> SqlResult<Statement> {
             .at(span)
             .help("a list of values has no limit:  x IN (1, 2, 3);  long queries are split by CREATE VIEW"));
     }
-    let mut parser = Parser::new(&FlinkDialect).with_tokens_with_locations(words.clone());
+    let mut parser = Parser::new(&FlinkDialect).with_tokens_with_locations(within::rewritten(words.clone()));
     // The parser has no place for the end of the text: it is behind the last word.
     let end = words.last().map(|t| Span { start: t.span.end, end: t.span.end });
     let kind = statement(&mut parser).map_err(|e| e.or_at(end))?;
     let rest = parser.peek_token();
+    if word_at(&parser, 0) == "MATCH_RECOGNIZE" {
+        return Err(SqlError::unsupported(
+            "MATCH_RECOGNIZE behind a subquery or function",
+            "it stands behind the name of a table, view or CTE",
+            "WITH rows AS (...) SELECT ... FROM rows MATCH_RECOGNIZE (...)",
+        )
+        .at(rest.span));
+    }
     if rest.token != Token::EOF {
         return Err(SqlError::new(format!("{} was not expected here", rest.token)).at(rest.span));
     }

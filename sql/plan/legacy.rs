@@ -119,7 +119,9 @@ fn select_of(select: &mut Select) -> SqlResult<()> {
 fn alias(relation: &TableFactor) -> String {
     let (alias, own) = match relation {
         TableFactor::Table { alias, name, .. } => (alias.as_ref(), name.0.last().map(ToString::to_string)),
-        TableFactor::Derived { alias, .. } | TableFactor::TableFunction { alias, .. } => (alias.as_ref(), None),
+        TableFactor::Derived { alias, .. } | TableFactor::TableFunction { alias, .. } | TableFactor::MatchRecognize { alias, .. } => {
+            (alias.as_ref(), None)
+        }
         _ => (None, None),
     };
     let name = alias.map(|a| a.name.to_string()).or(own);

@@ -10,6 +10,7 @@ mod functions;
 mod join;
 mod legacy;
 mod over;
+mod pattern;
 pub(crate) mod sugar;
 mod tvf;
 mod unnest;
@@ -17,6 +18,7 @@ mod versions;
 
 pub use functions::ScalarFunction;
 pub(crate) use functions::{Functions, is_of_the_clock};
+pub(crate) use pattern::{Clause, Formula, PatternMatch, Reading, What, column_name, schema_of};
 pub(crate) use tvf::{WindowKind, WindowTvf, Windows, interval_ms};
 pub(crate) use unnest::Unnested;
 pub(crate) use versions::Versions;
@@ -177,13 +179,18 @@ pub(crate) fn compute(expr: &SqlExpr, record: &SchemaRef, functions: &Functions)
     let mut expr = expr.clone();
     sugar::rewrite(&mut expr)?;
     let expr = planner.sql_to_expr(expr, &schema, &mut PlannerContext::new()).map_err(explain)?;
-    let context = SimplifyContext::builder().with_schema(Arc::new(schema.clone())).build();
-    let simplifier = ExprSimplifier::new(context);
-    let expr = simplifier.coerce(expr, &schema).map_err(explain)?;
-    // Some functions are only names for what the simplifier makes of them: COALESCE.
-    let expr = simplifier.simplify(expr).map_err(explain)?;
+    let expr = settled(expr, &schema)?;
     let kind = expr.get_type(&schema).map_err(explain)?;
     Ok((expr, kind))
+}
+
+/// An expression with types made equal, and simplified.
+fn settled(expr: Expr, schema: &DFSchema) -> SqlResult<Expr> {
+    let context = SimplifyContext::builder().with_schema(Arc::new(schema.clone())).build();
+    let simplifier = ExprSimplifier::new(context);
+    let expr = simplifier.coerce(expr, schema).map_err(explain)?;
+    // Some functions are only names for what the simplifier makes of them: COALESCE.
+    simplifier.simplify(expr).map_err(explain)
 }
 
 fn explain(error: DataFusionError) -> SqlError {

@@ -5,7 +5,7 @@
 //!
 //! Invariant: sizes are whole milliseconds above 0; nothing is pushed below the node but projections.
 
-use super::{unnest, versions};
+use super::{pattern, unnest, versions};
 use crate::error::{SqlError, SqlResult};
 use arrow::datatypes::{DataType, Field, TimeUnit};
 use datafusion_common::{DFSchema, DFSchemaRef, Result as PlanResult};
@@ -206,6 +206,10 @@ impl RelationPlanner for WindowPlanner {
             TableFactor::UNNEST { .. } => {
                 let (what, instead) = ("UNNEST WITH OFFSET", "WITH ORDINALITY");
                 Err(SqlError::unsupported(what, "it is not of Flink's dialect", instead).at(span).into_planner())
+            }
+            TableFactor::MatchRecognize { .. } => {
+                let (plan, alias) = pattern::recognize(relation, context).map_err(|e| e.or_at(Some(span)).into_planner())?;
+                planned(plan, alias)
             }
             TableFactor::TableFunction { .. } => {
                 Err(SqlError::unsupported("this table function", "TUMBLE, HOP, CUMULATE and SESSION are known", "").at(span).into_planner())

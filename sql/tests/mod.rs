@@ -9,6 +9,7 @@ mod noise;
 mod oracle;
 mod over;
 mod parse;
+mod pattern;
 mod sets;
 mod upserts;
 mod world;

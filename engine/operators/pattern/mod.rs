@@ -10,7 +10,7 @@ mod operator;
 mod tests;
 
 pub use nfa::{AfterMatch, Contiguity};
-pub use operator::{TIMED_OUT_PORT, detect};
+pub use operator::{TIMED_OUT_PORT, detect, try_detect};
 
 use crate::error::{Error, Result};
 use crate::time::{EventTime, millis};
@@ -22,7 +22,28 @@ use std::time::Duration;
 const PARTIAL_MATCHES: usize = 10_000;
 
 /// Whether a row fits, given what was taken before it.
-type Condition<T> = Arc<dyn Fn(&T, &Match<'_, T>) -> bool + Send + Sync>;
+type Condition<T> = Arc<dyn Fn(&T, &Match<'_, T>) -> Result<bool, String> + Send + Sync>;
+
+/// What a condition says of a row: whether it fits, or why that cannot be told; then the row is rejected and leaves no trace.
+pub trait Verdict {
+    /// The same as a result.
+    ///
+    /// # Errors
+    /// What is wrong with the row.
+    fn verdict(self) -> Result<bool, String>;
+}
+
+impl Verdict for bool {
+    fn verdict(self) -> Result<bool, String> {
+        Ok(self)
+    }
+}
+
+impl Verdict for Result<bool, String> {
+    fn verdict(self) -> Result<bool, String> {
+        self
+    }
+}
 
 /// A pattern over the rows of a key. A step is a condition with a name; what follows a step says how often and how close.
 ///
@@ -51,7 +72,10 @@ pub struct Pattern<T> {
     not_between: Vec<usize>,
     within: Option<Duration>,
     after_match: AfterMatch,
+    earliest_start_first: bool,
     limit: usize,
+    /// Says what it detects where its type does not.
+    meaning: String,
     problem: Option<String>,
 }
 
@@ -63,6 +87,7 @@ impl<T> Clone for Pattern<T> {
             not_next: self.not_next.clone(),
             not_between: self.not_between.clone(),
             after_match: self.after_match.clone(),
+            meaning: self.meaning.clone(),
             problem: self.problem.clone(),
             ..*self
         }
@@ -71,19 +96,28 @@ impl<T> Clone for Pattern<T> {
 
 impl<T> Pattern<T> {
     /// The first step: one row for which `fits` is true.
-    pub fn begin(name: &str, fits: impl Fn(&T, &Match<'_, T>) -> bool + Send + Sync + 'static) -> Self {
-        let (steps, conditions, not_next, not_between) = Default::default();
-        let (within, after_match, limit, problem) = (None, AfterMatch::NoSkip, PARTIAL_MATCHES, None);
-        let pattern = Pattern { steps, conditions, not_next, not_between, within, after_match, limit, problem };
+    pub fn begin<V: Verdict>(name: &str, fits: impl Fn(&T, &Match<'_, T>) -> V + Send + Sync + 'static) -> Self {
+        let pattern = Pattern {
+            steps: Vec::new(),
+            conditions: Vec::new(),
+            not_next: Vec::new(),
+            not_between: Vec::new(),
+            within: None,
+            after_match: AfterMatch::NoSkip,
+            earliest_start_first: false,
+            limit: PARTIAL_MATCHES,
+            meaning: String::new(),
+            problem: None,
+        };
         pattern.step(name, Contiguity::Any, fits)
     }
 
-    fn condition(&mut self, fits: impl Fn(&T, &Match<'_, T>) -> bool + Send + Sync + 'static) -> usize {
-        self.conditions.push(Arc::new(fits));
+    fn condition<V: Verdict>(&mut self, fits: impl Fn(&T, &Match<'_, T>) -> V + Send + Sync + 'static) -> usize {
+        self.conditions.push(Arc::new(move |row, so_far| fits(row, so_far).verdict()));
         self.conditions.len() - 1
     }
 
-    fn step(mut self, name: &str, link: Contiguity, fits: impl Fn(&T, &Match<'_, T>) -> bool + Send + Sync + 'static) -> Self {
+    fn step<V: Verdict>(mut self, name: &str, link: Contiguity, fits: impl Fn(&T, &Match<'_, T>) -> V + Send + Sync + 'static) -> Self {
         if self.steps.iter().any(|step| step.name == name) {
             self.problem = Some(format!("two steps of a pattern are named {name:?}"));
         }
@@ -102,25 +136,25 @@ impl<T> Pattern<T> {
 
     /// Then the very next row.
     #[must_use]
-    pub fn next(self, name: &str, fits: impl Fn(&T, &Match<'_, T>) -> bool + Send + Sync + 'static) -> Self {
+    pub fn next<V: Verdict>(self, name: &str, fits: impl Fn(&T, &Match<'_, T>) -> V + Send + Sync + 'static) -> Self {
         self.step(name, Contiguity::Strict, fits)
     }
 
     /// Then the first row that fits; rows that do not are passed by.
     #[must_use]
-    pub fn followed_by(self, name: &str, fits: impl Fn(&T, &Match<'_, T>) -> bool + Send + Sync + 'static) -> Self {
+    pub fn followed_by<V: Verdict>(self, name: &str, fits: impl Fn(&T, &Match<'_, T>) -> V + Send + Sync + 'static) -> Self {
         self.step(name, Contiguity::Relaxed, fits)
     }
 
     /// Then any row that fits: each gives a match of its own.
     #[must_use]
-    pub fn followed_by_any(self, name: &str, fits: impl Fn(&T, &Match<'_, T>) -> bool + Send + Sync + 'static) -> Self {
+    pub fn followed_by_any<V: Verdict>(self, name: &str, fits: impl Fn(&T, &Match<'_, T>) -> V + Send + Sync + 'static) -> Self {
         self.step(name, Contiguity::Any, fits)
     }
 
     /// The very next row must not fit this.
     #[must_use]
-    pub fn not_next(mut self, fits: impl Fn(&T, &Match<'_, T>) -> bool + Send + Sync + 'static) -> Self {
+    pub fn not_next<V: Verdict>(mut self, fits: impl Fn(&T, &Match<'_, T>) -> V + Send + Sync + 'static) -> Self {
         let condition = self.condition(fits);
         self.not_next.push(condition);
         self
@@ -129,7 +163,7 @@ impl<T> Pattern<T> {
     /// No row between the step before and the one behind may fit this. At the end of a pattern with a time: no row until the
     /// time is over; the match comes out then.
     #[must_use]
-    pub fn not_followed_by(mut self, fits: impl Fn(&T, &Match<'_, T>) -> bool + Send + Sync + 'static) -> Self {
+    pub fn not_followed_by<V: Verdict>(mut self, fits: impl Fn(&T, &Match<'_, T>) -> V + Send + Sync + 'static) -> Self {
         let condition = self.condition(fits);
         self.not_between.push(condition);
         self
@@ -201,6 +235,22 @@ impl<T> Pattern<T> {
         self
     }
 
+    /// Of two matches the one that starts earlier is the earlier one, as in MATCH_RECOGNIZE: a match that is complete waits while
+    /// one that started before it may still come, and of one first row there is one match, the first that is complete. A match
+    /// goes on behind its first row at least, wherever it skips to.
+    #[must_use]
+    pub fn earliest_start_first(mut self) -> Self {
+        self.earliest_start_first = true;
+        self
+    }
+
+    /// Says what is detected, where the type of the rows does not: state of another meaning is refused.
+    #[must_use]
+    pub fn meaning(mut self, text: String) -> Self {
+        self.meaning = text;
+        self
+    }
+
     /// Partial matches of one key at most; a row that would make more of them is a bad record. 10,000 unless set.
     #[must_use]
     pub fn limit(mut self, partial_matches: usize) -> Self {
@@ -246,7 +296,8 @@ impl<T> Pattern<T> {
             return wrong(format!("after a match the pattern skips to {name:?}, which is no step of it"), "name one of its steps");
         }
         let (steps, ending, within_ms) = (self.steps.clone(), self.not_between.clone(), self.within.map(millis));
-        Ok(Nfa { steps, ending, within_ms, skip: self.after_match.clone(), limit: self.limit })
+        let (skip, earliest_start_first) = (self.after_match.clone(), self.earliest_start_first);
+        Ok(Nfa { steps, ending, within_ms, skip, earliest_start_first, limit: self.limit })
     }
 
     /// Whether it can be detected.

@@ -9,7 +9,11 @@
 //!
 //! And it is over when a row fits a `not` between the two, or when a greedy step before it took the row.
 //!
-//! Invariant: the matches that come out are those of the definition above, each once; those that end at one row come by
+//! A match is earlier than another if it is complete earlier, or, where the earliest start is to be first, if it starts earlier:
+//! then a match that is complete waits for those that started before it, and of one first row there is one match, the first that
+//! is complete.
+//!
+//! Invariant: the matches that come out are those of the definition above, each once; those that come out at one row come by
 //! (start, rows taken, earlier rows first), and a match that an earlier one skips never comes out.
 
 use serde::{Deserialize, Serialize};
@@ -81,6 +85,26 @@ impl Partial {
     }
 }
 
+/// What is known of the matches of a key.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Matching {
+    pub(super) partials: Vec<Partial>,
+    /// Complete, and waiting for what started before them; by start.
+    pub(super) waiting: Vec<Vec<Taken>>,
+}
+
+impl Matching {
+    pub(super) fn is_empty(&self) -> bool {
+        self.partials.is_empty() && self.waiting.is_empty()
+    }
+
+    /// The rows that it holds, in no order.
+    pub(super) fn rows(&self) -> impl Iterator<Item = u64> {
+        let partials = self.partials.iter().map(|p| &p.taken);
+        partials.chain(&self.waiting).flatten().map(|(row, _)| *row)
+    }
+}
+
 /// What a row or the passing of time led to, in order.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Found {
@@ -88,8 +112,8 @@ pub(super) enum Found {
     TimedOut(Vec<Taken>),
 }
 
-/// Whether a condition fits the row at hand, given what a partial match has taken.
-pub(super) type Fits<'a> = &'a mut dyn FnMut(usize, &[Taken]) -> bool;
+/// Whether a condition fits the row at hand, given what a partial match has taken; an error is the row's.
+pub(super) type Fits<'a> = &'a mut dyn FnMut(usize, &[Taken]) -> Result<bool, String>;
 
 #[derive(Debug, Clone)]
 pub(super) struct Nfa {
@@ -98,6 +122,8 @@ pub(super) struct Nfa {
     pub(super) ending: Vec<usize>,
     pub(super) within_ms: Option<i64>,
     pub(super) skip: AfterMatch,
+    /// A match waits for those that started before it.
+    pub(super) earliest_start_first: bool,
     /// Partial matches of a key.
     pub(super) limit: usize,
 }
@@ -145,51 +171,59 @@ impl Nfa {
     /// Offers a row to every partial match of its key. `row` grows by one with each row of the key.
     ///
     /// # Errors
-    /// More partial matches than the limit; nothing has changed then.
-    pub(super) fn advance(&self, partials: &mut Vec<Partial>, row: u64, time_ms: i64, fits: Fits<'_>) -> Result<Vec<Found>, String> {
-        let mut next = Vec::with_capacity(partials.len() + 1);
+    /// Of a condition; more partial matches than the limit. Nothing has changed then.
+    pub(super) fn advance(&self, matching: &mut Matching, row: u64, time_ms: i64, fits: Fits<'_>) -> Result<Vec<Found>, String> {
+        let mut next = Vec::with_capacity(matching.partials.len() + 1);
         let mut matches = Vec::new();
-        for partial in partials.iter() {
-            self.offer(partial, row, fits, &mut next, &mut matches);
+        for partial in &matching.partials {
+            self.offer(partial, row, fits, &mut next, &mut matches)?;
         }
-        self.begin(row, time_ms, fits, &mut next, &mut matches);
+        self.begin(row, time_ms, fits, &mut next, &mut matches)?;
         if next.len() > self.limit {
             return Err(format!(
                 "more than {} partial matches of one key: the pattern needs a stricter condition or a shorter time",
                 self.limit
             ));
         }
-        *partials = next;
+        matching.partials = next;
         matches.sort();
-        Ok(self.select(matches, partials))
+        let mut found = Vec::with_capacity(matches.len());
+        self.complete(matches, matching, &mut Vec::new(), &mut found);
+        Ok(found)
     }
 
     /// Takes out what lasts too long at `now_ms`: matches that only waited for the end of their time, and the others as timed
-    /// out.
-    pub(super) fn expire(&self, partials: &mut Vec<Partial>, now_ms: i64) -> Vec<Found> {
+    /// out; each with the time at which it did.
+    pub(super) fn expire(&self, matching: &mut Matching, now_ms: i64) -> Vec<(i64, Found)> {
         let Some(within) = self.within_ms else { return Vec::new() };
-        let over = |p: &Partial| p.start_ms.saturating_add(within) <= now_ms;
-        if !partials.iter().any(over) {
+        let end = |p: &Partial| p.start_ms.saturating_add(within);
+        if !matching.partials.iter().any(|p| end(p) <= now_ms) {
             return Vec::new();
         }
-        let (mut expired, kept): (Vec<Partial>, Vec<Partial>) = std::mem::take(partials).into_iter().partition(over);
-        *partials = kept;
-        expired.sort_by(|a, b| a.taken.cmp(&b.taken));
-        let mut found = Vec::new();
-        let mut skips: Vec<(u64, u64)> = Vec::new();
-        for partial in expired {
-            let start = partial.start();
-            if skips.iter().any(|(from, to)| (*from..*to).contains(&start)) {
-                continue;
-            }
+        let (mut expired, kept): (Vec<Partial>, Vec<Partial>) =
+            std::mem::take(&mut matching.partials).into_iter().partition(|p| end(p) <= now_ms);
+        matching.partials = kept;
+        // The last one is next.
+        expired.sort_by(|a, b| b.taken.cmp(&a.taken));
+        let mut all = Vec::new();
+        while let Some(partial) = expired.pop() {
+            let (at, mut found, mut complete) = (end(&partial), Vec::new(), Vec::new());
             if partial.open & Self::END != 0 {
-                skips.extend(self.skipped(&partial.taken));
-                found.push(Found::Match(partial.taken));
+                complete.push(partial.taken);
             } else if !self.is_complete(&partial) {
                 found.push(Found::TimedOut(partial.taken));
             }
+            self.complete(complete, matching, &mut expired, &mut found);
+            all.extend(found.into_iter().map(|found| (at, found)));
         }
-        partials.retain(|p| !skips.iter().any(|(from, to)| (*from..*to).contains(&p.start())));
+        all
+    }
+
+    /// No row will come any more: what is complete comes out.
+    pub(super) fn end(&self, matching: &mut Matching) -> Vec<Found> {
+        let mut found = Vec::new();
+        matching.partials.clear();
+        self.complete(Vec::new(), matching, &mut Vec::new(), &mut found);
         found
     }
 
@@ -200,16 +234,17 @@ impl Nfa {
     }
 
     /// A row that begins a match.
-    fn begin(&self, row: u64, time_ms: i64, fits: Fits<'_>, next: &mut Vec<Partial>, matches: &mut Vec<Vec<Taken>>) {
+    fn begin(&self, row: u64, time_ms: i64, fits: Fits<'_>, next: &mut Vec<Partial>, matches: &mut Vec<Vec<Taken>>) -> Result<(), String> {
         for target in self.targets(None) {
             let step = &self.steps[target];
-            if fits(step.fits, &[]) {
+            if fits(step.fits, &[])? {
                 self.take(vec![(row, target as u16)], time_ms, 1, next, matches);
                 if step.greedy {
-                    return;
+                    break;
                 }
             }
         }
+        Ok(())
     }
 
     fn take(&self, taken: Vec<Taken>, start_ms: i64, count: u32, next: &mut Vec<Partial>, matches: &mut Vec<Vec<Taken>>) {
@@ -223,7 +258,14 @@ impl Nfa {
         }
     }
 
-    fn offer(&self, partial: &Partial, row: u64, fits: Fits<'_>, next: &mut Vec<Partial>, matches: &mut Vec<Vec<Taken>>) {
+    fn offer(
+        &self,
+        partial: &Partial,
+        row: u64,
+        fits: Fits<'_>,
+        next: &mut Vec<Partial>,
+        matches: &mut Vec<Vec<Taken>>,
+    ) -> Result<(), String> {
         let (last_row, last_step) = partial.taken[partial.taken.len() - 1];
         let (at, is_next) = (usize::from(last_step), row == last_row + 1);
         let (mut open, mut greedy_took) = (0, false);
@@ -235,7 +277,7 @@ impl Nfa {
         };
         if partial.open & Self::LOOP != 0 {
             let step = &self.steps[at];
-            let fitted = (step.inner != Contiguity::Strict || is_next) && fits(step.fits, &partial.taken);
+            let fitted = (step.inner != Contiguity::Strict || is_next) && fits(step.fits, &partial.taken)?;
             if fitted {
                 grow(at, partial.count + 1);
                 greedy_took = step.greedy;
@@ -250,58 +292,78 @@ impl Nfa {
             }
             let step = &self.steps[target];
             let skipped = &self.steps[at + 1..=target];
-            if is_next && skipped.iter().flat_map(|s| &s.not_next).any(|not| fits(*not, &partial.taken)) {
+            if is_next && any(skipped.iter().flat_map(|s| &s.not_next), &partial.taken, fits)? {
                 continue;
             }
-            let fitted = (step.link != Contiguity::Strict || is_next) && fits(step.fits, &partial.taken);
+            let fitted = (step.link != Contiguity::Strict || is_next) && fits(step.fits, &partial.taken)?;
             if fitted {
                 grow(target, 1);
                 greedy_took = step.greedy;
             }
-            if stays(step.link, fitted) && !skipped.iter().flat_map(|s| &s.not_between).any(|not| fits(*not, &partial.taken)) {
+            if stays(step.link, fitted) && !any(skipped.iter().flat_map(|s| &s.not_between), &partial.taken, fits)? {
                 open |= 1 << target;
             }
         }
-        if partial.open & Self::END != 0 && !self.ending.iter().any(|not| fits(*not, &partial.taken)) {
+        if partial.open & Self::END != 0 && !any(self.ending.iter(), &partial.taken, fits)? {
             open |= Self::END;
         }
         if open != 0 {
             next.push(Partial { taken: partial.taken.clone(), open, ..*partial });
         }
+        Ok(())
     }
 
-    /// Which of the matches that end now come out; takes out of `partials` what they skip.
-    fn select(&self, matches: Vec<Vec<Taken>>, partials: &mut Vec<Partial>) -> Vec<Found> {
-        let mut skips: Vec<(u64, u64)> = Vec::new();
-        let mut found = Vec::with_capacity(matches.len());
+    /// Matches that are complete, in order, come out as far as nothing that started before them is left, neither in `matching`
+    /// nor in `more`; what they skip goes.
+    fn complete(&self, matches: Vec<Vec<Taken>>, matching: &mut Matching, more: &mut Vec<Partial>, found: &mut Vec<Found>) {
         for taken in matches {
-            if !skips.iter().any(|(from, to)| (*from..*to).contains(&taken[0].0)) {
-                skips.extend(self.skipped(&taken));
-                found.push(Found::Match(taken));
+            let start = taken[0].0;
+            if !self.earliest_start_first {
+                matching.waiting.push(taken);
+            } else if let Err(place) = matching.waiting.binary_search_by_key(&start, |waiting| waiting[0].0) {
+                // Whatever comes of it, no other match of its first row will.
+                matching.waiting.insert(place, taken);
+                matching.partials.retain(|p| p.start() != start);
+                more.retain(|p| p.start() != start);
             }
         }
-        if !skips.is_empty() {
-            partials.retain(|p| !skips.iter().any(|(from, to)| (*from..*to).contains(&p.start())));
+        while let Some(first) = matching.waiting.first() {
+            let start = first[0].0;
+            if self.earliest_start_first && matching.partials.iter().chain(&*more).any(|p| p.start() < start) {
+                break;
+            }
+            let taken = matching.waiting.remove(0);
+            let skipped = self.skipped(&taken);
+            if !skipped.is_empty() {
+                matching.waiting.retain(|waiting| !skipped.contains(&waiting[0].0));
+                matching.partials.retain(|p| !skipped.contains(&p.start()));
+                more.retain(|p| !skipped.contains(&p.start()));
+            }
+            found.push(Found::Match(taken));
         }
-        found
     }
 
     fn is_of(&self, taken: &Taken, step: &str) -> bool {
         self.steps[usize::from(taken.1)].name == step
     }
 
-    /// Rows `from..to` with which no other match may start after this one.
-    fn skipped(&self, taken: &[Taken]) -> Option<(u64, u64)> {
+    /// Rows with which no other match may start after this one.
+    fn skipped(&self, taken: &[Taken]) -> std::ops::Range<u64> {
         let from = taken[0].0;
         let to = match &self.skip {
-            AfterMatch::NoSkip => return None,
-            AfterMatch::ToNext => from + 1,
-            AfterMatch::PastLast => taken[taken.len() - 1].0 + 1,
-            AfterMatch::ToFirst(name) => taken.iter().find(|t| self.is_of(t, name))?.0,
-            AfterMatch::ToLast(name) => taken.iter().rev().find(|t| self.is_of(t, name))?.0,
+            AfterMatch::NoSkip => None,
+            AfterMatch::ToNext => Some(from + 1),
+            AfterMatch::PastLast => Some(taken[taken.len() - 1].0 + 1),
+            AfterMatch::ToFirst(name) => taken.iter().find(|t| self.is_of(t, name)).map(|t| t.0),
+            AfterMatch::ToLast(name) => taken.iter().rev().find(|t| self.is_of(t, name)).map(|t| t.0),
         };
-        Some((from, to))
+        from..to.unwrap_or(from).max(from + u64::from(self.earliest_start_first))
     }
+}
+
+/// Whether one of some conditions fits.
+fn any<'a>(mut conditions: impl Iterator<Item = &'a usize>, taken: &[Taken], fits: Fits<'_>) -> Result<bool, String> {
+    conditions.try_fold(false, |found, condition| Ok(found || fits(*condition, taken)?))
 }
 
 /// Whether an option is still open after a row.

@@ -5,10 +5,11 @@
 //! Invariant: before a row is offered, what is too old for it is taken out; so what comes out of a key does not depend on when
 //! the watermark came. A row whose condition panics leaves no trace.
 
-use super::nfa::{Found, Nfa, Partial, Taken};
+use super::nfa::{Found, Matching, Nfa};
 use super::{KeptRow, Match, Pattern};
 use crate::env::{Bug, planted};
 use crate::error::{Error, Result};
+use crate::operators::check_description;
 use crate::operators::guarded::guarded_call;
 use crate::operators::{OpenContext, Operator, OperatorFactory, Output, Port};
 use crate::record::{BatchBox, Data, Key, Keys, Rows, downcast};
@@ -27,6 +28,15 @@ pub fn detect<K: Key, T: Data + StateValue, U: Data, V: Data>(
     select: impl Fn(&Match<'_, T>) -> U + Send + Sync + 'static,
     timed_out: impl Fn(&Match<'_, T>) -> V + Send + Sync + 'static,
 ) -> OperatorFactory {
+    try_detect::<K, T, U, V>(pattern, move |found| Ok(select(found)), move |late| Ok(timed_out(late)))
+}
+
+/// As [`detect`], with functions that may fail: then the match has no result, and is rejected.
+pub fn try_detect<K: Key, T: Data + StateValue, U: Data, V: Data>(
+    pattern: &Pattern<T>,
+    select: impl Fn(&Match<'_, T>) -> Result<U, String> + Send + Sync + 'static,
+    timed_out: impl Fn(&Match<'_, T>) -> Result<V, String> + Send + Sync + 'static,
+) -> OperatorFactory {
     let pattern = pattern.clone();
     let (select, timed_out): (Select<T, U>, Select<T, V>) = (Arc::new(select), Arc::new(timed_out));
     Arc::new(move || {
@@ -44,12 +54,12 @@ pub fn detect<K: Key, T: Data + StateValue, U: Data, V: Data>(
     })
 }
 
-type Select<T, U> = Arc<dyn Fn(&Match<'_, T>) -> U + Send + Sync>;
+type Select<T, U> = Arc<dyn Fn(&Match<'_, T>) -> Result<U, String> + Send + Sync>;
 
 /// State of a key.
 #[derive(Serialize, Deserialize)]
 struct KeyState<T> {
-    partials: Vec<Partial>,
+    matching: Matching,
     /// Rows that were taken, by number.
     rows: Vec<KeptRow<T>>,
     /// Number of the row that comes next.
@@ -60,14 +70,14 @@ struct KeyState<T> {
 
 impl<T> Default for KeyState<T> {
     fn default() -> Self {
-        KeyState { partials: Vec::new(), rows: Vec::new(), next: 0, timer_ms: None }
+        KeyState { matching: Matching::default(), rows: Vec::new(), next: 0, timer_ms: None }
     }
 }
 
 impl<T> KeyState<T> {
-    /// Rows that no partial match has taken go.
+    /// Rows that no match has taken go.
     fn forget_rows(&mut self) {
-        let mut taken: Vec<u64> = self.partials.iter().flat_map(|p| p.taken.iter().map(|(row, _)| *row)).collect();
+        let mut taken: Vec<u64> = self.matching.rows().collect();
         taken.sort_unstable();
         self.rows.retain(|(number, ..)| taken.binary_search(number).is_ok());
     }
@@ -86,27 +96,22 @@ struct Detect<T, U, V> {
 }
 
 impl<T: Data + StateValue, U: Data, V: Data> Detect<T, U, V> {
-    fn put_out(&mut self, found: Vec<Found>, state: &KeyState<T>, time: i64, out: &mut Output<'_>) -> Result<()> {
+    fn put_out(&mut self, found: Vec<(i64, Found)>, state: &KeyState<T>, out: &mut Output<'_>) -> Result<()> {
         let Some(nfa) = self.nfa.clone() else { return Ok(()) };
-        for found in found {
-            // What only time brings about comes when the time is over.
-            let over = |taken: &[Taken]| {
-                let first = taken.first().and_then(|(number, _)| state.rows.iter().find(|row| row.0 == *number));
-                first.map_or(time, |row| row.1.saturating_add(nfa.within_ms.unwrap_or(0)))
-            };
+        for (time, found) in found {
+            let time = EventTime(time);
             let done = match &found {
                 Found::Match(taken) => {
                     let rows = Match { steps: &nfa.steps, taken, rows: &state.rows };
-                    let time = if nfa.ending.is_empty() { time } else { over(taken) };
-                    guarded_call(|| (self.select)(&rows)).map(|row| self.results.push(row, EventTime(time), None))
+                    guarded_call(|| (self.select)(&rows)).flatten().map(|row| self.results.push(row, time, None))
                 }
                 Found::TimedOut(taken) => {
                     let rows = Match { steps: &nfa.steps, taken, rows: &state.rows };
-                    guarded_call(|| (self.timed_out)(&rows)).map(|row| self.late.push(row, EventTime(over(taken)), None))
+                    guarded_call(|| (self.timed_out)(&rows)).flatten().map(|row| self.late.push(row, time, None))
                 }
             };
             if let Err(error) = done {
-                out.reject(None, EventTime(time), error)?;
+                out.reject(None, time, error)?;
             }
         }
         Ok(())
@@ -115,13 +120,13 @@ impl<T: Data + StateValue, U: Data, V: Data> Detect<T, U, V> {
     /// Offers a row to its key.
     fn offer(&mut self, state: &mut KeyState<T>, time: i64, row: T, out: &mut Output<'_>) -> Result<Option<String>> {
         let Some(nfa) = self.nfa.clone() else { return Ok(None) };
-        let found = if planted(Bug::MatchTooOld) { Vec::new() } else { nfa.expire(&mut state.partials, time) };
-        self.put_out(found, state, time, out)?;
+        let found = if planted(Bug::MatchTooOld) { Vec::new() } else { nfa.expire(&mut state.matching, time) };
+        self.put_out(found, state, out)?;
         let number = state.next;
         let conditions = &self.pattern.conditions;
-        let (partials, rows) = (&mut state.partials, &state.rows);
+        let (matching, rows) = (&mut state.matching, &state.rows);
         let offered = guarded_call(|| {
-            nfa.advance(partials, number, time, &mut |condition, taken| {
+            nfa.advance(matching, number, time, &mut |condition, taken| {
                 conditions[condition](&row, &Match { steps: &nfa.steps, taken, rows })
             })
         });
@@ -131,14 +136,14 @@ impl<T: Data + StateValue, U: Data, V: Data> Detect<T, U, V> {
         };
         state.next += 1;
         state.rows.push((number, time, row));
-        self.put_out(found, state, time, out)?;
+        self.put_out(found.into_iter().map(|found| (time, found)).collect(), state, out)?;
         state.forget_rows();
         Ok(None)
     }
 
     /// Sets the timer of a key whose first partial match lasts too long before the timer that there is.
     fn set_timer(&mut self, state: &mut KeyState<T>, key: &[u8], hash: u64) {
-        let expiry = self.nfa.as_ref().and_then(|nfa| nfa.next_expiry_ms(&state.partials));
+        let expiry = self.nfa.as_ref().and_then(|nfa| nfa.next_expiry_ms(&state.matching.partials));
         if let Some(at) = expiry
             && state.timer_ms.is_none_or(|timer| timer > at)
         {
@@ -150,11 +155,32 @@ impl<T: Data + StateValue, U: Data, V: Data> Detect<T, U, V> {
 
     /// Puts the state of a key back, or forgets the key.
     fn put_back(&mut self, slot: u32, state: KeyState<T>) {
-        if state.partials.is_empty() && state.timer_ms.is_none() {
+        if state.matching.is_empty() && state.timer_ms.is_none() {
             self.keys.remove(slot);
         } else {
             self.keys.insert(slot, state);
         }
+    }
+
+    /// The input has ended: matches that waited, and would for ever, come out with the time of their key's last row.
+    fn end(&mut self, out: &mut Output<'_>) -> Result<()> {
+        let Some(nfa) = self.nfa.clone() else { return Ok(()) };
+        let mut keys: Vec<Vec<u8>> = Vec::new();
+        self.keys.for_each(|key, state| {
+            if !state.matching.waiting.is_empty() {
+                keys.push(key.to_vec());
+            }
+        })?;
+        keys.sort_unstable();
+        let mut slots = Vec::new();
+        for key in keys {
+            self.keys.resolve(&Keys::of_bytes(&key), &mut slots)?;
+            let Some(mut state) = self.keys.remove(slots[0]) else { continue };
+            let time = state.rows.last().map_or(i64::MAX, |row| row.1);
+            let found = nfa.end(&mut state.matching);
+            self.put_out(found.into_iter().map(|found| (time, found)).collect(), &state, out)?;
+        }
+        Ok(())
     }
 
     fn flush(&mut self, out: &mut Output<'_>) -> Result<()> {
@@ -187,7 +213,7 @@ impl<T: Data + StateValue, U: Data, V: Data> Operator for Detect<T, U, V> {
                 out.reject(origins.as_ref().map(|o| o.0[i].clone()), times[i], error)?;
             }
             self.set_timer(&mut state, keys.bytes(i, &mut scratch), keys.hashes()[i]);
-            if known || !state.partials.is_empty() {
+            if known || !state.matching.is_empty() {
                 self.put_back(slot, state);
             }
         }
@@ -205,12 +231,23 @@ impl<T: Data + StateValue, U: Data, V: Data> Operator for Detect<T, U, V> {
             state.timer_ms = None;
             let Some(nfa) = self.nfa.clone() else { return Err(Error::fatal("a pattern was used before it was opened")) };
             let at = due.time.0.saturating_add(1);
-            let found = nfa.expire(&mut state.partials, at);
-            self.put_out(found, &state, at, out)?;
+            let found = nfa.expire(&mut state.matching, at);
+            self.put_out(found, &state, out)?;
             state.forget_rows();
             self.set_timer(&mut state, &due.key, keys.hashes()[0]);
             self.put_back(slot, state);
         }
+        if time == EventTime::MAX && self.nfa.as_ref().is_some_and(|nfa| nfa.earliest_start_first) {
+            self.end(out)?;
+        }
         self.flush(out)
+    }
+
+    fn save(&mut self) -> Vec<u8> {
+        self.pattern.meaning.clone().into_bytes()
+    }
+
+    fn restore(&mut self, blobs: &[Vec<u8>]) -> Result<()> {
+        check_description(&self.pattern.meaning, blobs)
     }
 }

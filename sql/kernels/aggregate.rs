@@ -1,14 +1,17 @@
-//! Aggregates as sums with signs: what COUNT, SUM, MIN, MAX and AVG keep, how a row is taken in and out, how two parts merge.
+//! Aggregates as sums with signs: what each function keeps, how a row is taken in and out, how two parts merge.
 //!
 //! Over an input that only grows, MIN and MAX keep one value and float sums are plain. Over one that shrinks too, and for
 //! DISTINCT, a multiset keeps every value with its signed count, and the result is worked out from it: float addition cannot
 //! be undone, and a MIN that goes leaves the next one.
 //!
 //! Invariant: the state after any sequence of rows taken in and out depends on their sum alone (for floats that only come in,
-//! on their order too).
+//! and for functions of the order of arrival, on their order too).
 
+use super::arrivals::Arrivals;
 use super::calc::evaluate;
 use super::distinct::{MOST, Seen};
+use super::keys::KeyBytes;
+use super::moments::{Exact, Floats};
 use super::value::{Cells, Class, Value};
 use arrow::array::{Array, AsArray, BooleanArray};
 use arrow::datatypes::DataType;
@@ -20,6 +23,7 @@ use std::sync::Arc;
 use waterwheel_engine::error::Result;
 use waterwheel_engine::operators::RowError;
 use waterwheel_engine::record::ChangeBatch;
+use waterwheel_engine::windowing::HyperLogLog;
 
 /// The aggregate functions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +33,23 @@ pub(crate) enum Function {
     Min,
     Max,
     Avg,
+    /// FIRST_VALUE, LAST_VALUE: the first or last to arrive that is not NULL.
+    First,
+    Last,
+    /// LISTAGG: texts in the order of arrival.
+    List,
+    /// ARRAY_AGG: values in the order of arrival.
+    Array {
+        /// NULLs too.
+        nulls: bool,
+    },
+    /// VAR_POP, VAR_SAMP, STDDEV_POP, STDDEV_SAMP.
+    Variance {
+        sample: bool,
+        root: bool,
+    },
+    /// APPROX_COUNT_DISTINCT.
+    ApproxCount,
 }
 
 /// One call of an aggregate function.
@@ -41,6 +62,8 @@ pub(crate) struct Call {
     pub(crate) distinct: bool,
     /// Rows are taken out too.
     pub(crate) retracting: bool,
+    /// Between the texts of LISTAGG.
+    pub(crate) separator: Arc<str>,
     /// Type of the result.
     pub(crate) output: DataType,
 }
@@ -62,7 +85,8 @@ impl Call {
         let distinct = if self.distinct { "DISTINCT " } else { "" };
         let filter = self.filter.as_ref().map_or(String::new(), |f| format!(" FILTER {f}"));
         let retracting = if self.retracting { " retracting" } else { "" };
-        format!("{:?}({distinct}{argument}){filter}{retracting}", self.function)
+        let separator = if self.function == Function::List { format!(", {:?}", self.separator) } else { String::new() };
+        format!("{:?}({distinct}{argument}{separator}){filter}{retracting}", self.function)
     }
 
     /// Whether it keeps every value that it has seen, with its count.
@@ -71,7 +95,18 @@ impl Call {
         match self.function {
             Function::Min | Function::Max => self.retracting,
             Function::Count => self.distinct,
-            Function::Sum | Function::Avg => self.distinct || (self.retracting && floats),
+            Function::Sum | Function::Avg | Function::Variance { .. } => self.distinct || (self.retracting && floats),
+            Function::ApproxCount => self.retracting,
+            Function::First | Function::Last | Function::List | Function::Array { .. } => false,
+        }
+    }
+
+    /// Whether it keeps every value in the order of arrival.
+    pub(crate) fn keeps_arrivals(&self) -> bool {
+        match self.function {
+            Function::First | Function::Last => self.retracting,
+            Function::List | Function::Array { .. } => true,
+            _ => false,
         }
     }
 
@@ -87,9 +122,15 @@ impl Call {
         if self.keeps_values() {
             return State::Values(Multiset::default());
         }
+        if self.keeps_arrivals() {
+            return State::Arrivals(Arrivals::default());
+        }
         match (self.function, self.argument.as_ref().map(|a| a.class)) {
             (Function::Count, _) => State::Count(0),
-            (Function::Min | Function::Max, _) => State::Extreme(None),
+            (Function::Min | Function::Max | Function::First | Function::Last, _) => State::Extreme(None),
+            (Function::ApproxCount, _) => State::Sketch(HyperLogLog::default()),
+            (Function::Variance { .. }, Some(Class::Float)) => State::Floats(Floats::default()),
+            (Function::Variance { .. }, _) => State::Exact(Exact::default()),
             (_, Some(Class::Float)) => State::Float { sum: 0.0, count: 0 },
             (_, Some(Class::Decimal)) => State::Decimal { sum: 0, count: 0 },
             _ => State::Int { sum: 0, count: 0 },
@@ -110,6 +151,45 @@ impl Call {
             State::Decimal { sum, count } => self.decimal(*sum, *count),
             State::Extreme(value) => value.clone().unwrap_or(Value::Null),
             State::Values(values) => self.finish_values(values),
+            State::Arrivals(arrivals) => self.finish_arrivals(arrivals),
+            State::Exact(moments) => self.variance(|sample| moments.variance(sample)),
+            State::Floats(moments) => self.variance(|sample| moments.variance(sample)),
+            State::Sketch(sketch) => Value::Int(sketch.estimate() as i64),
+        }
+    }
+
+    /// The variance, or its root, in the type of the result.
+    fn variance(&self, of: impl Fn(bool) -> Option<f64>) -> Value {
+        let Function::Variance { sample, root } = self.function else { return Value::Null };
+        let Some(variance) = of(sample) else { return Value::Null };
+        let from = match &self.argument {
+            Some(Argument { kind: DataType::Decimal128(_, scale), .. }) => *scale,
+            _ => 0,
+        };
+        let variance = variance / 100f64.powi(i32::from(from));
+        let result = if root { variance.sqrt() } else { variance };
+        match &self.output {
+            DataType::Decimal128(_, to) => Value::Decimal((result * 10f64.powi(i32::from(*to))).round() as i128),
+            DataType::Float64 => Value::Float(result),
+            _ => Value::Int(result as i64),
+        }
+    }
+
+    fn finish_arrivals(&self, arrivals: &Arrivals) -> Value {
+        let Some(Argument { class, .. }) = &self.argument else { return Value::Null };
+        let read = |bytes: &[u8]| Value::decode(*class, &mut &bytes[..]).unwrap_or(Value::Null);
+        match self.function {
+            Function::First => arrivals.values().next().map_or(Value::Null, read),
+            Function::Last => arrivals.values().next_back().map_or(Value::Null, read),
+            Function::List => {
+                let texts: Vec<String> =
+                    arrivals.values().filter_map(|bytes| if let Value::Text(text) = read(bytes) { Some(text) } else { None }).collect();
+                if texts.is_empty() { Value::Null } else { Value::Text(texts.join(&self.separator)) }
+            }
+            _ => {
+                let values: Vec<&[u8]> = arrivals.values().collect();
+                if values.is_empty() { Value::Null } else { Value::Bytes(array_of(*class, &values)) }
+            }
         }
     }
 
@@ -128,12 +208,27 @@ impl Call {
         mean(sum, count, *from, *to).map_or(Value::Null, Value::Decimal)
     }
 
+    fn variance_of(&self, values: impl Iterator<Item = (Value, i64)>) -> Value {
+        let (mut exact, mut floats) = (Exact::default(), Floats::default());
+        for (value, times) in values {
+            match value {
+                Value::Int(v) => exact.add(i128::from(v), times),
+                Value::Decimal(v) => exact.add(v, times),
+                Value::Float(v) => floats.add(v, times),
+                _ => {}
+            }
+        }
+        self.variance(|sample| if floats.count > 0 { floats.variance(sample) } else { exact.variance(sample) })
+    }
+
     fn finish_values(&self, values: &Multiset) -> Value {
         let Some(Argument { class, .. }) = &self.argument else { return Value::Null };
         let read = |bytes: &[u8]| Value::decode(*class, &mut &bytes[..]).unwrap_or(Value::Null);
         let mut present = values.counts.iter().filter(|(_, n)| **n > 0);
         match self.function {
-            Function::Count => Value::Int(present.count() as i64),
+            Function::Count | Function::ApproxCount => Value::Int(present.count() as i64),
+            Function::Variance { .. } => self.variance_of(present.map(|(bytes, n)| (read(bytes), if self.distinct { 1 } else { *n }))),
+            Function::First | Function::Last | Function::List | Function::Array { .. } => Value::Null,
             Function::Min => present.next().map_or(Value::Null, |(bytes, _)| read(bytes)),
             Function::Max => present.next_back().map_or(Value::Null, |(bytes, _)| read(bytes)),
             Function::Sum | Function::Avg => {
@@ -170,6 +265,25 @@ pub(crate) fn mean(sum: i128, count: i64, from: i8, to: i8) -> Option<i128> {
     Some(if up { quotient + shifted.signum() * count.signum() } else { quotient })
 }
 
+/// The bytes of an array of values by their canonical bytes.
+fn array_of(class: Class, values: &[&[u8]]) -> Vec<u8> {
+    let mut out = (values.len() as u32).to_le_bytes().to_vec();
+    for bytes in values {
+        match class {
+            // Within an array, a row stands as it is.
+            Class::Nested => match Value::decode(class, &mut &bytes[..]) {
+                Ok(Value::Bytes(row)) => {
+                    out.push(1);
+                    out.extend_from_slice(&row);
+                }
+                _ => out.push(0),
+            },
+            _ => out.extend_from_slice(bytes),
+        }
+    }
+    out
+}
+
 /// What one call keeps.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum State {
@@ -187,8 +301,13 @@ pub(crate) enum State {
         sum: i128,
         count: i64,
     },
+    /// One of the values: the least, the first.
     Extreme(Option<Value>),
     Values(Multiset),
+    Arrivals(Arrivals),
+    Exact(Exact),
+    Floats(Floats),
+    Sketch(HyperLogLog),
 }
 
 /// Every value by its canonical bytes, with its signed count; none has a count of 0.
@@ -221,6 +340,10 @@ impl State {
             State::Decimal { sum, count } => *sum == 0 && *count == 0,
             State::Extreme(value) => value.is_none(),
             State::Values(values) => values.counts.is_empty(),
+            State::Arrivals(arrivals) => arrivals.is_empty(),
+            State::Exact(moments) => moments.is_zero(),
+            State::Floats(moments) => moments.count == 0,
+            State::Sketch(sketch) => sketch.estimate() == 0,
         }
     }
 
@@ -231,7 +354,7 @@ impl State {
             }
             return;
         };
-        if cells.is_null(row) {
+        if cells.is_null(row) && function != (Function::Array { nulls: true }) {
             return;
         }
         match (self, cells) {
@@ -249,7 +372,20 @@ impl State {
                 cells.encode(row, &mut bytes);
                 values.add(bytes, weight);
             }
-            (State::Int { .. } | State::Float { .. } | State::Decimal { .. }, _) => {
+            (State::Arrivals(arrivals), cells) => {
+                let mut bytes = Vec::new();
+                cells.encode(row, &mut bytes);
+                arrivals.add(&bytes, weight);
+            }
+            (State::Sketch(sketch), cells) => {
+                let mut bytes = Vec::new();
+                cells.encode(row, &mut bytes);
+                sketch.insert(&KeyBytes(bytes));
+            }
+            (State::Exact(moments), Cells::Int(a)) => moments.add(i128::from(a.value(row)), weight),
+            (State::Exact(moments), Cells::Decimal(a)) => moments.add(a.value(row), weight),
+            (State::Floats(moments), Cells::Float(a)) => moments.add(a.value(row), weight),
+            (State::Int { .. } | State::Float { .. } | State::Decimal { .. } | State::Exact(_) | State::Floats(_), _) => {
                 unreachable!("plan bug: a sum over another class than planned")
             }
         }
@@ -257,7 +393,7 @@ impl State {
 
     fn fold_value(&mut self, function: Function, value: Value) {
         match (self, value) {
-            (_, Value::Null) => {}
+            (_, Value::Null) if function != (Function::Array { nulls: true }) => {}
             (State::Count(n), _) => *n += 1,
             (State::Int { sum, count }, Value::Int(v)) => (*sum, *count) = (*sum + i128::from(v), *count + 1),
             (State::Float { sum, count }, Value::Float(v)) => (*sum, *count) = (*sum + v, *count + 1),
@@ -268,7 +404,20 @@ impl State {
                 value.encode(&mut bytes);
                 values.add(bytes, 1);
             }
-            (State::Int { .. } | State::Float { .. } | State::Decimal { .. }, _) => {
+            (State::Arrivals(arrivals), value) => {
+                let mut bytes = Vec::new();
+                value.encode(&mut bytes);
+                arrivals.add(&bytes, 1);
+            }
+            (State::Sketch(sketch), value) => {
+                let mut bytes = Vec::new();
+                value.encode(&mut bytes);
+                sketch.insert(&KeyBytes(bytes));
+            }
+            (State::Exact(moments), Value::Int(v)) => moments.add(i128::from(v), 1),
+            (State::Exact(moments), Value::Decimal(v)) => moments.add(v, 1),
+            (State::Floats(moments), Value::Float(v)) => moments.add(v, 1),
+            (State::Int { .. } | State::Float { .. } | State::Decimal { .. } | State::Exact(_) | State::Floats(_), _) => {
                 unreachable!("plan bug: a sum over another class than planned")
             }
         }
@@ -283,14 +432,23 @@ impl State {
             (State::Extreme(so_far), State::Extreme(Some(value))) => extreme(function, so_far, value),
             (State::Extreme(_), State::Extreme(None)) => {}
             (State::Values(values), State::Values(more)) => more.counts.iter().for_each(|(bytes, n)| values.add(bytes.clone(), *n)),
+            (State::Arrivals(arrivals), State::Arrivals(later)) => arrivals.merge(later),
+            (State::Exact(moments), State::Exact(more)) => moments.merge(more),
+            (State::Floats(moments), State::Floats(more)) => moments.merge(more),
+            (State::Sketch(sketch), State::Sketch(more)) => sketch.merge(more),
             _ => unreachable!("plan bug: parts of different aggregates are merged"),
         }
     }
 }
 
 fn extreme(function: Function, so_far: &mut Option<Value>, value: &Value) {
-    let better = if function == Function::Min { Ordering::Less } else { Ordering::Greater };
-    if so_far.as_ref().is_none_or(|old| value.total_cmp(old) == better) {
+    let better = |old: &Value| match function {
+        Function::First => false,
+        Function::Last => true,
+        Function::Min => value.total_cmp(old) == Ordering::Less,
+        _ => value.total_cmp(old) == Ordering::Greater,
+    };
+    if so_far.as_ref().is_none_or(better) {
         *so_far = Some(value.clone());
     }
 }

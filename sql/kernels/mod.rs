@@ -3,6 +3,7 @@
 //! Invariant: no kernel keeps anything between batches; state is the engine's.
 
 pub(crate) mod aggregate;
+mod arrivals;
 pub(crate) mod calc;
 pub(crate) mod condition;
 mod distinct;
@@ -10,6 +11,7 @@ pub(crate) mod expand;
 pub(crate) mod explode;
 pub(crate) mod group;
 pub(crate) mod keys;
+mod moments;
 mod nested;
 pub(crate) mod newest;
 pub(crate) mod over;

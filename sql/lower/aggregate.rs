@@ -19,7 +19,7 @@ use crate::kernels::window::{FromWindows, GroupColumn, ToRowRefs};
 use crate::plan::{WindowKind, Windows};
 use arrow::datatypes::{DataType, Field, Schema};
 use datafusion_common::{DFSchema, ScalarValue};
-use datafusion_expr::expr::{AggregateFunction, Expr};
+use datafusion_expr::expr::{AggregateFunction, Expr, NullTreatment};
 use datafusion_expr::{Aggregate, ExprSchemable};
 use std::sync::Arc;
 use waterwheel_engine::graph::{Bound, EqualityClass, NodeIndex, NodeNote, Routing, StateNote};
@@ -78,10 +78,11 @@ impl Lowering<'_> {
         let schema = arrow_schema(&node.schema);
         let detail = detail(node);
         let values = calls.0.iter().filter(|c| c.keeps_values()).count();
+        let arrivals = calls.0.iter().filter(|c| c.keeps_arrivals()).count();
         let factory = group(key_count == 0, move || Ok(GroupBy::new(calls.clone(), classes.clone(), schema.clone())));
         let note = NodeNote {
             detail,
-            state: vec![StateNote { what: kept(key_count, values), bound: Bound::Unbounded }],
+            state: vec![StateNote { what: kept(key_count, values, arrivals), bound: Bound::Unbounded }],
             class: vec![(EqualityClass::Converging, "running aggregate".into())],
             glue: false,
         };
@@ -206,7 +207,8 @@ impl Lowering<'_> {
             };
             let filter = filter.map(column).transpose()?;
             check_result(name, argument.as_ref(), &output)?;
-            calls.push(Call { function: name, argument, filter, distinct: function.params.distinct, retracting, output });
+            let (distinct, separator) = (function.params.distinct, separator(function)?);
+            calls.push(Call { function: name, argument, filter, distinct, retracting, separator, output });
         }
         Ok(Parts { node: computed, classes, calls: Calls::new(calls) })
     }
@@ -240,24 +242,38 @@ pub(super) fn call_of(expr: &Expr) -> SqlResult<&AggregateFunction> {
 }
 
 pub(super) fn name_of(function: &AggregateFunction) -> SqlResult<Function> {
-    let refuse = |what: &str, why: &str| Err(SqlError::unsupported(&format!("{what} in {}", function.func.name()), why, ""));
+    let called = function.func.name();
+    let refuse = |what: &str, why: &str| Err(SqlError::unsupported(&format!("{what} in {called}"), why, ""));
+    let by_arrival = matches!(called, "first_value" | "last_value" | "listagg" | "array_agg");
     if !function.params.order_by.is_empty() {
-        return refuse("ORDER BY", "these aggregates do not depend on an order");
+        return refuse("ORDER BY", if by_arrival { "it goes by the order of arrival" } else { "it does not depend on an order" });
     }
-    if function.params.null_treatment.is_some() {
+    if function.params.null_treatment.is_some() && called != "array_agg" {
         return refuse("IGNORE NULLS", "NULLs are left out anyway");
     }
-    Ok(match function.func.name() {
+    if function.params.distinct && by_arrival {
+        return refuse("DISTINCT", "which of equal values arrived first is not kept");
+    }
+    Ok(match called {
         "count" => Function::Count,
         "sum" => Function::Sum,
         "min" => Function::Min,
         "max" => Function::Max,
         "avg" => Function::Avg,
+        "first_value" => Function::First,
+        "last_value" => Function::Last,
+        "listagg" => Function::List,
+        "array_agg" => Function::Array { nulls: function.params.null_treatment != Some(NullTreatment::IgnoreNulls) },
+        "var_pop" => Function::Variance { sample: false, root: false },
+        "var_samp" => Function::Variance { sample: true, root: false },
+        "stddev_pop" => Function::Variance { sample: false, root: true },
+        "stddev_samp" => Function::Variance { sample: true, root: true },
+        "approx_count_distinct" => Function::ApproxCount,
         other => {
             return Err(SqlError::unsupported(
                 &format!("the aggregate {other}"),
                 "it cannot be kept up to date yet",
-                "COUNT, SUM, MIN, MAX, AVG",
+                "COUNT, SUM, MIN, MAX, AVG, FIRST_VALUE, LAST_VALUE, LISTAGG, ARRAY_AGG, VAR_POP, STDDEV_POP, APPROX_COUNT_DISTINCT",
             ));
         }
     })
@@ -269,9 +285,26 @@ pub(super) fn argument(function: &AggregateFunction) -> SqlResult<Option<&Expr>>
         [Expr::Literal(value, _)] if function.func.name() == "count" && !value.is_null() && !function.params.distinct => Ok(None),
         [Expr::Literal(ScalarValue::Null, _)] => Err(SqlError::new(format!("{}(NULL) has no type", function.func.name()))),
         [argument] => Ok(Some(argument)),
+        [argument, _] if function.func.name() == "listagg" => Ok(Some(argument)),
         _ => {
             Err(SqlError::unsupported(&format!("{} of several columns", function.func.name()), "it takes one", "concatenate them with ||"))
         }
+    }
+}
+
+/// What LISTAGG puts between texts.
+pub(super) fn separator(function: &AggregateFunction) -> SqlResult<Arc<str>> {
+    match function.params.args.as_slice() {
+        [_, separator] if function.func.name() == "listagg" => match separator {
+            Expr::Literal(ScalarValue::Utf8(Some(text)) | ScalarValue::LargeUtf8(Some(text)) | ScalarValue::Utf8View(Some(text)), _) => {
+                Ok(text.as_str().into())
+            }
+            other => {
+                Err(SqlError::new(format!("the separator of LISTAGG is {other}, not a text that is written there"))
+                    .help("LISTAGG(x, ', ')"))
+            }
+        },
+        _ => Ok(",".into()),
     }
 }
 
@@ -285,6 +318,16 @@ pub(super) fn check_result(function: Function, argument: Option<&Argument>, outp
             a.class == class && matches!(class, Class::Int | Class::Float | Class::Decimal) && scale(&a.kind) == scale(output)
         }
         (Function::Avg, Some(a)) => a.class == class && matches!(class, Class::Int | Class::Float | Class::Decimal),
+        (Function::First | Function::Last, Some(a)) => a.kind == *output,
+        (Function::List, Some(a)) => a.class == Class::Text && class == Class::Text,
+        (Function::Array { .. }, Some(a)) => matches!(output, DataType::List(item) if *item.data_type() == a.kind),
+        // Squares of more digits are too long for exact sums.
+        (Function::Variance { .. }, Some(a)) => {
+            a.class == class
+                && matches!(class, Class::Int | Class::Float | Class::Decimal)
+                && !matches!(a.kind, DataType::Decimal128(29.., _))
+        }
+        (Function::ApproxCount, Some(_)) => *output == DataType::Int64,
         _ => false,
     };
     let small = matches!(output, DataType::Int8 | DataType::Int16 | DataType::Int32 | DataType::Float32) && function == Function::Sum;
@@ -311,7 +354,9 @@ fn detail(node: &Aggregate) -> String {
     if node.group_expr.is_empty() { list(&node.aggr_expr) } else { format!("{} by {}", list(&node.aggr_expr), list(&node.group_expr)) }
 }
 
-fn kept(keys: usize, values: usize) -> String {
+fn kept(keys: usize, values: usize, arrivals: usize) -> String {
     let row = if keys == 0 { "1 row" } else { "1 row a key" };
-    if values == 0 { row.into() } else { format!("{row}, and every distinct value of {values} aggregates") }
+    let distinct = if values == 0 { String::new() } else { format!(", and every distinct value of {values} aggregates") };
+    let all = if arrivals == 0 { String::new() } else { format!(", and every value of {arrivals} aggregates") };
+    format!("{row}{distinct}{all}")
 }

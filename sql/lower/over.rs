@@ -8,7 +8,7 @@
 //!
 //! Invariant: the columns of the result are those of the plan's node: the input's, then one a function.
 
-use super::aggregate::{argument, check_result, name_of};
+use super::aggregate::{argument, check_result, name_of, separator};
 use super::ranks::list;
 use super::{Lowered, Lowering, column_of};
 use crate::error::{SqlError, SqlResult};
@@ -366,8 +366,8 @@ fn call(aggregate: &AggregateFunction, argument: Option<usize>, kept: &Schema, o
     };
     check_result(function, argument.as_ref(), output)?;
     // Values of a frame leave it again: those of DISTINCT are counted.
-    let (distinct, output) = (aggregate.params.distinct, output.clone());
-    Ok(Call { function, argument, filter: None, distinct, retracting: distinct, output })
+    let (distinct, separator, output) = (aggregate.params.distinct, separator(aggregate)?, output.clone());
+    Ok(Call { function, argument, filter: None, distinct, retracting: distinct, separator, output })
 }
 
 fn function_over(function: &WindowFunction, argument: Option<usize>, output: &DataType) -> SqlResult<Computed> {

@@ -5,7 +5,7 @@
 //!
 //! Invariant: rows are looked at once the watermark has reached them; a match is one row that is never taken back.
 
-use super::aggregate::{argument, call_of, check_result, name_of};
+use super::aggregate::{argument, call_of, check_result, name_of, separator};
 use super::{Lowered, Lowering, Place, arrow_schema, check_class, check_ordered, column_of, physical};
 use crate::error::{SqlError, SqlResult};
 use crate::kernels::aggregate::{Argument, Call, Calls};
@@ -228,8 +228,8 @@ fn tally(variable: Option<String>, calls: &[CallOf<'_>], over: &DFSchema) -> Sql
         };
         check_result(name, argument.as_ref(), &reading.kind)?;
         let filter = function.params.filter.as_deref().map(|filter| physical(filter, &over)).transpose()?;
-        let (distinct, output) = (function.params.distinct, reading.kind.clone());
-        of_tally.push(Call { function: name, argument, filter, distinct, retracting: false, output });
+        let (distinct, separator, output) = (function.params.distinct, separator(function)?, reading.kind.clone());
+        of_tally.push(Call { function: name, argument, filter, distinct, retracting: false, separator, output });
     }
     Ok(Tally { variable, calls: Calls::new(of_tally), columns, schema })
 }

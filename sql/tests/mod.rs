@@ -1,5 +1,6 @@
 //! Whole statements: against DataFusion, and against what people shall see.
 
+mod aggregates;
 mod errors;
 mod functions;
 mod joins;

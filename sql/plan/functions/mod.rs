@@ -5,6 +5,7 @@
 //!
 //! Invariant: every function is a function of its arguments alone, so that a row taken back is the row that was put in.
 
+mod aggregates;
 mod arrays;
 mod instants;
 mod json;
@@ -132,6 +133,7 @@ impl Functions {
             .map(|f| (f.name().to_string(), f))
             .collect();
         aggregate.insert("avg".into(), Arc::new(AggregateUDF::from(Avg::new())));
+        aggregate.extend(aggregates::functions());
         // The planner makes arithmetic of it before anything is run.
         if let Some(grouping) = aggregate.get("grouping").cloned() {
             aggregate.insert("grouping_id".into(), grouping);

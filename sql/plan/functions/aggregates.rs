@@ -1,0 +1,87 @@
+//! Aggregates that DataFusion has not, or with other types: known to the planner, run by the kernels alone.
+//!
+//! Invariant: their types are Flink's: variances and deviations have that of AVG, values in the order of arrival their own.
+
+use arrow::datatypes::{DataType, Field, FieldRef};
+use datafusion_common::{Result, not_impl_err, plan_err};
+use datafusion_expr::function::{AccumulatorArgs, StateFieldsArgs};
+use datafusion_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, Signature, Volatility};
+use std::sync::Arc;
+
+/// Their names; the second of a pair is another one for the first.
+const NAMES: [(&str, &[&str]); 9] = [
+    ("first_value", &[]),
+    ("last_value", &[]),
+    ("listagg", &[]),
+    ("array_agg", &[]),
+    ("var_pop", &[]),
+    ("var_samp", &["variance"]),
+    ("stddev_pop", &[]),
+    ("stddev_samp", &["stddev"]),
+    ("approx_count_distinct", &[]),
+];
+
+/// All of them, by every name.
+pub(super) fn functions() -> impl Iterator<Item = (String, Arc<AggregateUDF>)> {
+    NAMES.into_iter().flat_map(|(name, others)| {
+        let function = Arc::new(AggregateUDF::from(OwnAggregate { name, signature: Signature::user_defined(Volatility::Immutable) }));
+        std::iter::once(name).chain(others.iter().copied()).map(move |name| (name.to_string(), function.clone()))
+    })
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct OwnAggregate {
+    name: &'static str,
+    signature: Signature,
+}
+
+impl AggregateUDFImpl for OwnAggregate {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn coerce_types(&self, kinds: &[DataType]) -> Result<Vec<DataType>> {
+        let name = self.name.to_uppercase();
+        match (self.name, kinds) {
+            ("listagg", [text @ (DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)]) => Ok(vec![text.clone()]),
+            ("listagg", [text @ (DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View), _]) => Ok(vec![text.clone(), DataType::Utf8]),
+            ("listagg", _) => plan_err!("LISTAGG takes a STRING and a separator: CAST the argument to STRING"),
+            ("first_value" | "last_value" | "array_agg" | "approx_count_distinct", [kind]) => Ok(vec![kind.clone()]),
+            (_, [kind]) if kind.is_integer() || kind.is_null() => Ok(vec![DataType::Int64]),
+            (_, [kind]) if kind.is_floating() => Ok(vec![DataType::Float64]),
+            (_, [kind @ DataType::Decimal128(_, _)]) => Ok(vec![kind.clone()]),
+            (_, [kind]) => plan_err!("{name} takes a number, not {kind}"),
+            _ => plan_err!("{name} takes one argument"),
+        }
+    }
+
+    fn return_type(&self, kinds: &[DataType]) -> Result<DataType> {
+        let kind = kinds.first().cloned().unwrap_or(DataType::Null);
+        Ok(match self.name {
+            "first_value" | "last_value" | "listagg" => kind,
+            "array_agg" => DataType::List(Arc::new(Field::new_list_field(kind, true))),
+            "approx_count_distinct" => DataType::Int64,
+            _ => match kind {
+                DataType::Decimal128(_, scale) => DataType::Decimal128(38, scale.max(6)),
+                kind if kind.is_floating() => DataType::Float64,
+                _ => DataType::Int64,
+            },
+        })
+    }
+
+    fn supports_null_handling_clause(&self) -> bool {
+        self.name == "array_agg"
+    }
+
+    fn accumulator(&self, _args: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
+        not_impl_err!("{} of whole tables", self.name)
+    }
+
+    fn state_fields(&self, _args: StateFieldsArgs<'_>) -> Result<Vec<FieldRef>> {
+        not_impl_err!("{} of whole tables", self.name)
+    }
+}

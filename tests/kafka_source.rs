@@ -20,7 +20,12 @@ use crate::support::kafka::{self, Broker};
 const LIMIT: Duration = Duration::from_secs(60);
 
 pub(crate) fn topics(bootstrap: &str) -> KafkaTopics {
-    KafkaTopics::new(Env::real(), &[bootstrap.to_string()], &BTreeMap::new()).expect("no properties to refuse")
+    topics_with(bootstrap, &[])
+}
+
+pub(crate) fn topics_with(bootstrap: &str, properties: &[(&str, &str)]) -> KafkaTopics {
+    let properties = properties.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+    KafkaTopics::new(Env::real(), &[bootstrap.to_string()], &properties).unwrap_or_else(|e| panic!("{}", e.report()))
 }
 
 pub(crate) fn open_context() -> OpenContext {
@@ -36,23 +41,23 @@ pub(crate) fn open_context() -> OpenContext {
     }
 }
 
-type Header = (String, Option<Vec<u8>>);
+pub(crate) type Header = (String, Option<Vec<u8>>);
 
 /// A record as the reader gave it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Got {
-    split: String,
-    offset: i64,
-    timestamp: i64,
-    key: Option<Vec<u8>>,
-    value: Option<Vec<u8>>,
-    headers: Vec<Header>,
+pub(crate) struct Got {
+    pub(crate) split: String,
+    pub(crate) offset: i64,
+    pub(crate) timestamp: i64,
+    pub(crate) key: Option<Vec<u8>>,
+    pub(crate) value: Option<Vec<u8>>,
+    pub(crate) headers: Vec<Header>,
 }
 
 /// A reader driven as a task drives it.
-struct Rig {
-    reader: Box<dyn SourceReader>,
-    got: VecDeque<Got>,
+pub(crate) struct Rig {
+    pub(crate) reader: Box<dyn SourceReader>,
+    pub(crate) got: VecDeque<Got>,
     positions: BTreeMap<SplitId, i64>,
     ended: Vec<SplitId>,
     waited: Option<String>,
@@ -67,12 +72,12 @@ impl Rig {
         Rig { reader, got: VecDeque::new(), positions, ended: Vec::new(), waited: None }
     }
 
-    fn start(source: &Arc<dyn Source>) -> Rig {
+    pub(crate) fn start(source: &Arc<dyn Source>) -> Rig {
         Rig::open(source, &states(source, true))
     }
 
     /// One poll; offsets must follow on.
-    fn step(&mut self) -> Result<(), Error> {
+    pub(crate) fn step(&mut self) -> Result<(), Error> {
         match self.reader.poll()? {
             Poll::Batch { split, batch, next } => {
                 let batch = downcast::<RawBatch>(batch);
@@ -105,7 +110,7 @@ impl Rig {
         Ok(())
     }
 
-    fn until(&mut self, what: &str, done: impl Fn(&Rig) -> bool) {
+    pub(crate) fn until(&mut self, what: &str, done: impl Fn(&Rig) -> bool) {
         let deadline = Instant::now() + LIMIT;
         while !done(self) {
             self.step().unwrap_or_else(|e| panic!("{}", e.report()));

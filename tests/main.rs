@@ -18,6 +18,7 @@ mod damage;
 mod job_changes;
 #[cfg(all(feature = "sql", feature = "testing"))]
 mod job_sql;
+mod kafka_fetch;
 mod kafka_lane;
 mod kafka_source;
 mod kill_embedded;

@@ -22,6 +22,9 @@ pub(super) enum Role {
 
 use Role::{Any, Consumer, Producer};
 
+/// Who reads: `own` (the default wherever it can) or `librdkafka`. A property of ours, which librdkafka never sees.
+pub(super) const FETCHER: &str = "fetcher";
+
 /// What a user may set, by client.
 const ALLOWED: &[(&str, Role)] = &[
     ("broker.address.family", Any),
@@ -167,6 +170,13 @@ impl KafkaConfig {
         if let Some((_, why)) = REFUSED.iter().find(|(n, _)| *n == name) {
             return Err(refuse((*why).into()));
         }
+        if name == FETCHER {
+            if !["own", "librdkafka"].contains(&value) {
+                return Err(refuse(format!("there are \"own\" and \"librdkafka\", not {value:?}")));
+            }
+            self.properties.insert(name.into(), value.into());
+            return Ok(self);
+        }
         if !ALLOWED.iter().any(|(n, _)| *n == name) {
             let near = nearest(name);
             return Err(refuse("no such property is known here".into()).help(format!("did you mean {near:?}?")));
@@ -196,6 +206,12 @@ impl KafkaConfig {
     /// A property as set.
     pub(super) fn get(&self, name: &str) -> Option<&str> {
         self.properties.get(name).map(String::as_str)
+    }
+
+    /// Names of the properties set that have a say in reading, [`FETCHER`] aside.
+    pub(super) fn for_reading(&self) -> impl Iterator<Item = &str> {
+        let says = |name: &str| ALLOWED.iter().any(|(n, role)| *n == name && *role != Producer);
+        self.properties.keys().map(String::as_str).filter(move |name| says(name))
     }
 
     /// Settings for a client: the user's that fit its role, over defaults; the engine's over both.
@@ -278,7 +294,7 @@ fn needs_tls(name: &str, value: &str) -> Option<String> {
 
 /// The allowed or refused name that is the fewest edits away.
 fn nearest(name: &str) -> &'static str {
-    let names = ALLOWED.iter().map(|(n, _)| *n);
+    let names = ALLOWED.iter().map(|(n, _)| *n).chain([FETCHER]);
     names.min_by_key(|n| edits(name.as_bytes(), n.as_bytes())).expect("ALLOWED is not empty")
 }
 
@@ -339,6 +355,14 @@ mod tests {
             assert!(REFUSED.iter().any(|(n, _)| *n == name), "{name}");
             assert!(!ALLOWED.iter().any(|(n, _)| *n == name), "{name}");
         }
+    }
+
+    #[test]
+    fn who_reads_is_a_property_of_ours() {
+        let c = config().property("fetcher", "librdkafka").unwrap().property("client.id", "x").unwrap().property("linger.ms", "1").unwrap();
+        assert_eq!((c.get(FETCHER), c.consumer("g", &[]).get(FETCHER)), (Some("librdkafka"), None));
+        assert_eq!(c.for_reading().collect::<Vec<_>>(), ["client.id"]);
+        assert!(config().property("fetcher", "java").unwrap_err().report().contains("own"));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The reading half: one consumer per task, one queue per partition, drained round robin into arenas of bytes.
+//! The reading half: one fetcher or consumer per task, one queue per partition, drained round robin into arenas of bytes.
 //!
 //! A split is first checked in the background ([`super::check`]), then assigned. Trouble with the broker is waited out here:
 //! librdkafka reconnects by itself, a probe notices when it has.
@@ -8,7 +8,7 @@
 
 use super::client::{self, Client, coded, text};
 use super::config::KafkaConfig;
-use super::fetch::{Fetched, PartitionQueue};
+use super::fetch::{Feed, Fetched, Fetcher, PartitionQueue};
 use super::{check, client::kind_of};
 use crate::topics::SourceOptions;
 use rdkafka::consumer::{CommitMode, Consumer};
@@ -25,7 +25,7 @@ use waterwheel_engine::record::{Batch, RawBatch};
 
 /// A batch is cut at about this many bytes: it should still be in the cache when it is decoded.
 const BATCH_BYTES: usize = 1 << 19;
-/// Records per call into librdkafka.
+/// Records per call into a feed.
 const CHUNK: usize = 512;
 /// Prefetched bytes and records of a task, over all its partitions.
 const PREFETCH_KB: usize = 65_536;
@@ -44,6 +44,10 @@ pub(super) struct KafkaReader {
     options: SourceOptions,
     /// Before `consumer`: queues are freed first.
     splits: Vec<Reading>,
+    /// Reads, wherever it can; the consumer does else.
+    fetcher: Option<Fetcher>,
+    /// Whether splits that begin now are read by the fetcher.
+    own: bool,
     consumer: Option<Arc<Client>>,
     cursor: usize,
     since_events: u32,
@@ -66,7 +70,7 @@ struct Reading {
     /// What the task was told; less than `next` after a jump over a gap.
     told: i64,
     ended: bool,
-    queue: PartitionQueue,
+    feed: Feed,
     failure: Option<(Code, String)>,
     /// Records and bytes to make room for.
     room: (usize, usize),
@@ -75,6 +79,8 @@ struct Reading {
 impl KafkaReader {
     pub(super) fn new(context: ReaderContext, config: KafkaConfig, options: SourceOptions) -> Self {
         KafkaReader {
+            own: Fetcher::fits(&config),
+            fetcher: None,
             context,
             config,
             options,
@@ -140,20 +146,35 @@ impl KafkaReader {
         let mut list = TopicPartitionList::with_capacity(splits.len());
         for (state, &start) in splits.into_iter().zip(starts) {
             let id = &state.split.id;
-            let queue = PartitionQueue::open(&consumer, &id.name, id.partition, self.context.waker.clone());
-            let queue = queue.ok_or_else(|| Error::fatal(format!("{id} cannot be read: no such partition")))?;
-            list.add_partition_offset(&id.name, id.partition, Offset::Offset(start)).map_err(|e| Error::fatal(format!("{id}: {e}")))?;
+            let feed = if self.own {
+                Feed::Own(self.fetcher(&consumer).assign(&state, start))
+            } else {
+                let queue = PartitionQueue::open(&consumer, &id.name, id.partition, self.context.waker.clone());
+                list.add_partition_offset(&id.name, id.partition, Offset::Offset(start)).map_err(|e| Error::fatal(format!("{id}: {e}")))?;
+                Feed::Native(queue.ok_or_else(|| Error::fatal(format!("{id} cannot be read: no such partition")))?)
+            };
             self.splits.push(Reading {
                 next: start,
                 told: start.min(state.position),
                 ended: false,
-                queue,
+                feed,
                 failure: None,
                 room: (0, 0),
                 state,
             });
         }
+        if list.count() == 0 {
+            return Ok(());
+        }
         consumer.incremental_assign(&list).map_err(|e| Error::restart(format!("assigning partitions: {e}")))
+    }
+
+    fn fetcher(&mut self, consumer: &Arc<Client>) -> &Fetcher {
+        self.fetcher.get_or_insert_with(|| {
+            let open = &self.context.open;
+            let name = format!("kafka fetch {}/{}", open.operator, open.index);
+            Fetcher::new(&self.config, consumer.clone(), &open.env, name, self.context.waker.clone())
+        })
     }
 
     /// The consumer, its prefetch shared out over the partitions.
@@ -174,13 +195,13 @@ impl KafkaReader {
             return Ok(None);
         }
         let batch_rows = self.context.batch_rows;
-        let Reading { state, next, told, queue, failure, ended, room, .. } = &mut self.splits[at];
+        let Reading { state, next, told, feed, failure, ended, room, .. } = &mut self.splits[at];
         let (id, end) = (&state.split.id, state.split.end);
         let mut batch = RawBatch::default();
         let mut answered = false;
         while batch.len() < batch_rows && batch.data_len() < BATCH_BYTES && failure.is_none() {
             let want = CHUNK.min(batch_rows - batch.len());
-            let took = queue.take(want, |fetched| match fetched {
+            let took = feed.take(want, |fetched| match fetched {
                 // What follows a failure is read again, after it is settled.
                 _ if failure.is_some() => {}
                 Fetched::Record { offset, timestamp, key, value, headers } => {
@@ -241,6 +262,11 @@ impl KafkaReader {
                 // The check knows why, and what the user wants done.
                 self.take_back(at)
             }
+            Code::UnsupportedVersion if self.own => {
+                tracing::info!("{doing}: librdkafka reads here ({why})");
+                self.own = false;
+                self.take_back(at)
+            }
             code if kind_of(code) == Kind::Transient => {
                 if let Some(consumer) = &self.consumer {
                     consumer.context().note(&format!("{doing}: {}", text(code)));
@@ -256,11 +282,11 @@ impl KafkaReader {
         }
     }
 
-    /// Takes a split back from librdkafka and has its position checked again.
+    /// Takes a split back from its feed and has its position checked again.
     fn take_back(&mut self, at: usize) -> Result<()> {
         let reading = self.splits.swap_remove(at);
         let id = &reading.state.split.id;
-        if let Some(consumer) = &self.consumer {
+        if let (Feed::Native(_), Some(consumer)) = (&reading.feed, &self.consumer) {
             let mut list = TopicPartitionList::with_capacity(1);
             list.add_partition(&id.name, id.partition);
             consumer.incremental_unassign(&list).map_err(|e| Error::restart(format!("giving {id} back: {e}")))?;
@@ -367,7 +393,9 @@ impl SourceReader for KafkaReader {
 impl Drop for KafkaReader {
     fn drop(&mut self) {
         // Closing a consumer may wait for its threads: not on the task's.
-        let (splits, consumer) = (std::mem::take(&mut self.splits), self.consumer.take());
+        let (fetcher, splits, consumer) = (self.fetcher.take(), std::mem::take(&mut self.splits), self.consumer.take());
+        // At once: a broker holds answers back for long.
+        drop(fetcher);
         let close = move || {
             drop(splits);
             drop(consumer);

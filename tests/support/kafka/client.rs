@@ -98,10 +98,15 @@ pub(crate) fn create_topic(bootstrap: &str, name: &str, partitions: i32, configs
 
 /// Creates a topic under a name that no other test has, and returns that name. It starts with `prefix`.
 pub(crate) fn new_topic(bootstrap: &str, prefix: &str, partitions: i32) -> String {
+    new_topic_with(bootstrap, prefix, partitions, &[])
+}
+
+/// As [`new_topic`], with settings.
+pub(crate) fn new_topic_with(bootstrap: &str, prefix: &str, partitions: i32, configs: &[(&str, &str)]) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis();
     let name = format!("{prefix}-{now:x}-{:x}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-    create_topic(bootstrap, &name, partitions, &[]);
+    create_topic(bootstrap, &name, partitions, configs);
     name
 }
 

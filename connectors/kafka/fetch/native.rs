@@ -7,7 +7,8 @@
 //! may make to it (the callback is taken off first); a message is freed exactly once, after its bytes were handed out.
 #![expect(unsafe_code, reason = "rdkafka has no batch call on partition queues; each block says why it is sound")]
 
-use super::client::Client;
+use super::super::client::Client;
+use super::{Fetched, Wake};
 use rdkafka::bindings as ffi;
 use rdkafka::consumer::Consumer;
 use rdkafka::types::RDKafkaErrorCode as Code;
@@ -16,29 +17,8 @@ use std::ptr::{self, NonNull};
 use std::sync::Arc;
 use waterwheel_engine::record::RawBatch;
 
-/// Called by librdkafka's threads when an empty queue gets something; must not call librdkafka.
-pub(super) type Wake = Arc<dyn Fn() + Send + Sync>;
-
-/// One thing from a partition's queue.
-pub(super) enum Fetched<'a> {
-    /// A record.
-    Record {
-        offset: i64,
-        /// Milliseconds; -1 = none.
-        timestamp: i64,
-        key: Option<&'a [u8]>,
-        value: Option<&'a [u8]>,
-        /// As [`RawBatch::encode_header`] writes them.
-        headers: &'a [u8],
-    },
-    /// The end as of now: everything before this offset has come or never will (aborted, control records).
-    End(i64),
-    /// Reading this partition failed.
-    Failed(Code, String),
-}
-
 /// The queue of one assigned partition.
-pub(super) struct PartitionQueue {
+pub(in super::super) struct PartitionQueue {
     queue: NonNull<ffi::rd_kafka_queue_t>,
     /// Boxed: librdkafka keeps its address.
     _wake: Box<Wake>,
@@ -55,7 +35,7 @@ unsafe impl Send for PartitionQueue {}
 impl PartitionQueue {
     /// Takes the partition's queue off the consumer's own. Before the partition is assigned, so that nothing gets past it.
     /// `None` when librdkafka has no such queue (an invalid name).
-    pub(super) fn open(consumer: &Arc<Client>, topic: &str, partition: i32, wake: Wake) -> Option<Self> {
+    pub(in super::super) fn open(consumer: &Arc<Client>, topic: &str, partition: i32, wake: Wake) -> Option<Self> {
         let name = CString::new(topic).ok()?;
         let wake = Box::new(wake);
         // SAFETY: the client lives as long as `consumer`; `name` lives over the call; the result is ours to free.
@@ -69,7 +49,7 @@ impl PartitionQueue {
     }
 
     /// Hands out up to `limit` things that are there already; never waits. Gives how many.
-    pub(super) fn take(&mut self, limit: usize, mut each: impl FnMut(Fetched<'_>)) -> usize {
+    pub(in super::super) fn take(&mut self, limit: usize, mut each: impl FnMut(Fetched<'_>)) -> usize {
         self.messages.clear();
         self.messages.reserve(limit);
         // SAFETY: the buffer has room for `limit` pointers, and librdkafka writes no more than that.

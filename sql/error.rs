@@ -3,6 +3,7 @@
 //! Invariant: a message names the thing as the user wrote it; a place is shown as file, line, column and a caret below the
 //! text; names that are not known come with the nearest one that is.
 
+use crate::options::is_secret;
 use datafusion_common::{Column, DataFusionError, SchemaError};
 use datafusion_sql::sqlparser::tokenizer::{Location, Span};
 use std::fmt::Write as _;
@@ -20,6 +21,30 @@ pub struct SqlError {
     width: usize,
     note: String,
     helps: Vec<String>,
+}
+
+/// A line of a statement as it may be shown: of an option that is secret the value is stars, as many as it has characters.
+fn masked(line: &str) -> String {
+    let mut shown = String::with_capacity(line.len());
+    let mut secret = false;
+    // What is between quotes is every other part; a doubled quote inside a value only splits it in two.
+    for (at, part) in line.split('\'').enumerate() {
+        if at > 0 {
+            shown.push('\'');
+        }
+        match at % 2 == 1 {
+            true if secret => shown.extend(part.chars().map(|_| '*')),
+            true => {
+                secret = is_secret(part);
+                shown.push_str(part);
+            }
+            false => {
+                secret &= part.is_empty() || part.trim() == "=";
+                shown.push_str(part);
+            }
+        }
+    }
+    shown
 }
 
 impl SqlError {
@@ -95,6 +120,7 @@ impl SqlError {
         let line = self.start.and_then(|at| Some((at, text.lines().nth(usize::try_from(at.line).ok()?.checked_sub(1)?)?)));
         match line {
             Some((at, line)) => {
+                let line = masked(line);
                 let number = at.line.to_string();
                 let gap = " ".repeat(number.len());
                 let indent: String = line.chars().take(at.column as usize - 1).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
@@ -226,6 +252,21 @@ fn distance(a: &str, b: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_that_is_shown_has_no_secrets() {
+        for (line, shown) in [
+            (
+                "'a' = 'b', 'properties.sasl.password' = 'it''s x', 'c' = 'd'",
+                "'a' = 'b', 'properties.sasl.password' = '**''***', 'c' = 'd'",
+            ),
+            ("'properties.sasl.jaas.config'='open", "'properties.sasl.jaas.config'='****"),
+            ("'properties.client.id' = 'me'", "'properties.client.id' = 'me'"),
+        ] {
+            assert_eq!(masked(line).chars().count(), line.chars().count(), "the caret stays below what it means");
+            assert_eq!(masked(line), shown);
+        }
+    }
 
     #[test]
     fn the_nearest_name_is_near() {

@@ -174,10 +174,20 @@ impl Options {
         self.values.keys().any(|key| key.starts_with("sink.rolling-policy.") || key == "sink.partition-commit.policy.kind")
     }
 
+    /// All options as they may be shown: what is secret is stars.
+    pub fn shown(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.iter().map(|(key, value)| (key, if is_secret(key) { "***" } else { value }))
+    }
+
     /// The format of the value.
     pub fn format(&self) -> Option<&str> {
         self.get("value.format").or_else(|| self.get("format"))
     }
+}
+
+/// Whether the value of an option must never be shown.
+pub(crate) fn is_secret(key: &str) -> bool {
+    key.starts_with("properties.") && ["password", "jaas", ".key", ".pem", "secret"].iter().any(|part| key.contains(part))
 }
 
 fn check_key(connector: Connector, known: &[&str], key: &str, columns: &[&str]) -> SqlResult<()> {
@@ -196,12 +206,9 @@ fn check_key(connector: Connector, known: &[&str], key: &str, columns: &[&str]) 
             return Ok(());
         }
     }
+    // The client knows its properties.
     if key.starts_with("properties.") && matches!(connector, Connector::Kafka | Connector::UpsertKafka) {
-        return Err(SqlError::unsupported(
-            &format!("option '{key}'"),
-            "only properties.bootstrap.servers and properties.group.id are passed on",
-            "settings of the client belong into the URL of --topics",
-        ));
+        return Ok(());
     }
     Err(SqlError::new(format!("connector '{}' has no option '{key}'", connector.name())).nearest(key, known.iter().copied()))
 }

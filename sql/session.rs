@@ -508,7 +508,7 @@ fn create_text(table: &Table) -> String {
         let names: Vec<String> = table.primary_key.iter().map(|&i| format!("`{}`", table.schema.field(i).name())).collect();
         lines.push(format!("PRIMARY KEY ({}) NOT ENFORCED", names.join(", ")));
     }
-    let options = std::iter::once(("connector", table.options.connector.name())).chain(table.options.iter());
+    let options = std::iter::once(("connector", table.options.connector.name())).chain(table.options.shown());
     let options: Vec<String> = options.map(|(k, v)| format!("  '{k}' = '{}'", v.replace('\'', "''"))).collect();
     let partitioned: Vec<String> = table.partitioned_by.iter().map(|&i| format!("`{}`", table.schema.field(i).name())).collect();
     let partitioned = if partitioned.is_empty() { String::new() } else { format!(" PARTITIONED BY ({})", partitioned.join(", ")) };

@@ -35,6 +35,7 @@ mod simulated_joins;
 mod simulated_process;
 mod simulation;
 mod sql;
+mod sql_kafka;
 mod support;
 mod tidy;
 mod topic_faults;

@@ -2,11 +2,11 @@
 //!
 //! | file | what it is |
 //! |---|---|
-//! | `config` | client properties: what a user may set, what the engine sets |
+//! | `config`, `java` | client properties: what a user may set, what the engine sets, and what the Java client calls them |
 //! | `client` | callbacks and errors that all clients share |
 //! | `describe` | topic identity, partitions and rights (DescribeTopics) |
 //! | `source`, `offsets` | which partitions to read and where a new job begins |
-//! | `reader`, `fetch` | the reading half, and the calls that take records out of librdkafka |
+//! | `reader`, `fetch` | the reading half, and where its records come from: the own fetcher or librdkafka |
 //! | `check` | whether a position still means what it meant when it was stored |
 //! | `sink`, `book` | the sink, and what it knows of its topics |
 //! | `send` | records into a producer, delivery counted |
@@ -24,6 +24,7 @@ mod client;
 mod config;
 mod describe;
 mod fetch;
+mod java;
 mod marker;
 #[cfg(test)]
 mod native_tests;
@@ -38,3 +39,4 @@ mod writer;
 
 pub use admin::KafkaTopics;
 pub use config::KafkaConfig;
+pub use java::{JavaProperty, java_property};

@@ -9,6 +9,7 @@ use std::time::Duration;
 use waterwheel_connectors::blackhole::Blackhole;
 use waterwheel_connectors::files::{Commit, FilesSink, FilesSource, Ripe, Rolling};
 use waterwheel_connectors::generator::{Generator, Random};
+use waterwheel_connectors::kafka::{JavaProperty, java_property};
 use waterwheel_connectors::print::Print;
 use waterwheel_connectors::topics::{End, Next, Reading, SinkOptions, SourceOptions, Start, Topics, TopicsUrl};
 use waterwheel_engine::env::Env;
@@ -28,14 +29,16 @@ const SAMPLE: usize = 1000;
 /// How long to wait for them.
 const PATIENCE: Duration = Duration::from_millis(300);
 
+type Place = (String, BTreeMap<String, String>);
+
 /// The tables of a place.
 #[derive(Clone)]
 pub struct Tables {
     topics: Arc<dyn Topics>,
     env: Env,
     until_end: bool,
-    /// Places that tables name themselves, by URL.
-    opened: Arc<Mutex<BTreeMap<String, Arc<dyn Topics>>>>,
+    /// Places that tables name themselves, by URL and client properties.
+    opened: Arc<Mutex<BTreeMap<Place, Arc<dyn Topics>>>>,
 }
 
 impl Tables {
@@ -51,18 +54,28 @@ impl Tables {
     }
 
     fn place(&self, table: &Table) -> Result<Arc<dyn Topics>> {
-        let url: TopicsUrl = match (table.options.connector, table.options.get("properties.bootstrap.servers"), table.options.get("path")) {
-            (Connector::Kafka | Connector::UpsertKafka, Some(servers), _) => format!("kafka://{servers}").parse()?,
-            (Connector::Local, _, Some(path)) => TopicsUrl::Local(path.into()),
-            (Connector::Local, _, None) => return Err(missing(table, "path")),
-            _ => return Ok(self.topics.clone()),
-        };
+        let properties = client_properties(table)?;
+        let mut url: TopicsUrl =
+            match (table.options.connector, table.options.get("properties.bootstrap.servers"), table.options.get("path")) {
+                (Connector::Kafka | Connector::UpsertKafka, Some(servers), _) => format!("kafka://{servers}").parse()?,
+                (Connector::Local, _, Some(path)) => TopicsUrl::Local(path.into()),
+                (Connector::Local, _, None) => return Err(missing(table, "path")),
+                _ if properties.is_empty() => return Ok(self.topics.clone()),
+                _ => {
+                    return Err(missing(table, "properties.bootstrap.servers")
+                        .help("properties of the client that --topics points to stand in its URL: kafka://host:9092?client.id=x"));
+                }
+            };
+        if let TopicsUrl::Kafka { options, .. } = &mut url {
+            options.clone_from(&properties);
+        }
         let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(topics) = opened.get(&url.to_string()) {
+        let place = (url.to_string(), properties);
+        if let Some(topics) = opened.get(&place) {
             return Ok(topics.clone());
         }
-        let topics: Arc<dyn Topics> = url.open(&self.env)?;
-        opened.insert(url.to_string(), topics.clone());
+        let topics: Arc<dyn Topics> = url.open(&self.env).map_err(|e| e.help(format!("it is a property of table {}", table.name)))?;
+        opened.insert(place, topics.clone());
         Ok(topics)
     }
 
@@ -111,6 +124,19 @@ impl Tables {
         source.group = options.get("properties.group.id").map(String::from);
         Ok(source)
     }
+}
+
+/// The client's properties of a table, in this project's words. Those without effect are named once, when the table is opened.
+fn client_properties(table: &Table) -> Result<BTreeMap<String, String>> {
+    let mut properties = BTreeMap::new();
+    let given = table.options.iter().filter_map(|(key, value)| Some((key.strip_prefix("properties.")?, value)));
+    for (name, value) in given.filter(|(name, _)| !["bootstrap.servers", "group.id"].contains(name)) {
+        match java_property(name, value).map_err(|e| e.help(format!("it is a property of table {}", table.name)))? {
+            JavaProperty::Set(pairs) => properties.extend(pairs),
+            JavaProperty::NoEffect(why) => tracing::warn!("table {}: 'properties.{name}' has no effect: {why}", table.name),
+        }
+    }
+    Ok(properties)
 }
 
 fn missing(table: &Table, option: &str) -> Error {

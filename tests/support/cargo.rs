@@ -34,7 +34,10 @@ pub(crate) fn program(name: &str) -> PathBuf {
     static BUILT: OnceLock<()> = OnceLock::new();
     BUILT.get_or_init(|| {
         // The features of script/test: with `--test waterwheel`, nothing is compiled a second time.
-        let status = cargo().args(["build", "--quiet", "--workspace", "--bins", "--test", "waterwheel"]).status().expect("cargo starts");
+        let status = cargo()
+            .args(["build", "--quiet", "--workspace", "--features", "fraud_detection/sql", "--bins", "--test", "waterwheel"])
+            .status()
+            .expect("cargo starts");
         assert!(status.success(), "the workspace's programs do not build, see above");
     });
     let deps = std::env::current_exe().expect("the test binary has a path");

@@ -4,6 +4,7 @@
 
 use crate::debezium::Debezium;
 use crate::error::{SqlError, SqlResult};
+use crate::maps::map_type;
 use crate::options::{Connector, Options};
 use crate::parser::{ColumnKind, CreateTable};
 use crate::plan::{Functions, compute};
@@ -40,7 +41,29 @@ pub struct Table {
     pub inferred: Option<String>,
     /// It is a stream of the job.
     pub given: Option<Given>,
+    /// It is what another table has left behind.
+    pub(crate) left: Option<Left>,
 }
+
+/// What reading a table leaves behind, as a table: `t$errors` and `t$late`.
+#[derive(Debug, Clone)]
+pub(crate) enum Left {
+    /// Records that are no rows of it, and why.
+    Errors(Arc<Table>),
+    /// Rows that came behind the watermark.
+    Late(Arc<Table>),
+}
+
+/// The columns of `t$errors`, and what of the record each is.
+pub(crate) const ERROR_COLUMNS: [(&str, Option<Metadata>); 7] = [
+    ("record", None),
+    ("error", None),
+    ("topic", Some(Metadata::Topic)),
+    ("partition", Some(Metadata::Partition)),
+    ("offset", Some(Metadata::Offset)),
+    ("timestamp", Some(Metadata::Timestamp)),
+    ("key", Some(Metadata::Key)),
+];
 
 /// A stream of the job as a table.
 #[derive(Clone)]
@@ -68,7 +91,12 @@ pub enum Column {
     /// The record's value, by name.
     Physical,
     /// The record's surroundings.
-    Metadata(Metadata),
+    Metadata {
+        /// Which part.
+        from: Metadata,
+        /// `VIRTUAL`: only read.
+        is_virtual: bool,
+    },
     /// The name of a folder.
     Folder,
     /// An expression over the record's columns.
@@ -78,7 +106,11 @@ pub enum Column {
 impl Column {
     /// Whether an insert gives it a value.
     pub(crate) fn is_written(&self) -> bool {
-        matches!(self, Column::Physical | Column::Folder)
+        match self {
+            Column::Physical | Column::Folder => true,
+            Column::Metadata { from, is_virtual } => from.is_writable() && !is_virtual,
+            Column::Computed(_) => false,
+        }
     }
 }
 
@@ -91,13 +123,33 @@ pub enum Metadata {
     Partition,
     /// Offset, BIGINT.
     Offset,
-    /// Timestamp, TIMESTAMP_LTZ(3).
+    /// Timestamp, TIMESTAMP_LTZ(3); can be written.
     Timestamp,
+    /// Headers, MAP<STRING, BYTES>, the last of a name; can be written.
+    Headers,
+    /// Key as it is, BYTES.
+    Key,
 }
 
 impl Metadata {
-    const ALL: &[(&str, Metadata)] =
-        &[("topic", Metadata::Topic), ("partition", Metadata::Partition), ("offset", Metadata::Offset), ("timestamp", Metadata::Timestamp)];
+    const ALL: &[(&str, Metadata)] = &[
+        ("topic", Metadata::Topic),
+        ("partition", Metadata::Partition),
+        ("offset", Metadata::Offset),
+        ("timestamp", Metadata::Timestamp),
+        ("headers", Metadata::Headers),
+        ("key", Metadata::Key),
+    ];
+
+    /// Its name in `METADATA FROM`.
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|m| m.1 == self).map_or("", |m| m.0)
+    }
+
+    /// Whether a record that is written can be given it.
+    pub fn is_writable(self) -> bool {
+        matches!(self, Metadata::Timestamp | Metadata::Headers)
+    }
 
     /// Its type.
     pub fn data_type(self) -> DataType {
@@ -106,6 +158,8 @@ impl Metadata {
             Metadata::Partition => DataType::Int32,
             Metadata::Offset => DataType::Int64,
             Metadata::Timestamp => DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into())),
+            Metadata::Headers => map_type(DataType::Utf8, DataType::Binary),
+            Metadata::Key => DataType::Binary,
         }
     }
 }
@@ -174,6 +228,43 @@ impl Catalog {
         self.entries.remove(name)
     }
 
+    /// The table that a name with `$errors` or `$late` behind that of a table means, if it is one.
+    ///
+    /// # Errors
+    /// The table leaves no such thing.
+    pub(crate) fn left(&self, name: &str) -> SqlResult<Option<Table>> {
+        let of = |suffix| name.strip_suffix(suffix).and_then(|base| self.get(base));
+        let (base, errors) = match (of("$errors"), of("$late")) {
+            (Some(Entry::Table(base)), _) => (base, true),
+            (_, Some(Entry::Table(base))) => (base, false),
+            _ => return Ok(None),
+        };
+        let refuse = |why: &str, instead: &str| Err(SqlError::unsupported(&format!("\"{name}\""), why, instead));
+        if base.given.is_some() || !base.options.connector.is_source() {
+            return refuse("only tables whose records are read have it", "a table of a topic or of files");
+        }
+        if errors {
+            let field = |(column, metadata): &(&str, Option<Metadata>)| {
+                let kind = match (*column, metadata) {
+                    (_, Some(metadata)) => metadata.data_type(),
+                    ("record", _) => DataType::Binary,
+                    _ => DataType::Utf8,
+                };
+                Field::new(*column, kind, true)
+            };
+            let schema = Arc::new(Schema::new(ERROR_COLUMNS.iter().map(field).collect::<Vec<_>>()));
+            let table = Table::implied(name, schema, base.options.clone(), None);
+            return Ok(Some(Table { left: Some(Left::Errors(base.clone())), ..table }));
+        }
+        if base.watermark.is_none() {
+            return refuse("no row of it is late: it has no WATERMARK", "WATERMARK FOR ts AS ts - INTERVAL '5' SECOND in its declaration");
+        }
+        if base.is_by_key() || base.debezium().is_some() {
+            return refuse("its rows change, and are never too late for that", "a table that only grows");
+        }
+        Ok(Some(Table { name: name.to_string(), left: Some(Left::Late(base.clone())), primary_key: Vec::new(), ..base.as_ref().clone() }))
+    }
+
     /// The error for a name that means nothing.
     pub fn missing(&self, name: &str) -> SqlError {
         SqlError::new(format!("table \"{name}\" not found")).nearest(name, self.names())
@@ -192,10 +283,10 @@ impl Table {
                     record.push(Field::new(name, kind.clone(), !column.not_null));
                     kinds.push((Column::Physical, kind.clone()));
                 }
-                ColumnKind::Metadata { kind, from } => {
+                ColumnKind::Metadata { kind, from, is_virtual } => {
                     let metadata = metadata(from.as_ref().unwrap_or(name), kind).map_err(|e| e.at(column.name.span))?;
                     record.push(Field::new(name, metadata.data_type(), true));
-                    kinds.push((Column::Metadata(metadata), kind.clone()));
+                    kinds.push((Column::Metadata { from: metadata, is_virtual: *is_virtual }, kind.clone()));
                 }
                 ColumnKind::Computed(_) => kinds.push((Column::Physical, DataType::Null)), // replaced below
             }
@@ -258,7 +349,19 @@ impl Table {
             options,
             inferred: None,
             given: None,
+            left: None,
         })
+    }
+
+    /// The columns that an insert gives values to, by position: the columns of the rows that are written.
+    pub(crate) fn written(&self) -> Vec<usize> {
+        (0..self.columns.len()).filter(|&i| self.columns[i].is_written()).collect()
+    }
+
+    /// The primary key by position in the rows that are written.
+    pub(crate) fn written_key(&self) -> Vec<usize> {
+        let written = self.written();
+        self.primary_key.iter().filter_map(|i| written.iter().position(|w| w == i)).collect()
     }
 
     /// How its records say what became of rows, if they do.
@@ -285,6 +388,7 @@ impl Table {
             options,
             inferred,
             given: None,
+            left: None,
         }
     }
 }
@@ -303,14 +407,15 @@ fn check_folder(column: &Column, field: &Field, connector: Connector) -> SqlResu
         (Column::Computed(_), _) => {
             Err(SqlError::new(format!("PARTITIONED BY {name:?}, which is computed")).help("declare the column, and select its value"))
         }
-        (Column::Metadata(_) | Column::Folder, _) => Err(SqlError::new(format!("PARTITIONED BY {name:?} twice, or of metadata"))),
-        (Column::Physical, DataType::Struct(_) | DataType::List(_) | DataType::Binary | DataType::Float32 | DataType::Float64) => {
-            Err(SqlError::unsupported(
-                &format!("PARTITIONED BY {name:?} of type {}", crate::parser::type_name(field.data_type())),
-                "such a value has no name that it could be read back from",
-                "a column of type STRING, BIGINT, DATE, ...",
-            ))
-        }
+        (Column::Metadata { .. } | Column::Folder, _) => Err(SqlError::new(format!("PARTITIONED BY {name:?} twice, or of metadata"))),
+        (
+            Column::Physical,
+            DataType::Struct(_) | DataType::List(_) | DataType::Map(..) | DataType::Binary | DataType::Float32 | DataType::Float64,
+        ) => Err(SqlError::unsupported(
+            &format!("PARTITIONED BY {name:?} of type {}", crate::parser::type_name(field.data_type())),
+            "such a value has no name that it could be read back from",
+            "a column of type STRING, BIGINT, DATE, ...",
+        )),
         (Column::Physical, _) => Ok(()),
     }
 }

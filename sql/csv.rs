@@ -52,7 +52,7 @@ impl Csv {
 
     /// Refuses columns that a field cannot hold.
     pub(crate) fn check(schema: &Schema) -> SqlResult<()> {
-        let nested = schema.fields().iter().find(|f| matches!(f.data_type(), DataType::Struct(_) | DataType::List(_)));
+        let nested = schema.fields().iter().find(|f| matches!(f.data_type(), DataType::Struct(_) | DataType::List(_) | DataType::Map(..)));
         let Some(field) = nested else { return Ok(()) };
         Err(SqlError::unsupported(
             &format!("column {:?} of type {} in CSV", field.name(), crate::parser::type_name(field.data_type())),

@@ -3,15 +3,15 @@
 //! Invariant: a row that cannot be written leaves nothing behind and is rejected; of a row that is known by its key the newest
 //! record is the row, and one without a value says that there is none.
 
-use crate::catalog::Table;
+use crate::catalog::{Column, Metadata, Table};
 use crate::csv::Csv;
 use crate::debezium::write_change;
 use crate::error::{SqlError, SqlResult};
 use crate::folders::{Folders, Last};
 use crate::json;
 use crate::options::Connector;
-use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, TimestampMillisecondType};
 use std::sync::Arc;
 use waterwheel_engine::error::{Error, Result};
 use waterwheel_engine::operators::{Operator, OperatorFactory, Output};
@@ -26,6 +26,11 @@ pub(crate) struct Encoding {
     upsert: bool,
     /// Some columns are in the names of folders; such a record's key is its folder.
     folders: Option<Folders>,
+    /// Columns of the row that are in the value; all unless said.
+    in_value: Option<Vec<usize>>,
+    /// Columns that are the record's timestamp and headers.
+    timestamp: Option<usize>,
+    headers: Option<usize>,
 }
 
 enum Value {
@@ -50,14 +55,17 @@ impl Encoding {
         let topic: Arc<str> = table.options.get("topic").unwrap_or(&table.name).into();
         match table.options.connector {
             Connector::Blackhole => return Ok(None),
-            Connector::Print => return Ok(Some(Encoding { topic, value: Value::Text, key: Key::None, upsert: false, folders: None })),
+            Connector::Print => {
+                let (value, key, folders, in_value) = (Value::Text, Key::None, None, None);
+                return Ok(Some(Encoding { topic, value, key, upsert: false, folders, in_value, timestamp: None, headers: None }));
+            }
             _ => {}
         }
-        let folders = Folders::of(table)?;
-        let fields = match &folders {
-            Some(folders) => folders.rest(table.schema.fields().iter().zip(&table.columns).filter(|c| c.1.is_written()).map(|c| c.0)),
-            None => table.schema.fields().to_vec(),
-        };
+        let row = table.written();
+        let in_value: Vec<usize> = (0..row.len()).filter(|&at| matches!(table.columns[row[at]], Column::Physical)).collect();
+        let fields: Vec<FieldRef> = in_value.iter().map(|&at| table.schema.fields()[row[at]].clone()).collect();
+        let place =
+            |wanted: Metadata| row.iter().position(|&i| matches!(table.columns[i], Column::Metadata { from, .. } if from == wanted));
         let value = match table.options.format() {
             Some("json") => Value::Json,
             Some("debezium-json") => Value::Debezium,
@@ -79,22 +87,25 @@ impl Encoding {
         let columns = match table.options.get("key.fields") {
             Some(names) => {
                 let find = |name: &str| {
-                    table.schema.index_of(name).map_err(|_| SqlError::new(format!("'key.fields': the table has no column {name:?}")))
+                    let place = table.schema.index_of(name).ok().and_then(|i| row.iter().position(|&r| r == i));
+                    place.ok_or_else(|| SqlError::new(format!("'key.fields': the table has no column {name:?} that is written")))
                 };
                 names.split(';').filter(|n| !n.trim().is_empty()).map(|n| find(n.trim())).collect::<SqlResult<Vec<_>>>()?
             }
-            None => table.primary_key.clone(),
+            None => table.written_key(),
         };
-        if (upsert || matches!(value, Value::Debezium)) && columns != table.primary_key {
+        if (upsert || matches!(value, Value::Debezium)) && columns != table.written_key() {
             return Err(SqlError::new("'key.fields' differ from the PRIMARY KEY").help("leave 'key.fields' out"));
         }
         let key = match (columns.as_slice(), table.options.get("key.format")) {
             ([], _) => Key::None,
-            ([one], Some("raw")) if is_bytes(table.schema.field(*one)) => Key::Raw(*one),
+            ([one], Some("raw")) if is_bytes(table.schema.field(row[*one])) => Key::Raw(*one),
             (_, Some("raw")) => return Err(SqlError::new("'key.format' = 'raw' writes one column of type STRING or BYTES")),
             _ => Key::Json(columns),
         };
-        Ok(Some(Encoding { topic, value, key, upsert, folders }))
+        let (timestamp, headers) = (place(Metadata::Timestamp), place(Metadata::Headers));
+        let in_value = (in_value.len() < row.len()).then_some(in_value);
+        Ok(Some(Encoding { topic, value, key, upsert, folders: Folders::of(table)?, in_value, timestamp, headers }))
     }
 
     fn write(
@@ -113,7 +124,7 @@ impl Encoding {
         }
         let kind = batch.kind(row);
         let key = match (&self.key, &parts.key) {
-            (Key::Raw(i), _) => Some(bytes(columns, *i, row).ok_or("the key is NULL")?.to_vec()),
+            (Key::Raw(i), _) => Some(bytes(&batch.columns, *i, row).ok_or("the key is NULL")?.to_vec()),
             (Key::Json(_), Some(keys)) => {
                 let mut key = Vec::new();
                 json::write_row(keys, row, &mut key)?;
@@ -124,14 +135,22 @@ impl Encoding {
         // A record has no negative time: such a row gets the sink's default.
         let time = batch.times[row].0.max(-1);
         let time = if batch.times[row] == waterwheel_engine::time::EventTime::MAX { -1 } else { time };
+        let time = match self.timestamp.map(|i| batch.columns.column(i)).filter(|column| column.is_valid(row)) {
+            Some(column) => column.as_primitive::<TimestampMillisecondType>().value(row),
+            None => time,
+        };
+        if time < -1 {
+            return Err(format!("a record cannot have a time before 1970: {time} ms"));
+        }
+        let headers = self.headers.map_or(Vec::new(), |i| headers(batch.columns.column(i), row));
         if self.upsert && kind.weight() < 0 {
             // The new version of a row takes the place of the old one by itself.
             if kind == RowKind::Delete {
-                out.push_parts(&self.topic, -1, -1, time, key.as_deref(), None, &[]);
+                out.push_parts(&self.topic, -1, -1, time, key.as_deref(), None, &headers);
             }
             return Ok(());
         }
-        out.push_with(&self.topic, -1, time, key.as_deref(), &[], |value| self.value(columns, row, kind, value))
+        out.push_with(&self.topic, -1, time, key.as_deref(), &headers, |value| self.value(columns, row, kind, value))
     }
 
     fn value(&self, columns: &RecordBatch, row: usize, kind: RowKind, out: &mut Vec<u8>) -> std::result::Result<(), String> {
@@ -146,11 +165,12 @@ impl Encoding {
     }
 
     fn parts(&self, columns: &RecordBatch) -> Result<Parts> {
+        let project = |fields: &Vec<usize>| columns.project(fields).map_err(|e| Error::fatal("plan bug: no such columns").because(e));
         let key = match &self.key {
-            Key::Json(fields) => Some(columns.project(fields).map_err(|e| Error::fatal("plan bug: no such key columns").because(e))?),
+            Key::Json(fields) => Some(project(fields)?),
             Key::None | Key::Raw(_) => None,
         };
-        Ok(Parts { key, value: self.folders.as_ref().map(|folders| folders.without(columns)).transpose()? })
+        Ok(Parts { key, value: self.in_value.as_ref().map(project).transpose()? })
     }
 }
 
@@ -164,6 +184,19 @@ struct Parts {
 pub(crate) fn line(kind: RowKind, columns: &RecordBatch, row: usize) -> String {
     let cells: Vec<String> = columns.columns().iter().map(|c| json::cell(c, row)).collect();
     format!("{}[{}]", kind.short(), cells.join(", "))
+}
+
+/// The headers that a map says, as they are in a record.
+fn headers(maps: &ArrayRef, row: usize) -> Vec<u8> {
+    let mut out = Vec::new();
+    if maps.is_valid(row) {
+        let entries = maps.as_map().value(row);
+        let (names, values) = (entries.column(0).as_string::<i32>(), entries.column(1).as_binary::<i32>());
+        for i in 0..entries.len() {
+            RawBatch::encode_header(&mut out, names.value(i), values.is_valid(i).then(|| values.value(i)));
+        }
+    }
+    out
 }
 
 fn is_bytes(field: &Field) -> bool {

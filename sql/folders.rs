@@ -3,14 +3,14 @@
 //! Invariant: what a row's folder says, reading gives back: folders are named after the text of a value, which its type reads as
 //! the same value, and NULL after `partition.default-name`.
 
-use crate::catalog::{Column as From, Table};
+use crate::catalog::Table;
 use crate::error::{SqlError, SqlResult};
 use crate::json::{Column, cell};
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Field};
 use chrono::{NaiveDate, NaiveDateTime, NaiveTime};
 use std::sync::Arc;
-use waterwheel_engine::error::{Error, Result};
+use waterwheel_engine::error::Result;
 use waterwheel_engine::record::folders::{self, NO_VALUE};
 
 /// The name that stands for NULL.
@@ -22,8 +22,6 @@ fn none(table: &Table) -> Arc<str> {
 pub(crate) struct Folders {
     /// Columns of the row by position, with their names.
     columns: Vec<(usize, String)>,
-    /// The columns that are in the files.
-    rest: Vec<usize>,
     none: Arc<str>,
     time: Option<Pattern>,
 }
@@ -40,12 +38,10 @@ impl Folders {
         if table.partitioned_by.is_empty() {
             return Ok(None);
         }
-        // Of the table's columns those that are written are the row's.
-        let row: Vec<usize> = (0..table.columns.len()).filter(|&i| table.columns[i].is_written()).collect();
+        let row = table.written();
         let place = |i: &usize| row.iter().position(|r| r == i);
         let columns: Vec<(usize, String)> =
             table.partitioned_by.iter().filter_map(|i| Some((place(i)?, table.schema.field(*i).name().clone()))).collect();
-        let rest = (0..row.len()).filter(|&at| !matches!(table.columns[row[at]], From::Folder)).collect();
         let by_time = table.options.get("sink.partition-commit.trigger") == Some("partition-time");
         let time = by_time.then(|| match table.options.get("partition.time-extractor.timestamp-pattern") {
             Some(pattern) => Pattern(pattern.to_string()),
@@ -60,18 +56,7 @@ impl Folders {
             ))
             .help(format!("it is made of {}", names.join(", "))));
         }
-        Ok(Some(Folders { columns, rest, none: none(table), time }))
-    }
-
-    /// The columns that are in the files.
-    pub(crate) fn rest<'a>(&self, fields: impl Iterator<Item = &'a Arc<Field>>) -> Vec<Arc<Field>> {
-        let fields: Vec<&Arc<Field>> = fields.collect();
-        self.rest.iter().map(|&i| fields[i].clone()).collect()
-    }
-
-    /// The columns that are in the files.
-    pub(crate) fn without(&self, columns: &RecordBatch) -> Result<RecordBatch> {
-        columns.project(&self.rest).map_err(|e| Error::fatal("plan bug: no such columns").because(e))
+        Ok(Some(Folders { columns, none: none(table), time }))
     }
 
     /// The folder of a row and the time that it stands for (-1 where nobody asks); `last` is what the row before it had.

@@ -2,12 +2,13 @@
 //!
 //! Invariant: a record gives one row, or one change of a row (an update is two), or one rejected record; a row without event time, where the table has one, is rejected.
 
-use crate::catalog::Metadata;
+use crate::catalog::{ERROR_COLUMNS, Metadata};
 use crate::csv::{Csv, CsvRows};
 use crate::debezium::{Debezium, Envelopes};
 use crate::folders::{FolderColumns, FolderReading};
 use crate::json::JsonRows;
 use crate::kernels::calc::Calc;
+use crate::maps;
 use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, Int32Array, Int64Array, StringArray};
 use arrow::datatypes::{DataType, SchemaRef, TimestampMillisecondType};
 use std::any::Any;
@@ -139,6 +140,40 @@ pub(crate) fn ingest(reading: Arc<Reading>) -> IngestFactory {
     Arc::new(move |context| Box::new(TableIngest { reading: reading.clone(), context: context.clone() }))
 }
 
+/// One ingest a source task: of the records that are no rows of a table, these columns of `t$errors`.
+pub(crate) fn rejects(reading: Arc<Reading>, projection: Vec<usize>, schema: SchemaRef) -> IngestFactory {
+    Arc::new(move |context| {
+        let table = TableIngest { reading: reading.clone(), context: context.clone() };
+        Box::new(Rejects { table, projection: projection.clone(), schema: schema.clone() })
+    })
+}
+
+struct Rejects {
+    table: TableIngest,
+    projection: Vec<usize>,
+    schema: SchemaRef,
+}
+
+impl Ingest for Rejects {
+    fn ingest(&mut self, batch: BatchBox, _rejected: &mut Vec<Rejected>) -> Result<BatchBox> {
+        let (mut found, mut raw) = (Vec::new(), RawBatch::default());
+        self.table.ingest(batch, &mut found)?;
+        // An update whose two rows are both none is one record.
+        found.dedup_by_key(|rejected| rejected.origin.as_ref().map(|origin| origin.record().offset));
+        found.iter().filter_map(|rejected| rejected.origin.as_ref()).for_each(|origin| raw.push(origin.record()));
+        let all: Vec<u32> = (0..raw.len() as u32).collect();
+        let column = |&i: &usize| match ERROR_COLUMNS[i] {
+            (_, Some(metadata)) => metadata_column(metadata, &raw, &all),
+            ("record", _) => Ok(Arc::new(raw.records().map(|record| record.value).collect::<BinaryArray>()) as ArrayRef),
+            _ => Ok(Arc::new(StringArray::from_iter_values(found.iter().map(|rejected| rejected.error.as_str()))) as ArrayRef),
+        };
+        let columns = self.projection.iter().map(column).collect::<Result<Vec<_>>>()?;
+        let columns = record_batch(self.schema.clone(), columns, raw.len())
+            .map_err(|e| Error::fatal("plan bug: columns of another type").because(e))?;
+        Ok(ChangeBatch::inserts(columns, raw.times().to_vec()).boxed())
+    }
+}
+
 struct TableIngest {
     reading: Arc<Reading>,
     context: OpenContext,
@@ -230,7 +265,9 @@ impl TableIngest {
             kinds = Some(changes);
             rejected.sort_by_key(|r| r.origin.as_ref().map(|origin| origin.record().offset));
         }
-        columns.extend(self.reading.metadata.iter().map(|metadata| metadata_column(*metadata, raw, &good)));
+        for metadata in &self.reading.metadata {
+            columns.push(metadata_column(*metadata, raw, &good)?);
+        }
         columns.extend(folders.map(FolderColumns::finish).transpose()?.into_iter().flatten());
         Ok(Decoded { columns, good, kinds })
     }
@@ -295,9 +332,9 @@ impl TableIngest {
     }
 }
 
-fn metadata_column(metadata: Metadata, raw: &RawBatch, good: &[u32]) -> ArrayRef {
+fn metadata_column(metadata: Metadata, raw: &RawBatch, good: &[u32]) -> Result<ArrayRef> {
     let records = good.iter().map(|&i| raw.record(i as usize));
-    match metadata {
+    Ok(match metadata {
         Metadata::Topic => Arc::new(StringArray::from_iter_values(records.map(|r| r.topic.to_string()))),
         Metadata::Partition => Arc::new(records.map(|r| Some(r.partition)).collect::<Int32Array>()),
         Metadata::Offset => Arc::new(records.map(|r| Some(r.offset)).collect::<Int64Array>()),
@@ -305,7 +342,22 @@ fn metadata_column(metadata: Metadata, raw: &RawBatch, good: &[u32]) -> ArrayRef
             let stamps = records.map(|r| Some(r.timestamp)).collect::<Int64Array>();
             Arc::new(stamps.reinterpret_cast::<TimestampMillisecondType>().with_timezone("UTC"))
         }
-    }
+        Metadata::Key => Arc::new(records.map(|r| r.key).collect::<BinaryArray>()),
+        Metadata::Headers => {
+            let (mut names, mut values, mut lengths) = (Vec::new(), Vec::new(), Vec::new());
+            for record in records {
+                let before = names.len();
+                for (name, value) in record.headers() {
+                    names.push(name);
+                    values.push(value);
+                }
+                lengths.push(names.len() - before);
+            }
+            let values = Arc::new(values.into_iter().collect::<BinaryArray>());
+            let maps = maps::build(&metadata.data_type(), Arc::new(StringArray::from(names)), values, &lengths, None);
+            Arc::new(maps.map_err(|e| Error::restart("headers cannot be put into a column").because(e))?)
+        }
+    })
 }
 
 /// Flink's watermark: the highest time seen less the delay, that instant included.

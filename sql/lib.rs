@@ -31,6 +31,7 @@ mod json;
 mod kernels;
 mod like;
 mod lower;
+mod maps;
 mod nowhere;
 pub mod options;
 pub mod parser;

@@ -223,7 +223,7 @@ impl Session {
             self.undeclared = Some(names.into_iter().collect());
         }
         let known = self.undeclared.iter().flatten();
-        let named = known.filter(|name| Some(*name) != declared && self.catalog.get(name).is_none() && words.names(name));
+        let named = known.filter(|name| Some(*name) != declared && self.catalog.get(name).is_none() && is_named(words, name));
         let named: Vec<String> = named.cloned().collect();
         for name in named {
             if let Some(table) = self.connectors.infer(&name).map_err(|e| SqlError::new(e.report()).or_at(words.find(&name)))? {
@@ -238,7 +238,7 @@ impl Session {
         let done = |text: &str| Ok(Outcome::Done(text.to_string()));
         match kind {
             StatementKind::CreateTable(table) => self.create_table(table, words),
-            StatementKind::CreateView { name, columns, query, if_not_exists, or_replace } => {
+            StatementKind::CreateView { name, columns, query, if_not_exists, or_replace, .. } => {
                 if !or_replace && !self.is_free(name, *if_not_exists)? {
                     return done("it is there already");
                 }
@@ -292,6 +292,10 @@ impl Session {
                 done("reset")
             }
             StatementKind::ShowTables => Ok(self.show_tables()),
+            StatementKind::ShowFunctions => {
+                let names = self.functions.names().into_iter().map(|name| vec![name.to_uppercase()]);
+                Ok(Outcome::Table(vec!["function".into()], names.collect()))
+            }
             StatementKind::ShowCreate(name) => self.show_create(name),
             StatementKind::Describe(name) => self.describe(name),
             StatementKind::StatementSet => done("all inserts of a script are one job"),
@@ -443,7 +447,7 @@ impl Session {
                         _ if table.watermark.is_some_and(|w| w.column == i) => "event time".to_string(),
                         crate::catalog::Column::Physical => String::new(),
                         crate::catalog::Column::Folder => "folder".to_string(),
-                        crate::catalog::Column::Metadata(m) => format!("metadata {m:?}").to_lowercase(),
+                        crate::catalog::Column::Metadata { from, .. } => format!("metadata {}", from.name()),
                         crate::catalog::Column::Computed(expr) => format!("{expr}"),
                     };
                     let key = if table.primary_key.contains(&i) { "PRI" } else { "" };
@@ -462,6 +466,14 @@ impl Session {
         Ok(Outcome::Table(head, rows))
     }
 
+    /// A declaration that makes a table again, by its columns.
+    pub fn create_text(&self, table: &str) -> Option<String> {
+        match self.catalog.get(table) {
+            Some(Entry::Table(table)) => Some(create_text(table)),
+            _ => None,
+        }
+    }
+
     fn show_create(&self, name: &Ident) -> SqlResult<Outcome> {
         match self.catalog.get(&name.value) {
             Some(Entry::View(view)) => Ok(Outcome::Text(view.text.clone())),
@@ -469,6 +481,11 @@ impl Session {
             None => Err(self.catalog.missing(&name.value).or_at(Some(name.span))),
         }
     }
+}
+
+/// Whether a table's name is there, or that of what it leaves behind.
+fn is_named(words: &Words, name: &str) -> bool {
+    words.names(name) || ["$errors", "$late"].iter().any(|left| words.names(&format!("{name}{left}")))
 }
 
 /// The planner's errors name things; where they stand is looked up.
@@ -494,8 +511,9 @@ fn create_text(table: &Table) -> String {
             crate::catalog::Column::Physical | crate::catalog::Column::Folder => {
                 format!("{name} {}{not_null}", type_name(field.data_type()))
             }
-            crate::catalog::Column::Metadata(m) => {
-                format!("{name} {} METADATA FROM '{}'", type_name(field.data_type()), format!("{m:?}").to_lowercase())
+            crate::catalog::Column::Metadata { from, is_virtual } => {
+                let is_virtual = if *is_virtual { " VIRTUAL" } else { "" };
+                format!("{name} {} METADATA FROM '{}'{is_virtual}", type_name(field.data_type()), from.name())
             }
             crate::catalog::Column::Computed(expr) => format!("{name} AS {expr}"),
         });

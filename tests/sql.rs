@@ -291,3 +291,74 @@ fn files_in_folders_have_every_row_once_when_the_job_is_killed() {
 fn rows_of(mut command: Command) -> String {
     rows(command.output().expect("starts"))
 }
+
+#[test]
+fn timestamps_and_headers_of_records_are_written_and_read() {
+    let place = Place::new();
+    place.produce("payments", &payments()[..3]);
+    let script = "CREATE TABLE t (id BIGINT, at TIMESTAMP_LTZ(3) METADATA FROM 'timestamp', headers MAP<STRING, BYTES> METADATA,
+            place INT METADATA FROM 'partition' VIRTUAL, k BYTES METADATA FROM 'key' VIRTUAL, country STRING)
+            WITH ('connector' = 'topics', 'topic' = 't', 'format' = 'json', 'key.fields' = 'country', 'key.format' = 'raw');
+        INSERT INTO t SELECT id, TO_TIMESTAMP_LTZ(id * 1000, 3), MAP['from', CAST(country AS BYTES), 'n', CAST(NULL AS BYTES)], country FROM payments;";
+    let made = place.sql(&["--until-end", "-e", script]).output().expect("starts");
+    assert!(made.status.success(), "{}", said(&made));
+    // Only the columns of the value are in it.
+    let values: Vec<String> = place.committed("t").into_iter().filter_map(|(_, value)| value).collect();
+    assert!(values.contains(&"{\"id\":1,\"country\":\"FR\"}".to_string()), "{values:?}");
+    let declared = script.split_once("INSERT").expect("an insert").0;
+    let query = format!(
+        "{declared} SELECT id, at, CAST(headers['from'] AS STRING) AS f, CARDINALITY(headers) AS n, CAST(k AS STRING) AS k FROM t ORDER BY id"
+    );
+    let found = rows_of(place.sql(&["--until-end", "--output", "json", &query]));
+    let first = "{\"id\":0,\"at\":\"1970-01-01 00:00:00Z\",\"f\":\"DE\",\"n\":2,\"k\":\"DE\"}";
+    assert_eq!(found.lines().next(), Some(first), "{found}");
+    assert_eq!(found.lines().count(), 3);
+}
+
+#[test]
+fn a_catalog_in_a_folder_is_there_again() {
+    let place = Place::new();
+    place.produce("payments", &payments());
+    let with_catalog = |args: &[&str]| rows_of(place.sql(&[&["--catalog", "kept", "--until-end"], args].concat()));
+    with_catalog(&[
+        "-e",
+        "CREATE TABLE p (id BIGINT, country STRING, note AS 'it''s \u{e9}; -- no remark')
+            WITH ('connector' = 'topics', 'topic' = 'payments', 'format' = 'json');
+        CREATE TEMPORARY VIEW gone AS SELECT id FROM p;
+        CREATE VIEW few AS SELECT id, note FROM p WHERE id < 2;
+        CREATE TABLE IF NOT EXISTS p (x INT) WITH ('connector' = 'print');
+        CREATE TABLE q (PRIMARY KEY (country) NOT ENFORCED) WITH ('connector' = 'topics', 'topic' = 'q', 'format' = 'json') AS
+            SELECT country, COUNT(*) AS n FROM p GROUP BY country",
+    ]);
+    let few = with_catalog(&["--output", "json", "-e", "SELECT id, note FROM few ORDER BY id"]);
+    let row = |id: i64| format!("{{\"id\":{id},\"note\":\"it's \u{e9}; -- no remark\"}}\n");
+    assert_eq!(few, row(0) + &row(1));
+    let newest = with_catalog(&["--output", "changelog", "-e", "SELECT n FROM q WHERE country = 'DE'"]);
+    assert!(newest.ends_with("[30]\n"), "{newest}");
+    let gone = place.sql(&["--catalog", "kept", "-e", "SELECT id FROM gone"]).output().expect("starts");
+    assert!(said(&gone).contains("\"gone\" not found"), "{}", said(&gone));
+    // A script reads it too.
+    let script = place.folder.path().join("s.sql");
+    let text = "CREATE TABLE out (id BIGINT) WITH ('connector' = 'topics', 'topic' = 'out', 'format' = 'json'); INSERT INTO out SELECT id FROM few;";
+    std::fs::write(&script, text).expect("is written");
+    rows_of(place.sql(&["--catalog", "kept", "-f", script.to_str().expect("UTF-8"), "check"]));
+    with_catalog(&["-e", "DROP VIEW few; DROP TABLE q"]);
+    let tables = with_catalog(&["-e", "SHOW TABLES"]);
+    assert!(tables.contains(" p ") && !tables.contains("few"), "{tables}");
+    assert!(with_catalog(&["-e", "SHOW FUNCTIONS"]).contains(" DATE_FORMAT"));
+}
+
+#[test]
+fn rows_can_be_inserted_again_and_again() {
+    let place = Place::new();
+    place.produce("payments", &payments()[..3]);
+    let declared = "CREATE TABLE t (id BIGINT) WITH ('connector' = 'topics', 'topic' = 't', 'format' = 'json');
+        CREATE TABLE f (id BIGINT) WITH ('connector' = 'filesystem', 'path' = 'out', 'format' = 'json');";
+    for _ in 0..2 {
+        let insert = format!("{declared} INSERT INTO t SELECT id FROM payments; INSERT INTO f SELECT id FROM payments;");
+        rows_of(place.sql(&["--until-end", "-e", &insert]));
+    }
+    let count =
+        |table: &str| rows_of(place.sql(&["--until-end", "--output", "json", &format!("{declared} SELECT COUNT(*) AS n FROM {table}")]));
+    assert_eq!((count("t"), count("f")), ("{\"n\":6}\n".to_string(), "{\"n\":6}\n".to_string()));
+}

@@ -8,6 +8,7 @@
 
 use super::scan::{Odd, Scan};
 use super::text;
+use crate::maps::{self, parts};
 use arrow::array::{
     ArrayRef, BinaryArray, BooleanArray, Decimal128Array, Float32Array, Float64Array, Int64Array, ListArray, StringArray, StructArray,
 };
@@ -47,6 +48,15 @@ pub(super) enum Values {
         item: Box<Column>,
         ends: Vec<usize>,
     },
+    Map(Box<Entries>),
+}
+
+/// Entries of maps, in the order in which they come.
+pub(super) struct Entries {
+    kind: DataType,
+    keys: Column,
+    items: Column,
+    ends: Vec<usize>,
 }
 
 impl Column {
@@ -66,7 +76,13 @@ impl Column {
             DataType::List(field) => {
                 Values::List { field: field.clone(), item: Box::new(Column::new(field.data_type())?), ends: Vec::new() }
             }
-            other => return Err(Error::fatal(format!("columns of type {other} cannot be read from JSON"))),
+            other => match parts(other) {
+                Some((key, value)) => {
+                    let (keys, items) = (Column::new(key.data_type())?, Column::new(value.data_type())?);
+                    Values::Map(Box::new(Entries { kind: other.clone(), keys, items, ends: Vec::new() }))
+                }
+                None => return Err(Error::fatal(format!("columns of type {other} cannot be read from JSON"))),
+            },
         };
         Ok(Column { valid: Vec::new(), values })
     }
@@ -102,6 +118,12 @@ impl Column {
                 ends.truncate(rows);
                 item.truncate(ends.last().copied().unwrap_or(0));
             }
+            Values::Map(map) => {
+                map.ends.truncate(rows);
+                let entries = map.ends.last().copied().unwrap_or(0);
+                map.keys.truncate(entries);
+                map.items.truncate(entries);
+            }
         }
     }
 
@@ -117,6 +139,7 @@ impl Column {
             Values::Bytes { data, ends } => ends.push(data.len()),
             Values::Row(_, object) => object.columns.iter_mut().for_each(Column::null),
             Values::List { item, ends, .. } => ends.push(item.len()),
+            Values::Map(map) => map.ends.push(map.keys.len()),
         }
     }
 
@@ -164,6 +187,21 @@ impl Column {
                 }
                 ends.push(item.len());
             }
+            Values::Map(map) => {
+                scan.take(b'{')?;
+                if !scan.took(b'}') {
+                    loop {
+                        let key = scan.string()?;
+                        map.keys.text(key).map_err(|_| Odd)?;
+                        scan.take(b':')?;
+                        map.items.scan(scan)?;
+                        if !scan.took(b',') {
+                            break scan.take(b'}')?;
+                        }
+                    }
+                }
+                map.ends.push(map.keys.len());
+            }
             Values::Text { .. } | Values::Bytes { .. } => return Err(Odd),
         }
         self.valid.push(true);
@@ -210,6 +248,13 @@ impl Column {
                 items.into_iter().try_for_each(|raw| item.read(raw))?;
                 ends.push(item.len());
             }
+            Values::Map(map) => {
+                for (key, raw) in members(json)? {
+                    map.keys.text(&key)?;
+                    map.items.read(raw).map_err(|e| format!("{key}: {e}"))?;
+                }
+                map.ends.push(map.keys.len());
+            }
         }
         self.valid.push(true);
         Ok(())
@@ -237,7 +282,7 @@ impl Column {
                 data.extend(text::base64(text)?);
                 ends.push(data.len());
             }
-            Values::Row(..) | Values::List { .. } => return Err("a text holds no row and no array".into()),
+            Values::Row(..) | Values::List { .. } | Values::Map(_) => return Err("a text holds no row, array or map".into()),
         }
         self.valid.push(true);
         Ok(())
@@ -270,6 +315,11 @@ impl Column {
             Values::Row(fields, object) => {
                 let columns = object.columns.into_iter().map(Column::finish).collect::<Result<Vec<_>>>()?;
                 Arc::new(StructArray::try_new_with_length(fields, columns, nulls, rows).map_err(failed)?)
+            }
+            Values::Map(map) => {
+                let Entries { kind, keys, items, ends } = *map;
+                let lengths: Vec<usize> = ends.iter().enumerate().map(|(i, end)| end - if i == 0 { 0 } else { ends[i - 1] }).collect();
+                Arc::new(maps::build(&kind, keys.finish()?, items.finish()?, &lengths, nulls).map_err(failed)?)
             }
             Values::List { field, item, ends } => {
                 Arc::new(ListArray::try_new(field, offsets(ends)?, item.finish()?, nulls).map_err(failed)?)

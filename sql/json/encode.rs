@@ -68,6 +68,19 @@ pub(crate) fn write_value(column: &ArrayRef, row: usize, out: &mut Vec<u8>) -> R
             }
             out.push(b']');
         }
+        DataType::Map(..) => {
+            let entries = column.as_map().value(row);
+            out.push(b'{');
+            for i in 0..entries.len() {
+                if i > 0 {
+                    out.push(b',');
+                }
+                quoted(&cell(entries.column(0), i), out);
+                out.push(b':');
+                write_value(entries.column(1), i, out)?;
+            }
+            out.push(b'}');
+        }
         DataType::Boolean | DataType::Int8 | DataType::Int16 | DataType::Int32 | DataType::Int64 | DataType::Decimal128(_, _) => {
             let _ = write!(out, "{}", cell(column, row));
         }
@@ -106,7 +119,7 @@ pub(crate) fn cell(column: &ArrayRef, row: usize) -> String {
             let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
             if zone.is_some() { format!("{text}Z") } else { text.to_string() }
         }
-        DataType::Struct(_) | DataType::List(_) => {
+        DataType::Struct(_) | DataType::List(_) | DataType::Map(..) => {
             let mut json = Vec::new();
             match write_value(column, row, &mut json) {
                 Ok(()) => String::from_utf8_lossy(&json).into_owned(),

@@ -90,6 +90,7 @@ impl Column {
             Values::Bytes { .. } => "BYTES".into(),
             Values::Row(..) => "ROW".into(),
             Values::List { .. } => "ARRAY".into(),
+            Values::Map(_) => "MAP".into(),
         };
         Unfit(format!("the type's shape was {kind}, the value is {what}"))
     }

@@ -140,6 +140,7 @@ mod tests {
             Field::new("at", DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into())), true),
             Field::new("row", row, true),
             Field::new("list", DataType::List(Arc::new(Field::new("item", DataType::Int64, true))), true),
+            Field::new("map", crate::maps::map_type(DataType::Utf8, DataType::Int64), true),
         ]))
     }
 
@@ -171,6 +172,8 @@ mod tests {
             r#" { "list" : [ ] , "row" : { } , "id" : "7" , "text" : { "a" : [ 1 , 2 ] } } "#,
             r#"{"id":1,"id":2,"te\u0078t":"\ud83d\ude00\n"}"#,
             r#"{"id":9223372036854775807,"f":1e300,"d":12345678.9,"text":-0.0}"#,
+            r#"{"map":{"b":1,"a":null,"b":3,"\u0061b":4}}"#,
+            r#"{"map": { } }"#,
             r#"{"unknown":{"deep":[[[{"a":"\\"}]]]},"ok":"TRUE","text":null}"#,
             "{}",
         ] {
@@ -196,6 +199,8 @@ mod tests {
             r#"{"text":"a}"#,
             r#"{"list":[1,"x"]}"#,
             r#"{"row":{"x":"y"}}"#,
+            r#"{"map":{"x":"y"}}"#,
+            r#"{"map":[1]}"#,
             r#"{"ok":1}"#,
             r#"{"d":1.234}"#,
             r#"{"at":5}"#,
@@ -234,6 +239,7 @@ mod tests {
             Just("at"),
             Just("row"),
             Just("list"),
+            Just("map"),
             Just("x"),
             Just("y"),
             Just("t\\u0065xt")

@@ -1,10 +1,12 @@
-//! Values of ROW and ARRAY types as bytes and back: as keys, in state, in results.
+//! Values of ROW, ARRAY and MAP types as bytes and back: as keys, in state, in results.
 //!
-//! A row is its fields one after the other, an array its length and its elements, each with a mark whether it is NULL.
+//! A row is its fields one after the other, an array its length and its elements, each with a mark whether it is NULL; a map is an
+//! array of its keys and values in turn, which are in order.
 //!
 //! Invariant: the same value has the same bytes, and they say where they end. As in keys, -0.0 is 0.0 and every NaN is one NaN.
 
 use super::value::{Cells, Class, Value, column as column_of};
+use crate::maps;
 use arrow::array::{Array, ArrayRef, AsArray, ListArray, StructArray};
 use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::datatypes::DataType;
@@ -13,7 +15,7 @@ use waterwheel_engine::error::{Error, Result};
 
 /// Whether a type is made of others.
 pub(crate) fn is_nested(kind: &DataType) -> bool {
-    matches!(kind, DataType::Struct(_) | DataType::List(_))
+    matches!(kind, DataType::Struct(_) | DataType::List(_) | DataType::Map(..))
 }
 
 /// Whether all that a type is made of can be kept.
@@ -21,6 +23,7 @@ pub(crate) fn can_be_kept(kind: &DataType) -> bool {
     match kind {
         DataType::Struct(fields) => fields.iter().all(|field| can_be_kept(field.data_type())),
         DataType::List(item) => can_be_kept(item.data_type()),
+        DataType::Map(entries, _) => can_be_kept(entries.data_type()),
         other => Class::of(other).is_some(),
     }
 }
@@ -42,6 +45,11 @@ pub(crate) fn bytes(array: &ArrayRef, row: usize) -> Option<Vec<u8>> {
 fn encode(array: &dyn Array, row: usize, out: &mut Vec<u8>) {
     match array.data_type() {
         DataType::Struct(_) => array.as_struct().columns().iter().for_each(|column| encode_part(column, row, out)),
+        DataType::Map(..) => {
+            let entries = array.as_map().value(row);
+            out.extend_from_slice(&(entries.len() as u32).to_le_bytes());
+            (0..entries.len()).for_each(|i| entries.columns().iter().for_each(|column| encode_part(column, i, out)));
+        }
         _ => {
             let items = array.as_list::<i32>().value(row);
             out.extend_from_slice(&(items.len() as u32).to_le_bytes());
@@ -81,7 +89,7 @@ fn decode(kind: &DataType, bytes: &mut &[u8]) -> Result<Tree> {
             let parts = fields.iter().map(|field| decode_part(field.data_type(), bytes));
             Ok(Tree::Parts(parts.collect::<Result<_>>()?))
         }
-        DataType::List(item) => {
+        DataType::List(_) | DataType::Map(..) => {
             let (length, rest) = bytes.split_first_chunk::<4>().ok_or_else(damaged)?;
             *bytes = rest;
             // Each element has a byte at least, so that a damaged length is noticed before it is believed.
@@ -89,7 +97,12 @@ fn decode(kind: &DataType, bytes: &mut &[u8]) -> Result<Tree> {
             if length > bytes.len() {
                 return Err(damaged());
             }
-            let parts = (0..length).map(|_| decode_part(item.data_type(), bytes));
+            let kinds: Vec<&DataType> = match (kind, maps::parts(kind)) {
+                (_, Some((key, value))) => vec![key.data_type(), value.data_type()],
+                (DataType::List(item), _) => vec![item.data_type()],
+                _ => return Err(damaged()),
+            };
+            let parts = (0..length).flat_map(|_| kinds.iter()).map(|kind| decode_part(kind, bytes));
             Ok(Tree::Parts(parts.collect::<Result<_>>()?))
         }
         _ => Err(damaged()),
@@ -141,6 +154,13 @@ fn build(kind: &DataType, trees: &[&Tree]) -> Result<ArrayRef> {
             let items = build(item.data_type(), &parts.iter().copied().flatten().collect::<Vec<_>>())?;
             Arc::new(ListArray::try_new(item.clone(), OffsetBuffer::from_lengths(lengths), items, nulls()).map_err(failed)?)
         }
+        DataType::Map(..) => {
+            let (key, value) = maps::parts(kind).ok_or_else(damaged)?;
+            let every_other = |first: usize| parts.iter().flat_map(|parts| parts.iter().skip(first).step_by(2)).collect::<Vec<_>>();
+            let (keys, items) = (build(key.data_type(), &every_other(0))?, build(value.data_type(), &every_other(1))?);
+            let lengths: Vec<usize> = parts.iter().map(|parts| parts.len() / 2).collect();
+            Arc::new(maps::build(kind, keys, items, &lengths, nulls()).map_err(failed)?)
+        }
         leaf => {
             let values: Vec<&Value> = trees.iter().map(|tree| if let Tree::Leaf(value) = tree { value } else { &Value::Null }).collect();
             column_of(leaf, &values)?
@@ -155,14 +175,15 @@ mod tests {
     use arrow::datatypes::{Field, Schema};
     use proptest::prelude::*;
 
-    fn kinds() -> [DataType; 3] {
+    fn kinds() -> [DataType; 4] {
         let row = DataType::Struct(vec![Field::new("x", DataType::Int32, true), Field::new("y", DataType::Utf8, true)].into());
         let list = |item: DataType| DataType::List(Arc::new(Field::new("item", item, true)));
         let deep = DataType::Struct(vec![Field::new("a", list(row.clone()), true), Field::new("n", DataType::Float64, true)].into());
-        [list(list(DataType::Int64)), list(row), deep]
+        let map = maps::map_type(DataType::Utf8, list(DataType::Int64));
+        [list(list(DataType::Int64)), list(row), deep, map]
     }
 
-    fn values() -> impl Strategy<Value = [String; 3]> {
+    fn values() -> impl Strategy<Value = [String; 4]> {
         fn maybe(some: impl Strategy<Value = String>) -> impl Strategy<Value = String> {
             prop_oneof![1 => Just("null".to_string()), 4 => some]
         }
@@ -176,7 +197,9 @@ mod tests {
             (int(), maybe("[ab]{0,2}".prop_map(|s| format!("{s:?}")))).prop_map(|(x, y)| format!("{{\"x\":{x},\"y\":{y}}}"))
         }
         let deep = (maybe(list(maybe(row()))), int()).prop_map(|(a, n)| format!("{{\"a\":{a},\"n\":{n}}}"));
-        (maybe(list(maybe(list(int())))), maybe(list(maybe(row()))), maybe(deep)).prop_map(|(a, b, c)| [a, b, c])
+        let map = proptest::collection::btree_map("[ab]{0,2}", maybe(list(int())), 0..4)
+            .prop_map(|map| format!("{{{}}}", map.iter().map(|(k, v)| format!("{k:?}:{v}")).collect::<Vec<_>>().join(",")));
+        (maybe(list(maybe(list(int())))), maybe(list(maybe(row()))), maybe(deep), maybe(map)).prop_map(|(a, b, c, d)| [a, b, c, d])
     }
 
     proptest! {
@@ -184,8 +207,8 @@ mod tests {
         fn rows_and_arrays_come_back_and_equal_ones_have_equal_bytes(rows in proptest::collection::vec(values(), 1..8), cut in 1..9usize) {
             let fields: Vec<Field> = kinds().into_iter().enumerate().map(|(i, kind)| Field::new(format!("c{i}"), kind, true)).collect();
             let mut json = JsonRows::new(Arc::new(Schema::new(fields))).unwrap();
-            for [a, b, c] in &rows {
-                json.push(format!("{{\"c0\":{a},\"c1\":{b},\"c2\":{c}}}").as_bytes()).unwrap();
+            for [a, b, c, d] in &rows {
+                json.push(format!("{{\"c0\":{a},\"c1\":{b},\"c2\":{c},\"c3\":{d}}}").as_bytes()).unwrap();
             }
             let batch = json.take().unwrap();
             for (c, kind) in kinds().iter().enumerate() {

@@ -5,12 +5,12 @@
 use super::members::Members;
 use super::upserts::check_upserts;
 use super::{Lowered, Lowering, arrow_schema, nullable, physical};
-use crate::catalog::{Column, Given, PlannedTable, Table};
+use crate::catalog::{Column, Given, Left, PlannedTable, Table};
 use crate::csv::Csv;
 use crate::debezium::Debezium;
 use crate::error::{SqlError, SqlResult};
 use crate::folders::FolderReading;
-use crate::ingest::{Delayed, Format, Key, Reading, ingest};
+use crate::ingest::{Delayed, Format, Key, Reading, ingest, rejects};
 use crate::kernels::calc::Calc;
 use crate::options::Connector;
 use arrow::datatypes::{DataType, Field, Schema};
@@ -19,8 +19,10 @@ use datafusion_expr::TableScan;
 use datafusion_expr::expr::Expr;
 use std::sync::Arc;
 use std::time::Duration;
-use waterwheel_engine::graph::{DeadLetters, LogicalNode, ReadAs, Role, SinkRef, SourceNode, TopicRequest};
-use waterwheel_engine::operators::{ErrorPolicy, dead_letters};
+use waterwheel_engine::graph::{
+    DeadLetters, EqualityClass, LogicalNode, NodeIndex, NodeNote, ReadAs, Role, Routing, SinkRef, SourceNode, TopicRequest,
+};
+use waterwheel_engine::operators::{ErrorPolicy, IngestFactory, dead_letters, late_rows};
 use waterwheel_engine::time::WatermarkStrategy;
 
 impl Lowering<'_> {
@@ -44,6 +46,11 @@ impl Lowering<'_> {
         }
         let projection: Vec<usize> = scan.projection.clone().unwrap_or_else(|| (0..table.schema.fields().len()).collect());
         let members = self.members.take().unwrap_or_default();
+        match &table.left {
+            Some(Left::Errors(base)) => return self.errors(&table, base, &projection, scan),
+            Some(Left::Late(base)) => return self.late(base, &projection, &members, scan),
+            None => {}
+        }
         let by_key = table.is_by_key();
         if let Some(mut shared) = self.shared.remove(&table.name).filter(|s| s.places > 1 && !by_key && !self.read_in_first) {
             let columns: Vec<usize> = shared.columns.iter().copied().collect();
@@ -78,31 +85,7 @@ impl Lowering<'_> {
         let reading = Arc::new(reading(table, &read, members)?);
         let output = reading.output.clone();
         let looked_at = columns_read(table, &reading);
-        let source = self.connectors.source(table).map_err(|e| SqlError::new(e.report()))?;
-        let policy = match table.options.get("error-policy") {
-            Some("drop") => ErrorPolicy::Drop,
-            Some("dead-letter") => ErrorPolicy::DeadLetter,
-            None if table.options.get("debezium-json.ignore-parse-errors") == Some("true") => ErrorPolicy::Drop,
-            _ => ErrorPolicy::Fail,
-        };
-        let letters = format!("{}.dead-letter", table.options.get("topic").unwrap_or(&table.name));
-        let node = SourceNode {
-            connect: source,
-            read_as: if self.read_in_first { ReadAs::Table } else { ReadAs::Stream },
-            ingest: ingest(reading),
-            watermarks: table.watermark.map(|w| watermarks(&table.schema.fields()[w.column], w.delay_ms)),
-            max_ahead_ms: None,
-            in_step: None,
-            policy,
-            dead_letters: (policy == ErrorPolicy::DeadLetter)
-                .then(|| DeadLetters { encode: dead_letters(letters.as_str()), sink: SinkRef::Topic(TopicRequest::new(letters.as_str())) }),
-        };
-        let mut node = LogicalNode::new("source", Role::Source(node), Vec::new());
-        node.id = Some(self.id("source"));
-        node.subject = Some(table.name.clone());
-        node.can_reject = true;
-        node.note.detail = looked_at;
-        let node = self.graph.add(node);
+        let node = self.read(table, ingest(reading), looked_at)?;
         // The query's columns, rows with the members that are read; then what of the key it does not look at.
         let all = read.iter().map(|&i| table.schema.field(i).clone());
         let of_types =
@@ -118,6 +101,61 @@ impl Lowering<'_> {
             lowered.rowtimes = (0..projection.len()).filter(|&i| projection[i] == w.column).collect();
         }
         Ok(lowered)
+    }
+
+    /// Records that are no rows of a table: read once more, whole, so that what the others leave out is found.
+    fn errors(&mut self, table: &Arc<Table>, base: &Arc<Table>, projection: &[usize], scan: &TableScan) -> SqlResult<Lowered> {
+        let all: Vec<usize> = (0..base.schema.fields().len()).collect();
+        let reading = Arc::new(reading(base, &all, &Members::default())?);
+        let schema = Arc::new(table.schema.project(projection).map_err(|e| SqlError::new(e.to_string()))?);
+        let ingest = rejects(reading, projection.to_vec(), schema);
+        let unstamped = Table { watermark: None, left: table.left.clone(), ..base.as_ref().clone() };
+        let node = self.read(&Arc::new(unstamped), ingest, format!("records of {} that are no rows", base.name))?;
+        Ok(Lowered::plain(node, scan.projected_schema.clone(), false))
+    }
+
+    /// Rows of a table that come behind the watermark.
+    fn late(&mut self, base: &Arc<Table>, projection: &[usize], members: &Members, scan: &TableScan) -> SqlResult<Lowered> {
+        let rows = self.source(base, projection, members, scan)?;
+        let note = NodeNote {
+            detail: format!("rows of {} behind the watermark", base.name),
+            class: vec![(EqualityClass::TimeDependent, "late rows".into())],
+            ..NodeNote::default()
+        };
+        // Dealt out, so that every task sees the watermark of all.
+        let node = self.add("late", late_rows(), &[(rows.node, Routing::Rebalance)], note);
+        Ok(Lowered { node, rowtimes: Vec::new(), ..rows })
+    }
+
+    /// The node that reads a table.
+    fn read(&mut self, table: &Arc<Table>, ingest: IngestFactory, looked_at: String) -> SqlResult<NodeIndex> {
+        let source = self.connectors.source(table).map_err(|e| SqlError::new(e.report()))?;
+        let policy = match table.options.get("error-policy") {
+            // What is no row is what is wanted.
+            _ if table.left.is_some() => ErrorPolicy::Fail,
+            Some("drop") => ErrorPolicy::Drop,
+            Some("dead-letter") => ErrorPolicy::DeadLetter,
+            None if table.options.get("debezium-json.ignore-parse-errors") == Some("true") => ErrorPolicy::Drop,
+            _ => ErrorPolicy::Fail,
+        };
+        let letters = format!("{}.dead-letter", table.options.get("topic").unwrap_or(&table.name));
+        let node = SourceNode {
+            connect: source,
+            read_as: if self.read_in_first { ReadAs::Table } else { ReadAs::Stream },
+            ingest,
+            watermarks: table.watermark.map(|w| watermarks(&table.schema.fields()[w.column], w.delay_ms)),
+            max_ahead_ms: None,
+            in_step: None,
+            policy,
+            dead_letters: (policy == ErrorPolicy::DeadLetter)
+                .then(|| DeadLetters { encode: dead_letters(letters.as_str()), sink: SinkRef::Topic(TopicRequest::new(letters.as_str())) }),
+        };
+        let mut node = LogicalNode::new("source", Role::Source(node), Vec::new());
+        node.id = Some(self.id("source"));
+        node.subject = Some(table.name.clone());
+        node.can_reject = true;
+        node.note.detail = looked_at;
+        Ok(self.graph.add(node))
     }
 }
 
@@ -205,8 +243,8 @@ fn reading(table: &Table, projection: &[usize], above: &Members) -> SqlResult<Re
         let field = table.schema.field(i);
         match column {
             Column::Physical if needed.contains(&field.name().as_str()) || !field.is_nullable() => value.push(members.pruned(field)),
-            Column::Metadata(m) if needed.contains(&field.name().as_str()) => {
-                metadata.push(*m);
+            Column::Metadata { from, .. } if needed.contains(&field.name().as_str()) => {
+                metadata.push(*from);
                 around.push(field.clone());
             }
             Column::Folder if needed.contains(&field.name().as_str()) => folders.push(field.clone()),

@@ -4,7 +4,7 @@
 //! query's rows are known by the same columns, because then all changes of a key come from one task, in order.
 
 use super::{Lowered, Lowering, column_expr};
-use crate::catalog::Table;
+use crate::catalog::{Column, Table};
 use crate::connect::Connectors;
 use crate::encode::{Encoding, encode};
 use crate::error::{SqlError, SqlResult};
@@ -32,7 +32,20 @@ pub(crate) fn check_insert(plan: LogicalPlan, table: &Table) -> SqlResult<Logica
     if !connector.is_sink() {
         return Err(SqlError::new(format!("table \"{}\" cannot be written: '{}' is only read", table.name, connector.name())));
     }
-    let wanted: Vec<_> = (0..table.columns.len()).filter(|&i| table.columns[i].is_written()).map(|i| table.schema.field(i)).collect();
+    for (field, column) in table.schema.fields().iter().zip(&table.columns) {
+        if let Column::Metadata { from, is_virtual: false } = column
+            && !from.is_writable()
+        {
+            return Err(SqlError::new(format!(
+                "column {:?} of table \"{}\" is '{}', which is only read",
+                field.name(),
+                table.name,
+                from.name()
+            ))
+            .help(format!("declare it  METADATA FROM '{}' VIRTUAL", from.name())));
+        }
+    }
+    let wanted: Vec<_> = table.written().into_iter().map(|i| table.schema.field(i)).collect();
     let given = plan.schema().clone();
     if wanted.len() != given.fields().len() {
         return Err(SqlError::new(format!(
@@ -150,7 +163,7 @@ impl Lowering<'_> {
         let mut routing = Routing::Forward;
         if keyed && !rows.updating {
             // Rows of a key from one task, in the order of their arrival.
-            let keys = key_columns(Arc::new(ColumnKeys(table.primary_key.clone())));
+            let keys = key_columns(Arc::new(ColumnKeys(table.written_key())));
             rows.node = self.add("key_by", keys, &[(rows.node, Routing::Forward)], NodeNote { glue: true, ..NodeNote::default() });
             routing = Routing::KeyGroup;
         }
@@ -177,14 +190,17 @@ impl Lowering<'_> {
     }
 
     fn check_key(&self, rows: &Lowered, table: &Table) -> SqlResult<()> {
-        let names = |columns: &[usize]| columns.iter().map(|&i| table.schema.field(i).name().as_str()).collect::<Vec<_>>().join(", ");
+        let written = table.written();
+        let names = |columns: &[usize]| {
+            columns.iter().filter_map(|&i| Some(table.schema.field(*written.get(i)?).name().as_str())).collect::<Vec<_>>().join(", ")
+        };
         for &i in &table.primary_key {
             super::check_ordered(table.schema.field(i).data_type(), &format!("the PRIMARY KEY column {}", table.schema.field(i).name()))?;
         }
         if !rows.updating {
             return Ok(());
         }
-        let mut wanted = table.primary_key.clone();
+        let mut wanted = table.written_key();
         wanted.sort_unstable();
         let mut known = rows.key.clone().unwrap_or_default();
         known.sort_unstable();

@@ -18,6 +18,8 @@ pub struct CreateTable {
     pub name: Ident,
     /// Leave an existing one alone.
     pub if_not_exists: bool,
+    /// No catalog keeps it.
+    pub temporary: bool,
     /// Its columns in order.
     pub columns: Vec<ColumnDef>,
     /// Event time, if declared.
@@ -95,6 +97,8 @@ pub enum ColumnKind {
         kind: DataType,
         /// Which; none = the column's own name.
         from: Option<String>,
+        /// Declared `VIRTUAL`: an insert gives it no value.
+        is_virtual: bool,
     },
     /// From other columns.
     Computed(Box<SqlExpr>),
@@ -117,6 +121,7 @@ pub(super) fn parse(parser: &mut Parser<'_>) -> SqlResult<CreateTable> {
     let mut table = CreateTable {
         name: name(parser)?,
         if_not_exists,
+        temporary: false,
         columns: Vec::new(),
         watermark: None,
         primary_key: Vec::new(),
@@ -259,8 +264,7 @@ fn column(parser: &mut Parser<'_>, table: &mut CreateTable) -> SqlResult<()> {
     let mut column_kind = ColumnKind::Physical(kind.clone());
     if take_words(parser, &["METADATA"]) {
         let from = if parser.parse_keyword(Keyword::FROM) { Some(text(parser)?) } else { None };
-        let _virtual = take_words(parser, &["VIRTUAL"]);
-        column_kind = ColumnKind::Metadata { kind, from };
+        column_kind = ColumnKind::Metadata { kind, from, is_virtual: take_words(parser, &["VIRTUAL"]) };
     }
     if take_words(parser, &["PRIMARY", "KEY"]) {
         not_null = true;

@@ -1,4 +1,4 @@
-//! Flink's dialect for the parser: back-quoted names, `TABLE t` as an argument, the clauses of JSON functions.
+//! Flink's dialect for the parser: back-quoted names, `TABLE t` as an argument, `MAP[..]`, the clauses of JSON functions.
 //!
 //! Invariant: everything else is the generic dialect, the union of all others.
 
@@ -55,6 +55,9 @@ impl Dialect for FlinkDialect {
         if let Some(call) = super::json::call(parser) {
             return Some(call);
         }
+        if super::word_at(parser, 0) == "MAP" && parser.peek_nth_token_ref(1).token == Token::LBracket {
+            return Some(map(parser));
+        }
         let [first, second] = parser.peek_tokens_ref::<2>();
         let is_table = matches!(&first.token, Token::Word(w) if w.keyword == Keyword::TABLE && w.quote_style.is_none());
         if !is_table || !matches!(&second.token, Token::Word(_)) {
@@ -106,4 +109,13 @@ fn another_column(parser: &Parser) -> bool {
     let [comma, name, behind] = parser.peek_tokens_ref::<3>();
     let is_name = matches!(&name.token, Token::Word(w) if w.keyword != Keyword::INTERVAL || w.quote_style.is_some());
     comma.token == Token::Comma && is_name && !matches!(behind.token, Token::LParen | Token::RArrow)
+}
+
+/// `MAP[key, value, ..]`.
+fn map(parser: &mut Parser<'_>) -> Result<Expr, ParserError> {
+    parser.next_token();
+    parser.expect_token(&Token::LBracket)?;
+    let entries = parser.parse_comma_separated(Parser::parse_expr)?;
+    parser.expect_token(&Token::RBracket)?;
+    Ok(crate::plan::sugar::call("map_of", entries))
 }

@@ -52,6 +52,8 @@ pub enum StatementKind {
         if_not_exists: bool,
         /// Replace an existing one.
         or_replace: bool,
+        /// No catalog keeps it.
+        temporary: bool,
     },
     /// `DROP TABLE` or `DROP VIEW`.
     Drop {
@@ -76,6 +78,8 @@ pub enum StatementKind {
     Reset(Option<String>),
     /// `SHOW TABLES` and `SHOW VIEWS`.
     ShowTables,
+    /// `SHOW FUNCTIONS`.
+    ShowFunctions,
     /// `SHOW CREATE TABLE name`.
     ShowCreate(Ident),
     /// `DESCRIBE name`.
@@ -118,6 +122,19 @@ impl Words {
     /// Whether a name stands there as it is written.
     pub(crate) fn names(&self, name: &str) -> bool {
         self.0.iter().any(|t| matches!(&t.token, Token::Word(w) if w.value == name))
+    }
+
+    /// The statement as it stands in the text that it was read from.
+    pub fn within<'a>(&self, text: &'a str) -> &'a str {
+        let byte = |at: Location| {
+            let line = text.split_inclusive('\n').take((at.line as usize).saturating_sub(1)).map(str::len).sum::<usize>();
+            let letters = text[line..].chars().take((at.column as usize).saturating_sub(1)).map(char::len_utf8);
+            line + letters.sum::<usize>()
+        };
+        match (self.0.first(), self.0.last()) {
+            (Some(first), Some(last)) => text.get(byte(first.span.start)..byte(last.span.end)).unwrap_or_default(),
+            _ => "",
+        }
     }
 
     /// The text of the statement, one space between words.
@@ -173,7 +190,7 @@ fn too_deep(words: &[TokenWithSpan]) -> Option<Span> {
         if depth > DEPTH {
             return Some(word.span);
         }
-        is_type = matches!(&word.token, Token::Word(w) if ["ROW", "ARRAY"].iter().any(|kind| w.value.eq_ignore_ascii_case(kind)));
+        is_type = matches!(&word.token, Token::Word(w) if ["ROW", "ARRAY", "MAP"].iter().any(|kind| w.value.eq_ignore_ascii_case(kind)));
     }
     None
 }
@@ -322,11 +339,11 @@ fn query(parser: &mut Parser<'_>) -> SqlResult<StatementKind> {
 fn create(parser: &mut Parser<'_>) -> SqlResult<StatementKind> {
     let start = parser.next_token();
     let or_replace = take_words(parser, &["OR", "REPLACE"]);
-    let _temporary = take_words(parser, &["TEMPORARY"]) || take_words(parser, &["TEMP"]);
+    let temporary = take_words(parser, &["TEMPORARY"]) || take_words(parser, &["TEMP"]);
     match word_at(parser, 0).as_str() {
         "TABLE" => {
             parser.next_token();
-            create_table::parse(parser).map(|table| StatementKind::CreateTable(Box::new(table)))
+            create_table::parse(parser).map(|table| StatementKind::CreateTable(Box::new(CreateTable { temporary, ..table })))
         }
         "VIEW" => {
             parser.next_token();
@@ -342,7 +359,7 @@ fn create(parser: &mut Parser<'_>) -> SqlResult<StatementKind> {
             }
             parser.expect_keyword_is(Keyword::AS).or_syntax(parser)?;
             let query = parser.parse_query().or_syntax(parser)?;
-            Ok(StatementKind::CreateView { name, columns, query, if_not_exists, or_replace })
+            Ok(StatementKind::CreateView { name, columns, query, if_not_exists, or_replace, temporary })
         }
         what => Err(SqlError::unsupported(&format!("CREATE {what}"), "only tables and views are kept", "").at(start.span)),
     }
@@ -396,10 +413,13 @@ fn show(parser: &mut Parser<'_>) -> SqlResult<StatementKind> {
     if take_words(parser, &["TABLES"]) || take_words(parser, &["VIEWS"]) {
         return Ok(StatementKind::ShowTables);
     }
+    if take_words(parser, &["FUNCTIONS"]) {
+        return Ok(StatementKind::ShowFunctions);
+    }
     if take_words(parser, &["CREATE", "TABLE"]) || take_words(parser, &["CREATE", "VIEW"]) {
         return Ok(StatementKind::ShowCreate(name(parser)?));
     }
-    Err(SqlError::new("SHOW knows TABLES, VIEWS and CREATE TABLE name").at(start.span))
+    Err(SqlError::new("SHOW knows TABLES, VIEWS, FUNCTIONS and CREATE TABLE name").at(start.span))
 }
 
 /// A quoted text.

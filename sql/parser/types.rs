@@ -4,6 +4,7 @@
 //! their precision, `TIMESTAMP_LTZ` is in UTC.
 
 use crate::error::{SqlError, SqlResult};
+use crate::maps::{map_type, parts};
 use arrow::datatypes::{DataType, Field, TimeUnit};
 use datafusion_sql::sqlparser::keywords::Keyword;
 use datafusion_sql::sqlparser::parser::Parser;
@@ -34,6 +35,7 @@ const NAMES: &[&str] = &[
     "TIMESTAMP_LTZ",
     "ROW",
     "ARRAY",
+    "MAP",
 ];
 
 /// A type, and whether `NOT NULL` follows.
@@ -117,7 +119,18 @@ fn parse_bare(parser: &mut Parser<'_>) -> SqlResult<DataType> {
             close_angle(parser)?;
             DataType::List(Arc::new(Field::new("item", item, true)))
         }
-        "MAP" | "MULTISET" | "RAW" | "VARIANT" | "INTERVAL" => {
+        "MAP" => {
+            expect(parser, &Token::Lt)?;
+            let (key, _) = parse_type(parser)?;
+            if matches!(key, DataType::Struct(_) | DataType::List(_) | DataType::Map(..)) {
+                return Err(SqlError::new(format!("{} is no key of a MAP", type_name(&key))).at(token.span).help("MAP<STRING, ...>"));
+            }
+            expect(parser, &Token::Comma)?;
+            let (value, _) = parse_type(parser)?;
+            close_angle(parser)?;
+            map_type(key, value)
+        }
+        "MULTISET" | "RAW" | "VARIANT" | "INTERVAL" => {
             return Err(SqlError::unsupported(
                 &format!("a column of type {name}"),
                 "it has no form in a record yet",
@@ -224,6 +237,8 @@ pub fn type_name(kind: &DataType) -> String {
             format!("ROW<{}>", fields.join(", "))
         }
         DataType::List(item) => format!("ARRAY<{}>", type_name(item.data_type())),
+        map if parts(map).is_some() => parts(map)
+            .map_or(String::new(), |(key, value)| format!("MAP<{}, {}>", type_name(key.data_type()), type_name(value.data_type()))),
         other => other.to_string(),
     }
 }

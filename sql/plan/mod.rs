@@ -66,7 +66,10 @@ impl ContextProvider for Context<'_> {
                 let schema: SchemaRef = Arc::new(view.plan.schema().as_arrow().clone());
                 Ok(Arc::new(PlannedView { view: view.clone(), schema }))
             }
-            (TableReference::Bare { .. }, None) => Err(self.catalog.missing(name.table()).into_planner()),
+            (TableReference::Bare { .. }, None) => match self.catalog.left(name.table()).map_err(SqlError::into_planner)? {
+                Some(table) => Ok(Arc::new(PlannedTable(Arc::new(table)))),
+                None => Err(self.catalog.missing(name.table()).into_planner()),
+            },
             _ => {
                 Err(SqlError::unsupported("a name with a catalog or database before it", "there is one of each", "leave it out")
                     .into_planner())

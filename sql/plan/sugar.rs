@@ -1,4 +1,4 @@
-//! What is another way to write something: IF, IFNULL, GREATEST, FLOOR(.. TO ..), units that stand as words.
+//! What is another way to write something: BYTES, IF, IFNULL, GREATEST, FLOOR(.. TO ..), units that stand as words.
 //!
 //! Invariant: what is put in its place means the same; nothing else is touched.
 
@@ -76,6 +76,10 @@ fn plain(expr: &Expr) -> SqlResult<Option<Expr>> {
         Expr::Overlay { expr, overlay_what, overlay_from, overlay_for } => {
             let args = [Some(expr), Some(overlay_what), Some(overlay_from), overlay_for.as_ref()];
             Some(call("overlay", args.into_iter().flatten().map(|e| (**e).clone()).collect()))
+        }
+        Expr::Cast { kind, expr, data_type: DataType::Bytes(_) | DataType::Varbinary(_) | DataType::Binary(_), array, format } => {
+            let (kind, expr, format) = (kind.clone(), expr.clone(), format.clone());
+            Some(Expr::Cast { kind, expr, data_type: DataType::Bytea, array: *array, format })
         }
         // Its precision is what is written; milliseconds are that of event time.
         Expr::TypedString(TypedString { data_type: DataType::Timestamp(None, TimezoneInfo::None), value, .. }) => match &value.value {

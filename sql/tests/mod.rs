@@ -4,6 +4,7 @@ mod aggregates;
 mod errors;
 mod functions;
 mod joins;
+mod left;
 mod nested;
 mod nexmark;
 mod noise;

@@ -203,3 +203,35 @@ proptest! {
         check(&ours, &theirs, &input, false)?;
     }
 }
+
+/// Maps are read from JSON, kept, grouped by and looked into.
+#[test]
+fn maps_are_values_like_others() {
+    let ddl =
+        "CREATE TABLE m (id BIGINT, m MAP<STRING, INT>, deep MAP<STRING, ARRAY<BIGINT>>) WITH ('connector' = 'topics', 'format' = 'json');";
+    let records = [
+        r#"{"id":1,"m":{"b":2,"a":1},"deep":{"x":[1,2]}}"#,
+        r#"{"id":2,"m":{"a":1,"b":2},"deep":{}}"#,
+        r#"{"id":3,"m":{"a":null},"deep":null}"#,
+        r#"{"id":4,"m":{"a":9,"\u0061":1,"b":2}}"#,
+        r#"{"id":5}"#,
+    ];
+    let answer = |sql: &str| -> Vec<String> {
+        let feed = Feed::new("m", vec![records.map(String::from).to_vec()], 2);
+        feed.reveal(usize::MAX);
+        let mut running = Running::start(&Feeds(BTreeMap::from([("m".to_string(), feed)])), &format!("{ddl}\n{sql}"), 3, 2);
+        running.restart(3);
+        running.finish();
+        running.rows.rows().into_iter().map(|(row, weight)| format!("{} x{weight}", row.join(" "))).collect()
+    };
+    assert_eq!(answer("SELECT m, COUNT(*) AS n FROM m GROUP BY m"), ["NULL 1 x1", "{\"a\":1,\"b\":2} 3 x1", "{\"a\":null} 1 x1"]);
+    assert_eq!(answer("SELECT id FROM m WHERE m['a'] = 1 AND CARDINALITY(m) = 2"), ["1 x1", "2 x1", "4 x1"]);
+    assert_eq!(answer("SELECT l.id, r.deep['x'] FROM m AS l JOIN m AS r ON l.id = r.id WHERE l.id < 3"), ["1 [1,2] x1", "2 NULL x1"]);
+    assert_eq!(
+        answer(
+            "SELECT id, m FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY m['b'] ORDER BY id DESC) AS n FROM m) AS x WHERE n <= 1 AND m['b'] = 2"
+        ),
+        ["4 {\"a\":1,\"b\":2} x1"]
+    );
+    assert_eq!(answer("SELECT id, k FROM m CROSS JOIN UNNEST(MAP_KEYS(m)) AS u (k) WHERE id > 2"), ["3 a x1", "4 a x1", "4 b x1"]);
+}

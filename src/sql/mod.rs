@@ -4,18 +4,21 @@
 //! * `results`: a sink that shows rows as they come, or what they add up to in the end.
 //! * `analyze`: what each operator of a query did.
 //! * `job`: SQL within a typed job.
+//! * `kept`: declarations in a folder.
 //! * `run`: a query until it ends or is stopped; a script of inserts as a job with the verbs of every job.
 //!
 //! Invariant: a query leaves nothing behind, neither checkpoints nor offsets; a script's job is a job like any other.
 
 mod analyze;
 mod job;
+mod kept;
 mod results;
 mod run;
 mod tables;
 
 pub(crate) use job::JobSql;
 pub use job::{Query, StreamTable};
+pub use kept::KeptCatalog;
 pub use results::Form;
 pub use run::{Shell, Stopper, script};
 pub use tables::Tables;

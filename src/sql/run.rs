@@ -3,6 +3,7 @@
 //! Invariant: a query's job is gone when it ends, with everything that it wrote; a script's job keeps its state under its name.
 
 use super::analyze;
+use super::kept::{KeptCatalog, is_declared};
 use super::results::{Form, Results, table};
 use super::tables::Tables;
 use crate::Job;
@@ -50,6 +51,7 @@ pub struct Shell {
     until_end: bool,
     env: Env,
     stopper: Stopper,
+    kept: Option<KeptCatalog>,
     out: fn() -> Box<dyn Write + Send>,
 }
 
@@ -62,7 +64,17 @@ impl Shell {
         let env = Env::real();
         let tables = Tables::new(topics.open(&env)?, env.clone(), until_end);
         let session = Session::new(Arc::new(tables.clone()));
-        Ok(Shell { session, tables, form, until_end, env, stopper: Stopper::default(), out: || Box::new(std::io::stdout()) })
+        Ok(Shell { session, tables, form, until_end, env, stopper: Stopper::default(), kept: None, out: || Box::new(std::io::stdout()) })
+    }
+
+    /// Tables and views are those of a catalog, and what is declared or dropped from now on is kept there.
+    ///
+    /// # Errors
+    /// Of a declaration that does not hold any more.
+    pub fn catalog(mut self, kept: KeptCatalog) -> Result<Shell> {
+        kept.read_into(&mut self.session)?;
+        self.kept = Some(kept);
+        Ok(self)
     }
 
     /// Rows go there instead of to standard output.
@@ -96,7 +108,11 @@ impl Shell {
         let statements = parse(text).map_err(|e| e.into_error(file, text))?;
         let mut inserts = Vec::new();
         for statement in &statements {
+            let was_there = is_declared(statement, &self.session);
             let outcome = self.session.execute(statement).map_err(|e| e.into_error(file, text))?;
+            if let Some(kept) = &self.kept {
+                kept.note(statement, text, &self.session, &outcome, was_there)?;
+            }
             for note in self.session.take_notes() {
                 eprintln!(" {note}");
             }
@@ -185,8 +201,10 @@ impl Shell {
     fn inserts(&self, inserts: Vec<Planned>, file: &str, text: &str) -> Result<()> {
         let (tables, parallelism) = (self.tables(), self.parallelism());
         let (file, text) = (file.to_string(), text.to_string());
+        // What it writes remembers the job: the next one is another, and two at a time do not shut each other out.
+        let name = format!("inserts-{}", &self.env.fresh_id()[..12]);
         let draw = move || {
-            let mut graph = LogicalGraph::new("inserts");
+            let mut graph = LogicalGraph::new(name.as_str());
             graph.parallelism = parallelism;
             for insert in &inserts {
                 insert.draw(&mut graph, &tables, None).map_err(|e| e.into_error(&file, &text))?;
@@ -231,11 +249,12 @@ fn is_bounded(plan: &PhysicalPlan) -> bool {
     })
 }
 
-/// A script of declarations and inserts as a job: its name, and how it is drawn. None when it holds no insert.
+/// A script of declarations and inserts as a job: its name, and how it is drawn. None when it holds no insert. It may name what is
+/// in a catalog; what it declares itself is its own.
 ///
 /// # Errors
 /// Of the first statement that is wrong; a query between the inserts.
-pub fn script(file: &str, text: &str) -> Result<Option<(String, Draw)>> {
+pub fn script(file: &str, text: &str, catalog: Option<&KeptCatalog>) -> Result<Option<(String, Draw)>> {
     let statements = parse(text).map_err(|e| e.into_error(file, text))?;
     let kind = |s: &waterwheel_sql::parser::Statement| matches!(s.kind, waterwheel_sql::parser::StatementKind::Insert(_));
     if !statements.iter().any(kind) {
@@ -248,10 +267,14 @@ pub fn script(file: &str, text: &str) -> Result<Option<(String, Draw)>> {
     });
     let name = named.unwrap_or(stem).replace(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')), "-");
     let (file, text) = (file.to_string(), text.to_string());
-    Ok(Some((name, Arc::new(move |job: &Job| draw(job, &file, &text)))))
+    let declared = catalog.map(|kept| Ok::<_, Error>((kept.file(), kept.text()?))).transpose()?;
+    Ok(Some((name, Arc::new(move |job: &Job| draw(job, &file, &text, declared.as_ref())))))
 }
 
-fn draw(job: &Job, file: &str, text: &str) -> Result<()> {
+fn draw(job: &Job, file: &str, text: &str, declared: Option<&(String, String)>) -> Result<()> {
+    if let Some((file, text)) = declared {
+        job.sql_of(file, text)?;
+    }
     if job.sql_of(file, text)?.is_some() {
         return Err(Error::fatal("a script that is run as a job inserts; it shows no rows")
             .at(file.to_string())

@@ -10,7 +10,7 @@ use std::io::{IsTerminal, Read};
 use std::process::ExitCode;
 use waterwheel::engine::env::Env;
 use waterwheel::program::{FAILED, INTERRUPTED, Program, USAGE, fail};
-use waterwheel::sql::{Form, Shell, script};
+use waterwheel::sql::{Form, KeptCatalog, Shell, script};
 use waterwheel::topics::TopicsUrl;
 use waterwheel::{Error, Result};
 
@@ -43,6 +43,9 @@ struct Flags {
     /// Every query ends at what is there now
     #[arg(long)]
     until_end: bool,
+    /// Declarations of tables and views are kept in this folder, and are there again at the next start
+    #[arg(long, value_name = "FOLDER")]
+    catalog: Option<std::path::PathBuf>,
 }
 
 /// Flags behind the statements.
@@ -65,6 +68,7 @@ fn take_flags(args: &mut SqlArgs) -> std::result::Result<(), clap::Error> {
         topics: flags.topics.filter(|_| said).or(args.flags.topics.take()),
         output: flags.output.or(args.flags.output),
         until_end: flags.until_end || args.flags.until_end,
+        catalog: flags.catalog.or(args.flags.catalog.take()),
     };
     Ok(())
 }
@@ -94,7 +98,11 @@ fn exit(done: Result<()>) -> ExitCode {
 
 /// A script with inserts is a job like any other; one without is carried out.
 fn of_file(args: &SqlArgs, file: &str, text: &str) -> ExitCode {
-    let (name, draw) = match script(file, text) {
+    let catalog = match args.flags.catalog.as_ref().map(|folder| KeptCatalog::open(&Env::real(), folder)).transpose() {
+        Ok(catalog) => catalog,
+        Err(e) => return fail(&e, FAILED),
+    };
+    let (name, draw) = match script(file, text, catalog.as_ref()) {
         Ok(Some(job)) => job,
         Ok(None) if args.rest.is_empty() => return exit(open(args).and_then(|mut shell| shell.run(file, text))),
         Ok(None) => return fail(&Error::fatal("a script without INSERT is no job, so it has no verbs").at(file.to_string()), USAGE),
@@ -119,7 +127,10 @@ fn of_file(args: &SqlArgs, file: &str, text: &str) -> ExitCode {
 #[expect(clippy::disallowed_methods, reason = "Ctrl-C when nothing runs ends the shell, which waits for a line")]
 fn open(args: &SqlArgs) -> Result<Shell> {
     let topics = args.flags.topics.clone().unwrap_or(TopicsUrl::Local("./data".into()));
-    let shell = Shell::new(&topics, args.flags.output.unwrap_or(Form::Table), args.flags.until_end)?;
+    let mut shell = Shell::new(&topics, args.flags.output.unwrap_or(Form::Table), args.flags.until_end)?;
+    if let Some(folder) = &args.flags.catalog {
+        shell = shell.catalog(KeptCatalog::open(&Env::real(), folder)?)?;
+    }
     let stopper = shell.stopper();
     let handler = ctrlc::set_handler(move || {
         if !stopper.stop() {

@@ -1,8 +1,9 @@
-//! Arrays: CARDINALITY, ARRAY_CONTAINS, `items[1]`.
+//! Arrays: CARDINALITY, ARRAY_CONTAINS, `items[1]`; of maps the first and `map['key']`.
 //!
 //! Invariant: places count from 1; what is not there is NULL.
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, UInt32Array};
+use crate::maps::parts;
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, MapArray, UInt32Array};
 use arrow::compute::take;
 use arrow::datatypes::{DataType, Int64Type};
 use arrow::row::{RowConverter, SortField};
@@ -49,7 +50,14 @@ impl ScalarUDFImpl for OfArray {
 
     fn coerce_types(&self, kinds: &[DataType]) -> Result<Vec<DataType>> {
         let name = self.name.to_uppercase();
-        let Some(DataType::List(item)) = kinds.first() else { return plan_err!("{name} takes an ARRAY first") };
+        if let Some((kind, (key, _))) = kinds.first().and_then(|kind| Some((kind, parts(kind)?))) {
+            return match (self.what, &kinds[1..]) {
+                (What::Length, []) => Ok(vec![kind.clone()]),
+                (What::Item, [_]) => Ok(vec![kind.clone(), key.data_type().clone()]),
+                _ => plan_err!("{name} is not of a MAP: CARDINALITY(map), map['key'], MAP_KEYS(map), MAP_VALUES(map)"),
+            };
+        }
+        let Some(DataType::List(item)) = kinds.first() else { return plan_err!("{name} takes an ARRAY or a MAP first") };
         let list = kinds[0].clone();
         match (self.what, &kinds[1..]) {
             (What::Length, []) => Ok(vec![list]),
@@ -64,12 +72,18 @@ impl ScalarUDFImpl for OfArray {
             (What::Length, _) => Ok(DataType::Int64),
             (What::Contains, _) => Ok(DataType::Boolean),
             (What::Item, Some(DataType::List(item))) => Ok(item.data_type().clone()),
+            (What::Item, Some(kind)) if parts(kind).is_some() => {
+                Ok(parts(kind).map_or(DataType::Null, |(_, value)| value.data_type().clone()))
+            }
             _ => plan_err!("only an ARRAY has items"),
         }
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let arrays = args.args.iter().map(|a| a.to_array(args.number_rows)).collect::<Result<Vec<_>>>()?;
+        if let Some(maps) = arrays.first().and_then(|a| a.as_map_opt()) {
+            return Ok(ColumnarValue::Array(of_maps(maps, arrays.get(1))?));
+        }
         let Some(lists) = arrays.first().and_then(|a| a.as_list_opt::<i32>()) else { return exec_err!("{} takes an ARRAY", self.name) };
         let given = |row: usize| lists.is_valid(row).then(|| lists.value_offsets()[row] as usize..lists.value_offsets()[row + 1] as usize);
         let result: ArrayRef = match (self.what, arrays.get(1)) {
@@ -93,4 +107,17 @@ impl ScalarUDFImpl for OfArray {
         };
         Ok(ColumnarValue::Array(result))
     }
+}
+
+/// How many entries maps have, or the value of a key in them.
+fn of_maps(maps: &MapArray, keys: Option<&ArrayRef>) -> Result<ArrayRef> {
+    let given = |row: usize| maps.is_valid(row).then(|| maps.value_offsets()[row] as usize..maps.value_offsets()[row + 1] as usize);
+    let Some(sought) = keys else {
+        return Ok(Arc::new((0..maps.len()).map(|row| given(row).map(|r| r.len() as i64)).collect::<Int64Array>()));
+    };
+    let converter = RowConverter::new(vec![SortField::new(sought.data_type().clone())])?;
+    let keys = converter.convert_columns(std::slice::from_ref(maps.keys()))?;
+    let of_rows = converter.convert_columns(std::slice::from_ref(sought))?;
+    let at = |row: usize| given(row)?.find(|i| sought.is_valid(row) && keys.row(*i) == of_rows.row(row)).map(|i| i as u32);
+    Ok(take(maps.values(), &(0..maps.len()).map(at).collect::<UInt32Array>(), None)?)
 }

@@ -10,6 +10,7 @@ mod arrays;
 mod instants;
 mod json;
 mod json_path;
+mod maps;
 mod numbers;
 mod own;
 mod regexp;
@@ -34,7 +35,7 @@ use datafusion_expr::{
     Accumulator, AggregateUDF, AggregateUDFImpl, ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
     WindowUDF,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// DataFusion's functions that are Flink's too.
@@ -101,6 +102,12 @@ pub(crate) struct Functions {
 }
 
 impl Functions {
+    /// The names of all of them, each once.
+    pub(crate) fn names(&self) -> Vec<&str> {
+        let all = self.scalar.keys().chain(self.aggregate.keys()).chain(self.window.keys()).map(String::as_str);
+        all.collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
     pub(crate) fn new() -> Self {
         let mut scalar = BTreeMap::new();
         for function in datafusion_functions::all_default_functions() {
@@ -124,7 +131,7 @@ impl Functions {
         for own in own.into_iter().flatten() {
             scalar.insert(own.name().to_string(), Arc::new(ScalarUDF::from(own)));
         }
-        for own in [numbers::functions(), arrays::functions(), json::writers()].into_iter().flatten() {
+        for own in [numbers::functions(), arrays::functions(), maps::functions(), json::writers()].into_iter().flatten() {
             scalar.insert(own.name().to_string(), Arc::new(own));
         }
         let mut aggregate: BTreeMap<String, Arc<AggregateUDF>> = datafusion_functions_aggregate::all_default_aggregate_functions()

@@ -1,0 +1,106 @@
+//! A catalog that is kept: declarations in a folder, in the order in which they were made, read back at the next start.
+//!
+//! Invariant: the file holds exactly the declarations that are in force, as they were written; it is replaced as a whole.
+
+use std::path::{Path, PathBuf};
+use waterwheel_engine::env::Env;
+use waterwheel_engine::error::{Error, Result};
+use waterwheel_sql::catalog::Entry;
+use waterwheel_sql::parser::{Statement, StatementKind};
+use waterwheel_sql::{Outcome, Session, parse};
+
+/// Between two declarations; what stands behind it names the one that follows.
+const MARK: &str = "-- declared: ";
+
+/// Declarations in a folder.
+#[derive(Clone)]
+pub struct KeptCatalog {
+    env: Env,
+    path: PathBuf,
+}
+
+impl KeptCatalog {
+    /// In this folder, made when missing.
+    ///
+    /// # Errors
+    /// Of the file system.
+    pub fn open(env: &Env, folder: &Path) -> Result<KeptCatalog> {
+        env.files.create_dir_all(folder).map_err(|e| Error::from(e).at(format!("catalog {}", folder.display())))?;
+        Ok(KeptCatalog { env: env.clone(), path: folder.join("catalog.sql") })
+    }
+
+    /// Where the declarations are.
+    pub fn file(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    /// All declarations as one text.
+    ///
+    /// # Errors
+    /// Of the file system.
+    pub fn text(&self) -> Result<String> {
+        match self.env.files.read(&self.path) {
+            Ok(bytes) => String::from_utf8(bytes).map_err(|_| Error::fatal("the catalog is not UTF-8").at(self.file())),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
+            Err(e) => Err(Error::from(e).at(self.file())),
+        }
+    }
+
+    /// Makes its declarations in a session.
+    ///
+    /// # Errors
+    /// Of a declaration that does not hold any more.
+    pub fn read_into(&self, session: &mut Session) -> Result<()> {
+        session.run(&self.file(), &self.text()?).map(drop)
+    }
+
+    fn declarations(&self) -> Result<Vec<(String, String)>> {
+        let text = self.text()?;
+        let one =
+            |part: &str| part.split_once('\n').map(|(name, sql)| (name.to_string(), sql.trim_end().trim_end_matches(';').to_string()));
+        Ok(text.split(MARK).skip(1).filter_map(one).collect())
+    }
+
+    /// Keeps what a statement of `text` has declared or dropped; `was_there` says whether its name meant something before.
+    ///
+    /// # Errors
+    /// Of the file system.
+    pub(super) fn note(&self, statement: &Statement, text: &str, session: &Session, outcome: &Outcome, was_there: bool) -> Result<()> {
+        let (name, sql) = match &statement.kind {
+            StatementKind::CreateTable(table) if !(table.temporary || (table.if_not_exists && was_there)) => {
+                // A table made by a query is declared by its columns: the query has filled it.
+                let made = matches!(outcome, Outcome::Insert(_)).then(|| session.create_text(&table.name.value)).flatten();
+                (&table.name.value, Some(made.unwrap_or_else(|| statement.words.within(text).to_string())))
+            }
+            StatementKind::CreateView { name, if_not_exists, temporary: false, .. } if !(*if_not_exists && was_there) => {
+                (&name.value, Some(statement.words.within(text).to_string()))
+            }
+            StatementKind::Drop { name, .. } => (&name.value, None),
+            _ => return Ok(()),
+        };
+        let mut all = self.declarations()?;
+        match (all.iter().position(|(known, _)| known == name), sql) {
+            (Some(at), Some(sql)) => all[at].1 = sql,
+            (Some(at), None) => drop(all.remove(at)),
+            (None, Some(sql)) => all.push((name.clone(), sql)),
+            (None, None) => return Ok(()),
+        }
+        let text: String = all.iter().map(|(name, sql)| format!("{MARK}{name}\n{sql};\n\n")).collect();
+        // What is written must be read again as it is meant.
+        parse(&text).map_err(|e| e.into_error(&self.file(), &text))?;
+        self.env.files.replace(&self.path, text.as_bytes()).map_err(|e| Error::from(e).at(self.file()))
+    }
+}
+
+/// Whether a declaration names what is there already, declared.
+pub(super) fn is_declared(statement: &Statement, session: &Session) -> bool {
+    let name = match &statement.kind {
+        StatementKind::CreateTable(table) => &table.name.value,
+        StatementKind::CreateView { name, .. } => &name.value,
+        _ => return false,
+    };
+    match session.catalog().get(name) {
+        Some(Entry::Table(table)) => table.inferred.is_none(),
+        other => other.is_some(),
+    }
+}

@@ -36,11 +36,7 @@ impl Lowering<'_> {
     pub(super) fn join(&mut self, node: &Join) -> SqlResult<Lowered> {
         let (kind, swapped) = kind(node.join_type)?;
         if node.null_aware {
-            return Err(SqlError::unsupported(
-                "NOT IN with values that may be NULL",
-                "one NULL in the subquery takes all rows away",
-                "NOT EXISTS (SELECT 1 FROM ... WHERE a = b), or columns that are NOT NULL on both sides",
-            ));
+            return Err(SqlError::unsupported("NOT IN here", "one NULL in the subquery takes all rows away", "NOT IN in WHERE or SELECT"));
         }
         let mut sides = [self.lower(&node.left)?, self.lower(&node.right)?];
         let mut on = node.on.clone();
@@ -254,11 +250,7 @@ fn kind(kind: JoinType) -> SqlResult<(JoinKind, bool)> {
         JoinType::RightSemi => (JoinKind::Semi, true),
         JoinType::RightAnti => (JoinKind::Anti, true),
         JoinType::LeftMark | JoinType::RightMark => {
-            return Err(SqlError::unsupported(
-                "IN or EXISTS within OR",
-                "such a subquery is not made a join yet",
-                "two queries with UNION",
-            ));
+            return Err(SqlError::unsupported("this use of IN or EXISTS", "it cannot be made a join", "IN or EXISTS in WHERE or SELECT"));
         }
     })
 }

@@ -8,7 +8,6 @@
 //! one is looked up: it would bring an older one back.
 
 use super::{WindowTvf, versions};
-use crate::error::{SqlError, SqlResult};
 use datafusion_common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion_common::{NullEquality, Result as PlanResult};
 use datafusion_expr::utils::{conjunction, split_conjunction_owned};
@@ -17,8 +16,6 @@ use datafusion_optimizer::eliminate_cross_join::EliminateCrossJoin;
 use datafusion_optimizer::extract_equijoin_predicate::ExtractEquijoinPredicate;
 use datafusion_optimizer::push_down_filter::PushDownFilter;
 use datafusion_optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
-use datafusion_sql::sqlparser::ast::{Query, SetExpr, SetOperator, SetQuantifier, Spanned, Visit, Visitor};
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 /// Conditions go down as far as they may.
@@ -137,35 +134,4 @@ impl OptimizerRule for OrderJoins {
 /// Whether rows are given windows somewhere below.
 fn has_windows(plan: &LogicalPlan) -> PlanResult<bool> {
     plan.exists(|node| Ok(matches!(node, LogicalPlan::Extension(e) if e.node.as_any().is::<WindowTvf>())))
-}
-
-/// Refuses what the planner would take for something else: it counts no copies in `INTERSECT ALL` and `EXCEPT ALL`.
-pub(super) fn check_set_operations(query: &Query) -> SqlResult<()> {
-    match query.visit(&mut BagOperations) {
-        ControlFlow::Break(error) => Err(*error),
-        ControlFlow::Continue(()) => Ok(()),
-    }
-}
-
-/// Looks for set operations that count copies.
-struct BagOperations;
-
-impl Visitor for BagOperations {
-    type Break = Box<SqlError>;
-
-    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<Box<SqlError>> {
-        bag_operation(&query.body)
-    }
-}
-
-fn bag_operation(body: &SetExpr) -> ControlFlow<Box<SqlError>> {
-    let SetExpr::SetOperation { op, set_quantifier, left, right } = body else { return ControlFlow::Continue(()) };
-    let counts = matches!(set_quantifier, SetQuantifier::All | SetQuantifier::AllByName);
-    if counts && *op != SetOperator::Union {
-        let what = format!("{op} ALL");
-        let error = SqlError::unsupported(&what, "copies of a row are not counted against each other yet", &op.to_string());
-        return ControlFlow::Break(Box::new(error.at(body.span())));
-    }
-    bag_operation(left)?;
-    bag_operation(right)
 }

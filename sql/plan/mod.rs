@@ -5,10 +5,12 @@
 //!
 //! Invariant: DataFusion's physical planner has no part in it; a plan that leaves here is lowered node by node, or refused.
 
+mod bags;
 mod fields;
 mod functions;
 mod join;
 mod legacy;
+mod membership;
 mod over;
 mod pattern;
 pub(crate) mod sugar;
@@ -138,10 +140,10 @@ fn options() -> ParserOptions {
 
 /// A query's plan as written.
 pub(crate) fn plan(query: &Query, catalog: &Catalog, functions: &Functions) -> SqlResult<LogicalPlan> {
-    join::check_set_operations(query)?;
     let context = Context::new(catalog, functions);
     let planner = SqlToRel::new_with_options(&context, options());
     let mut query = query.clone();
+    bags::rewrite(&mut query)?;
     legacy::rewrite(&mut query)?;
     sugar::rewrite(&mut query)?;
     planner.sql_statement_to_plan(Statement::Query(Box::new(query))).map_err(explain)
@@ -159,6 +161,7 @@ pub(crate) fn optimize(plan: LogicalPlan) -> SqlResult<LogicalPlan> {
         Arc::new(OptimizeUnions::new()),
         Arc::new(SimplifyExpressions::new()),
         Arc::new(ReplaceDistinctWithAggregate::new()),
+        Arc::new(membership::Memberships),
         Arc::new(DecorrelatePredicateSubquery::new()),
         Arc::new(ScalarSubqueryToJoin::new()),
         Arc::new(join::EqualKeys::default()),

@@ -5,7 +5,7 @@
 //!
 //! Invariant: sizes are whole milliseconds above 0; nothing is pushed below the node but projections.
 
-use super::{pattern, unnest, versions};
+use super::{bags, pattern, unnest, versions};
 use crate::error::{SqlError, SqlResult};
 use arrow::datatypes::{DataType, Field, TimeUnit};
 use datafusion_common::{DFSchema, DFSchemaRef, Result as PlanResult};
@@ -235,6 +235,9 @@ fn function_plan(
     alias: Option<TableAlias>,
     context: &mut dyn RelationPlannerContext,
 ) -> SqlResult<(LogicalPlan, Option<TableAlias>)> {
+    if let Some(plan) = bags::plan(function, context)? {
+        return Ok((plan, alias));
+    }
     let name = function.name.to_string().to_uppercase();
     let usage = match name.as_str() {
         "TUMBLE" => "TUMBLE(TABLE t, DESCRIPTOR(ts), size [, offset])",

@@ -13,5 +13,6 @@ mod over;
 mod parse;
 mod pattern;
 mod sets;
+mod subqueries;
 mod upserts;
 mod world;

@@ -8,6 +8,7 @@
 //! come late apart; there is no node that is left out or done differently.
 
 mod aggregate;
+mod arrival;
 mod clock;
 mod condition;
 mod join;

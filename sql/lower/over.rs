@@ -28,7 +28,7 @@ use std::time::Duration;
 use waterwheel_engine::graph::{Bound, EqualityClass, NodeNote, Routing, StateNote};
 use waterwheel_engine::observe::human_duration;
 use waterwheel_engine::operators::over::{Frame, OverOptions, over};
-use waterwheel_engine::operators::{key_columns, over_changes};
+use waterwheel_engine::operators::{by_clock, key_columns, over_changes};
 
 /// Functions of one partition, order and frame, by their places in the node.
 struct Group<'a> {
@@ -64,18 +64,46 @@ struct Places {
 impl Lowering<'_> {
     pub(super) fn over(&mut self, window: &Window) -> SqlResult<Lowered> {
         let input = self.lower(&window.input)?;
-        let input = self.materialised(input)?;
+        let functions = window.window_expr.iter().map(function_of).collect::<SqlResult<Vec<_>>>()?;
+        let by_arrival = |f: &&WindowFunction| input.by_arrival(&f.params.order_by).is_some();
+        if !functions.iter().any(by_arrival) {
+            let input = self.materialised(input)?;
+            return self.over_rows(window, input, false);
+        }
+        let other = functions.iter().find(|f| input.by_arrival(&f.params.order_by) != Some(true));
+        let ranks = functions.iter().find(|f| matches!(f.fun.name(), "rank" | "dense_rank"));
+        if let Some(other) = other.or(ranks) {
+            let why = "the others of this SELECT are in the order of arrival, in which no two rows are equal";
+            return Err(SqlError::unsupported(
+                &format!("{} OVER here", other.fun.name().to_uppercase()),
+                why,
+                "ROW_NUMBER(), or ORDER BY of columns alone, in a query of its own",
+            ));
+        }
+        let (rows, clocks) = self.without_clock(input)?;
+        let note = NodeNote { class: vec![(EqualityClass::TimeDependent, "the order of arrival".into())], ..NodeNote::default() };
+        let node = self.add("clock", by_clock(), &[(rows.node, Routing::Forward)], note);
+        let lowered = self.over_rows(window, Lowered { node, ..rows }, true)?;
+        Ok(clocks.put_back(lowered, &window.schema))
+    }
+
+    /// Over rows whose columns are all in the batch; `by_arrival`: their event time is that of the clock, which is no column.
+    fn over_rows(&mut self, window: &Window, input: Lowered, by_arrival: bool) -> SqlResult<Lowered> {
         let mut groups: Vec<Group<'_>> = Vec::new();
         for (at, expr) in window.window_expr.iter().enumerate() {
             let function = function_of(expr)?;
-            let (frame, lead) = frame_of(function)?;
+            let (frame, lead) = match frame_of(function)? {
+                // Rows come one by one.
+                (Frame::Range(None), lead) if by_arrival => (Frame::Rows(None), lead),
+                other => other,
+            };
             match groups.iter_mut().find(|group| group.takes(function, frame, lead)) {
                 Some(group) => group.functions.push((at, function)),
                 None => groups.push(Group { params: &function.params, frame, lead, functions: vec![(at, function)], in_turn: false }),
             }
         }
         for group in &mut groups {
-            group.in_turn = in_turn(&group.params.order_by, &input, group)?;
+            group.in_turn = by_arrival || in_turn(&group.params.order_by, &input, group)?;
         }
         groups.sort_by_key(|group| (!group.in_turn, group.lead.is_some()));
         if groups.iter().filter(|group| group.in_turn && group.lead.is_some()).count() > 1 {
@@ -86,6 +114,7 @@ impl Lowering<'_> {
             ));
         }
         let columns = input.schema.fields().len();
+        let schema = Arc::new(with_results(&input, 0..window.window_expr.len(), window)?);
         let mut order: Vec<usize> = Vec::with_capacity(window.window_expr.len());
         let mut lowered = input;
         for group in &groups {
@@ -97,11 +126,11 @@ impl Lowering<'_> {
             Some(at) => columns + order.iter().position(|o| *o == at).unwrap_or(at),
         };
         if order.is_sorted() {
-            return Ok(Lowered { schema: window.schema.clone(), ..lowered });
+            return Ok(Lowered { schema, ..lowered });
         }
         let exprs: Vec<Expr> = (0..columns + order.len()).map(|i| super::column_expr(&lowered.schema, place(i))).collect();
-        let node = self.calc(&lowered, None, Some(&exprs), super::arrow_schema(&window.schema), "project")?;
-        Ok(Lowered { node, schema: window.schema.clone(), ..lowered })
+        let node = self.calc(&lowered, None, Some(&exprs), super::arrow_schema(&schema), "project")?;
+        Ok(Lowered { node, schema, ..lowered })
     }
 
     fn over_group(&mut self, input: Lowered, group: &Group<'_>, window: &Window) -> SqlResult<Lowered> {
@@ -131,7 +160,7 @@ impl Lowering<'_> {
             filters: filters.iter().map(at).collect(),
         };
         let kept = self.kept(&input, &wanted, &columns)?;
-        let schema = with_results(&input, group, window)?;
+        let schema = with_results(&input, group.functions.iter().map(|(at, _)| *at), window)?;
         let rules = Arc::new(rules(&places, &aggregates, &kept, &schema, group, input.updating)?);
         let glue = NodeNote { glue: true, ..NodeNote::default() };
         let keyed = self.add("key_by", key_columns(Arc::new(ColumnKeys(places.partition))), &[(from, Routing::Forward)], glue);
@@ -299,11 +328,11 @@ fn in_turn(order: &[Sort], input: &Lowered, group: &Group<'_>) -> SqlResult<bool
     Ok(false)
 }
 
-/// The input's columns and the results of a group.
-fn with_results(input: &Lowered, group: &Group<'_>, window: &Window) -> SqlResult<DFSchema> {
+/// The input's columns, and some results of a window.
+fn with_results(input: &Lowered, results: impl Iterator<Item = usize>, window: &Window) -> SqlResult<DFSchema> {
     let own = window.input.schema().fields().len();
     let mut fields: Vec<_> = input.schema.iter().map(|(qualifier, field)| (qualifier.cloned(), field.clone())).collect();
-    for (at, _) in &group.functions {
+    for at in results {
         let (qualifier, field) = window.schema.qualified_field(own + at);
         fields.push((qualifier.cloned(), field.clone()));
     }

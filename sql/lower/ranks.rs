@@ -134,26 +134,49 @@ impl Lowering<'_> {
             return Err(SqlError::unsupported("FILTER, DISTINCT or IGNORE NULLS of ROW_NUMBER()", "it counts all rows", "WHERE"));
         }
         let input = self.lower(&window.input)?;
-        let input = self.materialised(input)?;
+        let (input, by_arrival, clocks) = match input.by_arrival(&params.order_by) {
+            Some(ascending) => {
+                let (rows, clocks) = self.without_clock(input)?;
+                (rows, Some(ascending), Some(clocks))
+            }
+            None => (self.materialised(input)?, None, None),
+        };
+        if by_arrival == Some(false) && wanted.first > 1 {
+            let why = "each row that comes would move all others";
+            return Err(SqlError::unsupported(
+                "the last rows in the order of arrival",
+                why,
+                "n <= 1, the last one, or a column of the rows",
+            ));
+        }
+        // In the order of arrival rows are equal: the first of them to come is first, or the last one.
+        let order_by = if by_arrival.is_some() { &params.order_by[1..] } else { &params.order_by[..] };
         for field in input.schema.fields() {
             check_class(field.data_type(), &format!("ROW_NUMBER() over rows with the column {}", field.name()))?;
         }
-        for sort in &params.order_by {
+        for sort in order_by {
             check_ordered(&sort.expr.get_type(&*input.schema).map_err(SqlError::of_planner)?, &format!("ORDER BY {}", sort.expr))?;
         }
-        let newest_first = wanted.first == 1 && by_time_descending(&params.order_by, &input);
-        let by: Vec<&Expr> = params.partition_by.iter().chain(params.order_by.iter().map(|s| &s.expr)).collect();
+        let newest_first = by_arrival == Some(false) || wanted.first == 1 && by_time_descending(order_by, &input);
+        // Behind the order of arrival nothing tells rows apart.
+        let order_by = if by_arrival.is_some() { &[] } else { order_by };
+        let by: Vec<&Expr> = params.partition_by.iter().chain(order_by.iter().map(|s| &s.expr)).collect();
         let (node, places) = self.computed(&input, &by)?;
         let (keys, by) = places.split_at(params.partition_by.len());
         let order: Arc<[OrderColumn]> = by
             .iter()
-            .zip(&params.order_by)
+            .zip(order_by)
             .map(|(&column, sort)| OrderColumn { column, descending: !sort.asc, nulls_first: sort.nulls_first })
             .collect();
         let glue = NodeNote { glue: true, ..NodeNote::default() };
         let keyed = self.add("key_by", key_columns(Arc::new(ColumnKeys(keys.to_vec()))), &[(node, Routing::Forward)], glue);
         let ranking = Ranking { first: wanted.first, retracting: input.updating, newest_first, with_rank: wanted.with_rank };
-        let schema = arrow_schema(&window.schema);
+        let rank = window.schema.fields().len() - 1;
+        let fields = input.schema.iter().map(|(table, field)| (table.cloned(), field.clone()));
+        let (table, field) = window.schema.qualified_field(rank);
+        let fields = fields.chain([(table.cloned(), field.clone())]).collect();
+        let ranked_rows = Arc::new(DFSchema::new_with_metadata(fields, Default::default()).map_err(SqlError::of_planner)?);
+        let schema = arrow_schema(&ranked_rows);
         let partition: Arc<str> = list(params.partition_by.iter()).into();
         let (of_kernel, order_text) = (partition.clone(), list(params.order_by.iter().map(|s| &s.expr)));
         let factory = ranked(ranking, move || RowNumbers::new(order.clone(), schema.clone(), of_kernel.clone()));
@@ -165,14 +188,17 @@ impl Lowering<'_> {
             glue: false,
         };
         let node = self.add("ranked", factory, &[(keyed, Routing::KeyGroup)], note);
-        let mut lowered = Lowered::plain(node, window.schema.clone(), true);
+        let mut lowered = Lowered::plain(node, ranked_rows, true);
         let known: Option<Vec<usize>> = params.partition_by.iter().map(|e| column_of(e, &input.schema)).collect();
         lowered.key = match (known, wanted) {
             (Some(key), Wanted { first: 1, .. }) => Some(key),
-            (Some(key), Wanted { with_rank: true, .. }) => Some(key.into_iter().chain([window.schema.fields().len() - 1]).collect()),
+            (Some(key), Wanted { with_rank: true, .. }) => Some(key.into_iter().chain([lowered.schema.fields().len() - 1]).collect()),
             _ => None,
         };
-        Ok(lowered)
+        Ok(match clocks {
+            Some(clocks) => clocks.put_back(lowered, &window.schema),
+            None => lowered,
+        })
     }
 
     /// The rows with what is needed besides their columns behind these; where each expression is.

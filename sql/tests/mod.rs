@@ -1,6 +1,7 @@
 //! Whole statements: against DataFusion, and against what people shall see.
 
 mod aggregates;
+mod arrival;
 mod errors;
 mod functions;
 mod joins;

@@ -58,6 +58,7 @@ struct Cursor {
 pub struct PileTable {
     name: String,
     row_schema: String,
+    key: Option<String>,
     place: Option<Place>,
     index: KeyIndex,
     fresh: Vec<u32>,
@@ -81,6 +82,7 @@ impl PileTable {
         PileTable {
             name: name.to_string(),
             row_schema: row_schema.to_string(),
+            key: None,
             place: None,
             index: KeyIndex::new(),
             fresh: Vec::new(),
@@ -92,6 +94,14 @@ impl PileTable {
             frozen: Cursor::default(),
             blocks: Vec::new(),
         }
+    }
+
+    /// Notes the kind of its keys ([`Key::kind`](crate::record::Key::kind)): a restore with another one is refused, and tools
+    /// can show them.
+    #[must_use]
+    pub fn with_key(mut self, kind: Option<String>) -> Self {
+        self.key = kind;
+        self
     }
 
     /// Gives every key of a batch a slot, in row order, replacing the content of `slots`. Slots stay valid.
@@ -284,7 +294,7 @@ impl Table for PileTable {
     }
 
     fn schema(&self) -> String {
-        format!("pile{} {}", key_text(None), self.row_schema)
+        format!("pile{} {}", key_text(self.key.as_deref()), self.row_schema)
     }
 
     fn open(&mut self, context: &TableContext, restored: bool) -> Result<()> {

@@ -20,7 +20,7 @@ pub fn growing_join<N: PairKernel>(kernel: impl Fn() -> N + Send + Sync + 'stati
     Arc::new(move || {
         let kernel = kernel();
         Box::new(GrowingJoin {
-            table: PileTable::new("rows", &kernel.schema()),
+            table: PileTable::new("rows", &kernel.schema()).with_key(kernel.key()),
             kernel,
             slots: Vec::new(),
             encoded: EncodedRows::default(),

@@ -21,9 +21,10 @@ use std::sync::Arc;
 /// anti. `kernel` makes a kernel per task.
 pub fn lookup_join<N: PairKernel>(kind: JoinKind, kernel: impl Fn() -> N + Send + Sync + 'static) -> OperatorFactory {
     Arc::new(move || {
+        let kernel = kernel();
         Box::new(LookupJoin {
-            bags: MapTable::new("table"),
-            matches: Matches::new(kind, kernel()),
+            bags: MapTable::new("table").with_key(kernel.key()),
+            matches: Matches::new(kind, kernel),
             bootstrap: Bootstrap::default(),
             slots: Vec::new(),
             scratch: Vec::new(),

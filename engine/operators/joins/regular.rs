@@ -26,11 +26,12 @@ use std::sync::Arc;
 /// event time.
 pub fn regular_join<N: PairKernel>(kind: JoinKind, ttl_ms: Option<i64>, kernel: impl Fn() -> N + Send + Sync + 'static) -> OperatorFactory {
     Arc::new(move || {
+        let kernel = kernel();
         Box::new(RegularJoin {
             kind,
             ttl_ms,
-            kernel: kernel(),
-            bags: [MapTable::new("left"), MapTable::new("right")],
+            bags: ["left", "right"].map(|side| MapTable::new(side).with_key(kernel.key())),
+            kernel,
             ends: [OrderedTable::new("left-ends"), OrderedTable::new("right-ends")],
             progress: Progress::default(),
             late: Counter::default(),

@@ -2,7 +2,10 @@
 
 use super::GROUPS;
 use crate::record::{Key, Keys};
-use crate::state::{AppendTable, MemoryStore, OrderedTable, SeenTable, SliceTable, Table, TableContext, WriteBatch, read_table, schema_of};
+use crate::state::{
+    AppendTable, MapTable, MemoryStore, OrderedTable, PileTable, SeenTable, SliceTable, Table, TableContext, WriteBatch, read_table,
+    schema_of,
+};
 use crate::time::EventTime;
 use serde_json::json;
 use std::sync::Arc;
@@ -49,6 +52,17 @@ fn keys_of_a_known_kind_are_shown_as_they_are() {
         table.append(1, slots[1], EventTime(6), &[1, b'x']);
     });
     assert_eq!(rows, [json!({"key": "ann", "time_ms": 5, "value": 9}), json!({"key": "bob", "time_ms": 6, "value": "x"})]);
+    let piled = shown(PileTable::new("t", &both).with_key(kind()), |table, keys| {
+        table.resolve(keys, &mut slots);
+        table.add(0, slots[0], &[9]);
+        table.add(1, slots[1], &[1, b'x']);
+    });
+    assert_eq!(piled, [json!({"key": "ann", "value": 9}), json!({"key": "bob", "value": "x"})]);
+    let maps = shown(MapTable::<u64>::new("t").with_key(kind()), |table, keys| {
+        table.resolve(keys, &mut slots);
+        table.insert(slots[0], b"n", 9);
+    });
+    assert_eq!(maps, [json!({"key": "ann", "name": "6e", "value": 9})]);
     let timers = shown(OrderedTable::<()>::new("t").with_key(kind()), |table, keys| {
         table.insert(EventTime(5), keys.bytes(0, &mut [0; 8]), keys.hashes()[0], b"soon", ());
     });

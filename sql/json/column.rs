@@ -6,7 +6,7 @@
 //! Invariant: a column can be cut back to fewer rows, so that a record that fails leaves nothing behind. Numbers are read from
 //! their text, so that none passes through a float that is not one.
 
-use super::scan::{Odd, Scan};
+use super::scan::{Name, Odd, Scan};
 use super::text;
 use crate::maps::{self, parts};
 use arrow::array::{
@@ -85,6 +85,33 @@ impl Column {
             },
         };
         Ok(Column { valid: Vec::new(), values })
+    }
+
+    /// An empty column of the same type, with room for as many values as this has and some more: growing copies everything.
+    fn emptied(&self) -> Column {
+        let some_more = |n: usize| n + n / 8;
+        let rows = some_more(self.len());
+        let values = match &self.values {
+            Values::Bool(_) => Values::Bool(Vec::with_capacity(rows)),
+            Values::Int(kind, _) => Values::Int(kind.clone(), Vec::with_capacity(rows)),
+            Values::Float(kind, _) => Values::Float(kind.clone(), Vec::with_capacity(rows)),
+            Values::Decimal(precision, scale, _) => Values::Decimal(*precision, *scale, Vec::with_capacity(rows)),
+            Values::Text { data, .. } => {
+                Values::Text { data: String::with_capacity(some_more(data.len())), ends: Vec::with_capacity(rows) }
+            }
+            Values::Bytes { data, .. } => Values::Bytes { data: Vec::with_capacity(some_more(data.len())), ends: Vec::with_capacity(rows) },
+            Values::Row(fields, object) => Values::Row(fields.clone(), object.emptied()),
+            Values::List { field, item, .. } => {
+                Values::List { field: field.clone(), item: Box::new(item.emptied()), ends: Vec::with_capacity(rows) }
+            }
+            Values::Map(map) => Values::Map(Box::new(Entries {
+                kind: map.kind.clone(),
+                keys: map.keys.emptied(),
+                items: map.items.emptied(),
+                ends: Vec::with_capacity(rows),
+            })),
+        };
+        Column { valid: Vec::with_capacity(rows), values }
     }
 
     /// Rows so far.
@@ -352,17 +379,19 @@ fn numbers(kind: &DataType, array: Int64Array) -> Result<ArrayRef> {
 /// Columns that are the members of an object.
 pub(super) struct Object {
     pub(super) columns: Vec<Column>,
-    /// Their names as they stand in most records, with the colon; empty where a name is written otherwise.
-    names: Vec<Vec<u8>>,
+    names: Arc<[Name]>,
 }
 
 impl Object {
     /// Empty columns of some fields.
     pub(super) fn new(fields: &Fields) -> Result<Object> {
-        let is_plain = |name: &str| !name.bytes().any(|byte| byte == b'"' || byte == b'\\' || byte < 0x20);
-        let as_written = |name: &str| if is_plain(name) { format!("\"{name}\":").into_bytes() } else { Vec::new() };
         let columns = fields.iter().map(|f| Column::new(f.data_type())).collect::<Result<_>>()?;
-        Ok(Object { columns, names: fields.iter().map(|f| as_written(f.name())).collect() })
+        Ok(Object { columns, names: fields.iter().map(|f| Name::of(f.name())).collect() })
+    }
+
+    /// The same without rows, with room for as many as there are and some more.
+    pub(super) fn emptied(&self) -> Object {
+        Object { columns: self.columns.iter().map(Column::emptied).collect(), names: self.names.clone() }
     }
 
     /// The members of an object into the columns of these fields; each column gets one row.
@@ -374,7 +403,7 @@ impl Object {
             // Records have their members in one order mostly: look on from the last one.
             let mut guess = 0;
             loop {
-                let found = if names.get(guess).is_some_and(|name| !name.is_empty() && scan.took_all(name)) {
+                let found = if names.get(guess).is_some_and(|name| scan.took_name(name)) {
                     Some(guess)
                 } else {
                     let name = scan.string()?;

@@ -113,7 +113,7 @@ impl JsonRows {
     /// # Errors
     /// Columns beyond the limits of Arrow.
     pub(crate) fn take(&mut self) -> Result<RecordBatch> {
-        let fresh = JsonRows::new(self.schema.clone())?;
+        let fresh = JsonRows { schema: self.schema.clone(), object: self.object.emptied(), rows: 0 };
         let JsonRows { schema, object, rows } = std::mem::replace(self, fresh);
         let columns = object.columns.into_iter().map(Column::finish).collect::<Result<Vec<_>>>()?;
         let may_be_null = |field: &std::sync::Arc<Field>| field.as_ref().clone().with_nullable(true);

@@ -12,6 +12,30 @@ pub(super) struct Odd;
 /// Nesting that is followed; serde_json's own limit is 128.
 const DEPTH: usize = 100;
 
+/// A member's name with its quotes and colon, as nearly every writer has it.
+pub(super) struct Name {
+    /// Empty when the name may be written in more than one way.
+    text: Vec<u8>,
+    /// Up to 16 bytes of it, compared as one number: names are looked for more often than anything else.
+    word: u128,
+    mask: u128,
+}
+
+impl Name {
+    pub(super) fn of(name: &str) -> Name {
+        if name.bytes().any(|byte| byte == b'"' || byte == b'\\' || byte < 0x20) {
+            return Name { text: Vec::new(), word: 0, mask: 0 };
+        }
+        let text = format!("\"{name}\":").into_bytes();
+        let (mut word, mut mask) = ([0; 16], [0; 16]);
+        if text.len() <= 16 {
+            word[..text.len()].copy_from_slice(&text);
+            mask[..text.len()].fill(0xff);
+        }
+        Name { text, word: u128::from_le_bytes(word), mask: u128::from_le_bytes(mask) }
+    }
+}
+
 /// A place in a text that is known to be UTF-8.
 pub(super) struct Scan<'a> {
     whole: &'a str,
@@ -61,10 +85,14 @@ impl<'a> Scan<'a> {
         if self.at == self.text.len() { Ok(()) } else { Err(Odd) }
     }
 
-    /// Takes a text that is there as it stands, space for space.
-    pub(super) fn took_all(&mut self, text: &[u8]) -> bool {
-        let is_there = self.text.get(self.at..).is_some_and(|rest| rest.starts_with(text));
-        self.at += if is_there { text.len() } else { 0 };
+    /// Takes a name that is there as it is mostly written, space for space.
+    pub(super) fn took_name(&mut self, name: &Name) -> bool {
+        let Some(rest) = self.text.get(self.at..) else { return false };
+        let is_there = match rest.first_chunk() {
+            Some(word) if name.mask != 0 => u128::from_le_bytes(*word) & name.mask == name.word,
+            _ => !name.text.is_empty() && rest.starts_with(&name.text),
+        };
+        self.at += if is_there { name.text.len() } else { 0 };
         is_there
     }
 
@@ -285,6 +313,23 @@ fn words(bytes: &[u8]) -> usize {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn names_of_any_length_are_taken_or_left() {
+        for name in ["", "a", "dateTime", "thirteen_byte", "fourteen_bytes", "a name that is longer than sixteen bytes", "ü"] {
+            let known = Name::of(name);
+            for tail in ["", "1", "1}", ",\"and\":\"more than sixteen bytes\""] {
+                let text = format!("\"{name}\":{tail}");
+                let mut scan = Scan::new(&text);
+                assert!(scan.took_name(&known), "{text}");
+                assert_eq!(&text[scan.at..], tail);
+                let other = format!("\"{name}x\":{tail}");
+                assert!(!Scan::new(&other).took_name(&known), "{other}");
+                assert!(!Scan::new(&text[..text.len() - tail.len() - 1]).took_name(&known), "cut off");
+            }
+        }
+        assert!(!Scan::new("\"a\"b\":").took_name(&Name::of("a\"b")), "written in more than one way");
+    }
 
     proptest! {
         #[test]

@@ -469,7 +469,7 @@ impl Session {
     /// A declaration that makes a table again, by its columns.
     pub fn create_text(&self, table: &str) -> Option<String> {
         match self.catalog.get(table) {
-            Some(Entry::Table(table)) => Some(create_text(table)),
+            Some(Entry::Table(table)) => Some(create_text(table, table.options.iter())),
             _ => None,
         }
     }
@@ -477,7 +477,7 @@ impl Session {
     fn show_create(&self, name: &Ident) -> SqlResult<Outcome> {
         match self.catalog.get(&name.value) {
             Some(Entry::View(view)) => Ok(Outcome::Text(view.text.clone())),
-            Some(Entry::Table(table)) => Ok(Outcome::Text(create_text(table))),
+            Some(Entry::Table(table)) => Ok(Outcome::Text(create_text(table, table.options.shown()))),
             None => Err(self.catalog.missing(&name.value).or_at(Some(name.span))),
         }
     }
@@ -499,7 +499,7 @@ fn nullability(nullable: bool) -> String {
 }
 
 /// A declaration that makes this table again.
-fn create_text(table: &Table) -> String {
+fn create_text<'a>(table: &'a Table, options: impl Iterator<Item = (&'a str, &'a str)>) -> String {
     if table.given.is_some() {
         return format!("-- \"{}\" is a stream of the job", table.name);
     }
@@ -526,7 +526,7 @@ fn create_text(table: &Table) -> String {
         let names: Vec<String> = table.primary_key.iter().map(|&i| format!("`{}`", table.schema.field(i).name())).collect();
         lines.push(format!("PRIMARY KEY ({}) NOT ENFORCED", names.join(", ")));
     }
-    let options = std::iter::once(("connector", table.options.connector.name())).chain(table.options.shown());
+    let options = std::iter::once(("connector", table.options.connector.name())).chain(options);
     let options: Vec<String> = options.map(|(k, v)| format!("  '{k}' = '{}'", v.replace('\'', "''"))).collect();
     let partitioned: Vec<String> = table.partitioned_by.iter().map(|&i| format!("`{}`", table.schema.field(i).name())).collect();
     let partitioned = if partitioned.is_empty() { String::new() } else { format!(" PARTITIONED BY ({})", partitioned.join(", ")) };

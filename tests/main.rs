@@ -33,6 +33,8 @@ mod savepoint;
 mod simulated_job;
 mod simulated_joins;
 mod simulated_process;
+#[cfg(all(feature = "sql", feature = "testing"))]
+mod simulated_sql;
 mod simulation;
 mod sql;
 mod sql_kafka;

@@ -1,3 +1,7 @@
+//! Batches written here byte by byte are read as they were written; damage is found, and nothing panics.
+//!
+//! Invariant: what is handed out was written, whatever became of the bytes on their way.
+
 use super::super::pool::Pool;
 use super::super::wire::put_uvarint;
 use super::*;

@@ -10,6 +10,9 @@ kafka_home=$WATERWHEEL_CACHE/kafka-$kafka_version
 moto_version=5.2.1
 moto_home=$WATERWHEEL_CACHE/moto-$moto_version
 
+# The crates and features that everything is built with, `tests/support/cargo.rs` too: with others all is compiled a second time.
+workspace=(--workspace --features fraud_detection/sql)
+
 say() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; }
 die() { say "$*"; exit 1; }
 have() { command -v "$1" >/dev/null 2>&1; }

@@ -5,6 +5,7 @@
 //!
 //! Invariant: rows are equal where all their columns are, NULLs too.
 
+use super::walk::each_body;
 use crate::error::{SqlError, SqlResult};
 use crate::parser::FlinkDialect;
 use datafusion_common::{Column, JoinType, NullEquality, Result as PlanResult};
@@ -26,29 +27,11 @@ const COPY: &str = "copy of a row";
 
 /// Puts table functions in their place.
 pub(super) fn rewrite(query: &mut Query) -> SqlResult<()> {
-    match query.visit(&mut Queries) {
-        ControlFlow::Break(error) => Err(*error),
-        ControlFlow::Continue(()) => Ok(()),
-    }
+    each_body(query, operation)
 }
 
-struct Queries;
-
-impl VisitorMut for Queries {
-    type Break = Box<SqlError>;
-
-    fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<Box<SqlError>> {
-        match set(&mut query.body) {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(error) => ControlFlow::Break(Box::new(error)),
-        }
-    }
-}
-
-fn set(body: &mut SetExpr) -> SqlResult<()> {
+fn operation(body: &mut SetExpr) -> SqlResult<()> {
     let SetExpr::SetOperation { op, set_quantifier, left, right } = body else { return Ok(()) };
-    set(left)?;
-    set(right)?;
     let name = match (&*set_quantifier, &*op) {
         (SetQuantifier::All, SetOperator::Intersect) => INTERSECT,
         (SetQuantifier::All, SetOperator::Except | SetOperator::Minus) => EXCEPT,

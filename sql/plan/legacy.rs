@@ -5,6 +5,7 @@
 //! Invariant: a query without group windows is left as it is; one whose group windows cannot be rewritten is refused here, or
 //! by the planner, which does not know these functions.
 
+use super::walk::each_body;
 use crate::error::{SqlError, SqlResult};
 use crate::parser::FlinkDialect;
 use datafusion_sql::sqlparser::ast::{
@@ -16,34 +17,10 @@ use std::ops::ControlFlow;
 
 /// Rewrites every SELECT with a group window.
 pub(super) fn rewrite(query: &mut Query) -> SqlResult<()> {
-    match query.visit(&mut Queries) {
-        ControlFlow::Break(error) => Err(*error),
-        ControlFlow::Continue(()) => Ok(()),
-    }
-}
-
-struct Queries;
-
-impl VisitorMut for Queries {
-    type Break = Box<SqlError>;
-
-    fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<Box<SqlError>> {
-        match set(&mut query.body) {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(error) => ControlFlow::Break(Box::new(error)),
-        }
-    }
-}
-
-fn set(body: &mut SetExpr) -> SqlResult<()> {
-    match body {
+    each_body(query, |body| match body {
         SetExpr::Select(select) => select_of(select),
-        SetExpr::SetOperation { left, right, .. } => {
-            set(left)?;
-            set(right)
-        }
         _ => Ok(()),
-    }
+    })
 }
 
 /// `name(time, spans...)`, with the name in upper case.

@@ -17,6 +17,7 @@ pub(crate) mod sugar;
 mod tvf;
 mod unnest;
 mod versions;
+mod walk;
 
 pub use functions::ScalarFunction;
 pub(crate) use functions::{Functions, is_of_the_clock};

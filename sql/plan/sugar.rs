@@ -2,35 +2,22 @@
 //!
 //! Invariant: what is put in its place means the same; nothing else is touched.
 
-use crate::error::{SqlError, SqlResult};
+use super::walk::each_expr;
+use crate::error::SqlResult;
 use datafusion_sql::sqlparser::ast::helpers::attached_token::AttachedToken;
 use datafusion_sql::sqlparser::ast::{
     CaseWhen, CastKind, CeilFloorKind, DataType, DateTimeField, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
-    FunctionArguments, Ident, ObjectName, TimezoneInfo, TypedString, Value, VisitMut, VisitorMut,
+    FunctionArguments, Ident, ObjectName, TimezoneInfo, TypedString, Value, VisitMut,
 };
-use std::ops::ControlFlow;
 
 /// Rewrites every expression in it.
 pub(super) fn rewrite(within: &mut impl VisitMut) -> SqlResult<()> {
-    match within.visit(&mut Expressions) {
-        ControlFlow::Break(error) => Err(*error),
-        ControlFlow::Continue(()) => Ok(()),
-    }
-}
-
-struct Expressions;
-
-impl VisitorMut for Expressions {
-    type Break = Box<SqlError>;
-
-    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Box<SqlError>> {
-        match plain(expr) {
-            Ok(Some(other)) => *expr = other,
-            Ok(None) => {}
-            Err(error) => return ControlFlow::Break(Box::new(error)),
+    each_expr(within, |expr| {
+        if let Some(other) = plain(expr)? {
+            *expr = other;
         }
-        ControlFlow::Continue(())
-    }
+        Ok(())
+    })
 }
 
 /// A call as the parser would make it.

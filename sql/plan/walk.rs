@@ -1,0 +1,51 @@
+//! Walks over the syntax tree of a query, for what is rewritten before it is planned.
+//!
+//! Invariant: from the inside out, so that what is rewritten has its parts rewritten already; the first error ends the walk.
+
+use crate::error::{SqlError, SqlResult};
+use datafusion_sql::sqlparser::ast::{Expr, Query, SetExpr, VisitMut, VisitorMut, visit_expressions_mut};
+use std::ops::ControlFlow;
+
+type Flow = ControlFlow<Box<SqlError>>;
+
+/// Changes every expression.
+pub(super) fn each_expr(within: &mut impl VisitMut, mut change: impl FnMut(&mut Expr) -> SqlResult<()>) -> SqlResult<()> {
+    result(visit_expressions_mut(within, |expr| flow(change(expr))))
+}
+
+/// Changes the body of every query, and both sides of every UNION, INTERSECT and EXCEPT in it.
+pub(super) fn each_body(query: &mut Query, change: fn(&mut SetExpr) -> SqlResult<()>) -> SqlResult<()> {
+    result(query.visit(&mut Bodies(change)))
+}
+
+struct Bodies(fn(&mut SetExpr) -> SqlResult<()>);
+
+impl VisitorMut for Bodies {
+    type Break = Box<SqlError>;
+
+    fn post_visit_query(&mut self, query: &mut Query) -> Flow {
+        flow(sides_first(&mut query.body, self.0))
+    }
+}
+
+fn sides_first(body: &mut SetExpr, change: fn(&mut SetExpr) -> SqlResult<()>) -> SqlResult<()> {
+    if let SetExpr::SetOperation { left, right, .. } = body {
+        sides_first(left, change)?;
+        sides_first(right, change)?;
+    }
+    change(body)
+}
+
+fn flow(done: SqlResult<()>) -> Flow {
+    match done {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(error) => ControlFlow::Break(Box::new(error)),
+    }
+}
+
+fn result(flow: Flow) -> SqlResult<()> {
+    match flow {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(error) => Err(*error),
+    }
+}

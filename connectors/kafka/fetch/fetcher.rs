@@ -46,6 +46,7 @@ const HEEDED: &[&str] = &[
     "fetch.min.bytes",
     "fetch.wait.max.ms",
     "max.partition.fetch.bytes",
+    "security.protocol",
     "socket.connection.setup.timeout.ms",
     "socket.timeout.ms",
     // Of librdkafka's own queues and connections; without a meaning here.
@@ -519,5 +520,17 @@ fn arrived(p: &mut Partition, answer: Answer, bytes: &Arc<Pooled>) -> bool {
             true
         }
         None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_reads_where_a_connection_is_plain_and_all_that_is_set_is_heeded() {
+        let fits = |name: &str, value: &str| Fetcher::fits(&KafkaConfig::new(["a:9092"]).property(name, value).unwrap());
+        assert!(fits("security.protocol", "PLAINTEXT") && fits("fetch.min.bytes", "9") && fits("linger.ms", "9") && fits(FETCHER, "own"));
+        assert!(!fits("security.protocol", "sasl_plaintext") && !fits("client.rack", "x") && !fits(FETCHER, "librdkafka"));
     }
 }

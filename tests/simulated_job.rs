@@ -4,12 +4,8 @@
 //! same seed takes the same steps.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 use waterwheel::Kind;
-use waterwheel::connectors::local::LocalTopics;
-use waterwheel::engine::checkpoint;
 use waterwheel::engine::env::{Bug, Env, with_bug};
 use waterwheel::engine::error::Result;
 use waterwheel::engine::graph::PhysicalPlan;
@@ -17,7 +13,9 @@ use waterwheel::engine::record::RawBatch;
 use waterwheel::engine::runtime::{Outcome, Settings};
 use waterwheel::engine::testing::{SimJob, SimMachine, Trace};
 use waterwheel::prelude::*;
-use waterwheel::topics::{Next, Reading as Reader, SourceOptions, TopicConfig, Topics};
+use waterwheel::topics::TopicConfig;
+
+use crate::support::simulated::{each_committed, settings, topics};
 
 /// Runs of the whole job per test; each has one to four crashes.
 const SEEDS: u64 = 150;
@@ -43,10 +41,6 @@ impl Merge for Sum {
     fn merge(&mut self, later: &Self) {
         self.0 += later.0;
     }
-}
-
-fn topics(env: &Env) -> Arc<dyn Topics> {
-    Arc::new(LocalTopics::new(env.clone(), PathBuf::from("data")))
 }
 
 fn plan(env: &Env) -> Result<PhysicalPlan> {
@@ -92,19 +86,8 @@ fn committed(machine: &SimMachine) -> BTreeMap<Vec<u8>, Vec<Vec<u8>>> {
     if !topics.list().unwrap().contains(&"totals".to_string()) {
         return by_key;
     }
-    let source = topics.source(SourceOptions::new("totals").end(End::Latest)).unwrap();
-    let mut reader = Reader::open(&*source, &env).unwrap();
-    loop {
-        match reader.next(Duration::ZERO).unwrap() {
-            Next::Records(batch) => {
-                for r in batch.records() {
-                    by_key.entry(r.key.unwrap().to_vec()).or_default().push(r.value.unwrap().to_vec());
-                }
-            }
-            Next::End => return by_key,
-            Next::Nothing | Next::Waiting(_) => {}
-        }
-    }
+    each_committed(&env, "totals", |r| by_key.entry(r.key.unwrap().to_vec()).or_default().push(r.value.unwrap().to_vec()));
+    by_key
 }
 
 type MakePlan = fn(&Env) -> Result<PhysicalPlan>;
@@ -117,8 +100,7 @@ fn sim_of(seed: u64, plan: MakePlan, memory_per_task: usize) -> (SimMachine, Sim
     let machine = SimMachine::new(seed);
     let env = machine.env();
     fill(&env, 300);
-    let checkpoint = checkpoint::Settings { interval: Duration::from_millis(5), ..Default::default() };
-    let settings = Settings { batch_rows: 4, checkpoint, memory_per_task, ..Settings::default() };
+    let settings = Settings { memory_per_task, ..settings() };
     let job = SimJob::new(machine.clone(), settings, move || plan(&env));
     (machine, job)
 }

@@ -4,20 +4,16 @@
 //! the same, however often they changed on the way.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use std::time::Duration;
-use waterwheel::connectors::local::LocalTopics;
-use waterwheel::engine::checkpoint;
 use waterwheel::engine::env::Env;
 use waterwheel::engine::error::Result;
 use waterwheel::engine::graph::PhysicalPlan;
 use waterwheel::engine::record::RawBatch;
-use waterwheel::engine::runtime::{Outcome, Settings};
-use waterwheel::engine::testing::{SimJob, SimMachine};
+use waterwheel::engine::testing::SimMachine;
 use waterwheel::prelude::*;
-use waterwheel::topics::{Next, Reading as Reader, SourceOptions, TopicConfig, Topics};
+use waterwheel::topics::TopicConfig;
+
+use crate::support::simulated::{crash_and_rescale, each_committed, topics};
 
 const SEEDS: u64 = 40;
 
@@ -30,10 +26,6 @@ struct Row {
     key: u64,
     value: i64,
     at: i64,
-}
-
-fn topics(env: &Env) -> Arc<dyn Topics> {
-    Arc::new(LocalTopics::new(env.clone(), PathBuf::from("data")))
 }
 
 fn plan(env: &Env, parallelism: u32) -> Result<PhysicalPlan> {
@@ -98,21 +90,12 @@ fn fill(env: &Env) {
 type Committed = BTreeMap<Vec<u8>, Vec<Option<String>>>;
 
 fn committed(env: &Env, topic: &str) -> Committed {
-    let source = topics(env).source(SourceOptions::new(topic).end(End::Latest)).unwrap();
-    let mut reader = Reader::open(&*source, env).unwrap();
     let mut by_key = Committed::new();
-    loop {
-        match reader.next(Duration::ZERO).unwrap() {
-            Next::Records(batch) => {
-                for r in batch.records() {
-                    let value = r.value.map(|v| String::from_utf8(v.to_vec()).unwrap());
-                    by_key.entry(r.key.unwrap().to_vec()).or_default().push(value);
-                }
-            }
-            Next::End => return by_key,
-            Next::Nothing | Next::Waiting(_) => {}
-        }
-    }
+    each_committed(env, topic, |r| {
+        let value = r.value.map(|v| String::from_utf8(v.to_vec()).unwrap());
+        by_key.entry(r.key.unwrap().to_vec()).or_default().push(value);
+    });
+    by_key
 }
 
 /// What joins commit, record by record, and what tables end up as.
@@ -128,23 +111,8 @@ fn results(machine: &SimMachine) -> BTreeMap<&'static str, Committed> {
 
 fn run(seed: u64, crashes: usize) -> BTreeMap<&'static str, Committed> {
     let machine = SimMachine::new(seed);
-    let env = machine.env();
-    fill(&env);
-    let checkpoint = checkpoint::Settings { interval: Duration::from_millis(5), ..Default::default() };
-    let settings = Settings { batch_rows: 4, checkpoint, ..Settings::default() };
-    let parallelism = Arc::new(AtomicU32::new(2));
-    let tasks = parallelism.clone();
-    let mut job = SimJob::new(machine.clone(), settings, move || plan(&env, tasks.load(Relaxed)));
-    job.start().unwrap();
-    for _ in 0..crashes {
-        if job.run(machine.choose(3000)).unwrap().is_none() {
-            job.crash();
-        }
-        parallelism.store(1 + machine.choose(3) as u32, Relaxed);
-        job.start().unwrap();
-    }
-    let outcome = job.run(2_000_000).unwrap();
-    assert_eq!(outcome, Some(Outcome::Finished), "seed {seed}: the job does not come to its end: {}", job.describe());
+    fill(&machine.env());
+    crash_and_rescale(&machine, crashes, plan);
     results(&machine)
 }
 

@@ -4,20 +4,18 @@
 //! commits; rows that waited for an answer at a crash are neither lost nor doubled.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
-use waterwheel::connectors::local::LocalTopics;
-use waterwheel::engine::checkpoint;
 use waterwheel::engine::env::{Bug, Env, with_bug};
 use waterwheel::engine::error::Result;
 use waterwheel::engine::graph::PhysicalPlan;
 use waterwheel::engine::record::RawBatch;
-use waterwheel::engine::runtime::{Outcome, Settings};
+use waterwheel::engine::runtime::Outcome;
 use waterwheel::engine::testing::{SimJob, SimMachine};
 use waterwheel::prelude::*;
-use waterwheel::topics::{Next, Reading as Reader, SourceOptions, TopicConfig, Topics};
+use waterwheel::topics::TopicConfig;
+
+use crate::support::simulated::{each_committed, settings, topics};
 
 /// Runs of the whole job; each has one to three crashes.
 const SEEDS: u64 = 40;
@@ -75,10 +73,6 @@ async fn ask(reading: Reading) -> Result<Reading, String> {
     })
     .await;
     Ok(Reading { value: reading.value * 10, ..reading })
-}
-
-fn topics(env: &Env) -> Arc<dyn Topics> {
-    Arc::new(LocalTopics::new(env.clone(), PathBuf::from("data")))
 }
 
 fn plan(env: &Env) -> Result<PhysicalPlan> {
@@ -143,19 +137,7 @@ fn committed(machine: &SimMachine) -> Committed {
         if !topics.list().unwrap().contains(&topic.to_string()) {
             continue;
         }
-        let source = topics.source(SourceOptions::new(topic).end(End::Latest)).unwrap();
-        let mut reader = Reader::open(&*source, &env).unwrap();
-        loop {
-            match reader.next(Duration::ZERO).unwrap() {
-                Next::Records(batch) => {
-                    for r in batch.records() {
-                        by_key.entry((topic, r.key.unwrap().to_vec())).or_default().push(r.value.unwrap().to_vec());
-                    }
-                }
-                Next::End => break,
-                Next::Nothing | Next::Waiting(_) => {}
-            }
-        }
+        each_committed(&env, topic, |r| by_key.entry((topic, r.key.unwrap().to_vec())).or_default().push(r.value.unwrap().to_vec()));
     }
     by_key
 }
@@ -164,9 +146,7 @@ fn run(seed: u64, crashes: u64) -> Committed {
     let machine = SimMachine::new(seed);
     let env = machine.env();
     fill(&env);
-    let checkpoint = checkpoint::Settings { interval: Duration::from_millis(5), ..Default::default() };
-    let settings = Settings { batch_rows: 4, checkpoint, ..Settings::default() };
-    let mut job = SimJob::new(machine.clone(), settings, move || plan(&env));
+    let mut job = SimJob::new(machine.clone(), settings(), move || plan(&env));
     job.start().unwrap();
     for _ in 0..crashes {
         if job.run(1_000 + machine.choose(8_000)).unwrap().is_none() {

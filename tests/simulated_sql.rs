@@ -4,22 +4,17 @@
 //! without faults gives. That those results are right is what the prefix oracle of `sql/tests` shows.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use std::time::Duration;
-use waterwheel::connectors::local::LocalTopics;
-use waterwheel::engine::checkpoint;
 use waterwheel::engine::env::{Bug, Env, with_bug};
 use waterwheel::engine::error::Result;
 use waterwheel::engine::graph::PhysicalPlan;
 use waterwheel::engine::record::RawBatch;
-use waterwheel::engine::runtime::{Outcome, Settings};
-use waterwheel::engine::testing::{SimJob, SimMachine};
+use waterwheel::engine::testing::SimMachine;
 use waterwheel::prelude::*;
-use waterwheel::topics::{Next, Reading as Reader, SourceOptions, TopicConfig, Topics};
+use waterwheel::topics::TopicConfig;
 
 use crate::support::fraud::Chance;
+use crate::support::simulated::{crash_and_rescale, each_committed, topics};
 
 const SEEDS: u64 = 60;
 /// Queries of one job.
@@ -132,10 +127,6 @@ fn script(seed: u64) -> String {
     std::iter::once(INPUTS.to_string()).chain(each).collect()
 }
 
-fn topics(env: &Env) -> Arc<dyn Topics> {
-    Arc::new(LocalTopics::new(env.clone(), PathBuf::from("data")))
-}
-
 fn plan(env: &Env, script: &str, parallelism: u32) -> Result<PhysicalPlan> {
     let job = Job::new("queries", topics(env));
     job.parallelism(parallelism);
@@ -180,48 +171,24 @@ type Results = Vec<BTreeMap<String, String>>;
 fn results(env: &Env) -> Results {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
     let of = |i: usize| {
-        let source = topics(env).source(SourceOptions::new(&format!("out{i}")).end(End::Latest)).unwrap();
-        let mut reader = Reader::open(&*source, env).unwrap();
         let mut rows = BTreeMap::new();
-        loop {
-            match reader.next(Duration::ZERO).unwrap() {
-                Next::Records(batch) => {
-                    for r in batch.records() {
-                        let key = text(r.key.unwrap());
-                        match r.value {
-                            Some(value) => drop(rows.insert(key, text(value))),
-                            None => drop(rows.remove(&key)),
-                        }
-                    }
-                }
-                Next::End => return rows,
-                Next::Nothing | Next::Waiting(_) => {}
+        each_committed(env, &format!("out{i}"), |r| {
+            let key = text(r.key.unwrap());
+            match r.value {
+                Some(value) => drop(rows.insert(key, text(value))),
+                None => drop(rows.remove(&key)),
             }
-        }
+        });
+        rows
     };
     (0..QUERIES).map(of).collect()
 }
 
 fn run(seed: u64, crashes: usize) -> Results {
     let machine = SimMachine::new(seed);
-    let env = machine.env();
     let text = script(seed);
-    fill(&env, seed);
-    let checkpoint = checkpoint::Settings { interval: Duration::from_millis(5), ..Default::default() };
-    let settings = Settings { batch_rows: 4, checkpoint, ..Settings::default() };
-    let parallelism = Arc::new(AtomicU32::new(2));
-    let tasks = parallelism.clone();
-    let mut job = SimJob::new(machine.clone(), settings, move || plan(&env, &text, tasks.load(Relaxed)));
-    job.start().unwrap_or_else(|e| panic!("seed {seed}: {}\n{}", e.report(), script(seed)));
-    for _ in 0..crashes {
-        if job.run(machine.choose(3000)).unwrap().is_none() {
-            job.crash();
-        }
-        parallelism.store(1 + machine.choose(3) as u32, Relaxed);
-        job.start().unwrap();
-    }
-    let outcome = job.run(2_000_000).unwrap();
-    assert_eq!(outcome, Some(Outcome::Finished), "seed {seed}: the job does not come to its end: {}", job.describe());
+    fill(&machine.env(), seed);
+    crash_and_rescale(&machine, crashes, move |env, parallelism| plan(env, &text, parallelism));
     results(&machine.outside())
 }
 
@@ -249,14 +216,11 @@ fn planted_bugs_show() {
         Bug::SkipAlignment,
         Bug::FastestWatermark,
     ];
-    let hidden: Vec<Bug> = bugs
-        .into_iter()
-        .filter(|bug| {
-            (1..=SEEDS).all(|seed| {
-                let expected = run(seed, 0);
-                std::panic::catch_unwind(|| with_bug(*bug, || run(seed, 1 + seed as usize % 4))).is_ok_and(|got| got == expected)
-            })
-        })
-        .collect();
+    let expected: Vec<Results> = (1..=SEEDS).map(|seed| run(seed, 0)).collect();
+    let hides = |bug: Bug, seed: u64, expected: &Results| {
+        std::panic::catch_unwind(|| with_bug(bug, || run(seed, 1 + seed as usize % 4))).is_ok_and(|got| got == *expected)
+    };
+    let hidden: Vec<Bug> =
+        bugs.into_iter().filter(|bug| (1..=SEEDS).zip(&expected).all(|(seed, expected)| hides(*bug, seed, expected))).collect();
     assert!(hidden.is_empty(), "never found: {hidden:?}");
 }

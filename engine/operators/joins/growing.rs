@@ -7,8 +7,9 @@
 //! Invariant (the class *converging*): after any batch, what has left is the join of what has come in. Rows for which the
 //! predicate fails are rejected and are no pair.
 
-use super::kernel::{EncodedRows, PairKernel, Pairing};
+use super::kernel::{EncodedRows, PairKernel};
 use super::other;
+use super::pairings::Pairings;
 use crate::error::Result;
 use crate::operators::{OpenContext, Operator, OperatorFactory, Output};
 use crate::record::BatchBox;
@@ -28,8 +29,6 @@ pub fn growing_join<N: PairKernel>(kernel: impl Fn() -> N + Send + Sync + 'stati
     })
 }
 
-/// Pairs that a kernel gets together.
-const PAIRS: usize = 4096;
 /// Keys whose rows are fetched into the cache together.
 const ABREAST: usize = 32;
 
@@ -39,15 +38,6 @@ struct GrowingJoin<N> {
     slots: Vec<u32>,
     /// Of the batch.
     encoded: EncodedRows,
-}
-
-/// Emits what some pairs make.
-fn meet<N: PairKernel>(kernel: &mut N, side: Side, pairing: &Pairing<'_>, out: &mut Output<'_>) -> Result<()> {
-    let mut failed = Vec::new();
-    if let Some(results) = kernel.meet(side, pairing, &mut failed)? {
-        out.emit(results)?;
-    }
-    failed.into_iter().try_for_each(|(row, error)| out.reject(None, pairing.batch.times()[row], error))
 }
 
 impl<N: PairKernel> Operator for GrowingJoin<N> {
@@ -65,7 +55,7 @@ impl<N: PairKernel> Operator for GrowingJoin<N> {
         table.resolve(keys, slots);
         let bad = kernel.encode_all(side, &*batch, encoded);
         let is_bad = |row: usize| bad.binary_search_by_key(&row, |(row, _)| *row).is_ok();
-        let (mut rows, mut partners) = (Vec::with_capacity(PAIRS), Vec::with_capacity(PAIRS));
+        let mut pairs = Pairings::of(side, &*batch, encoded);
         for (row, &slot) in slots.iter().enumerate() {
             if row % ABREAST == 0 {
                 table.touch(other(side), &slots[row..slots.len().min(row + ABREAST)]);
@@ -74,18 +64,10 @@ impl<N: PairKernel> Operator for GrowingJoin<N> {
                 continue;
             }
             for partner in table.rows(other(side), slot) {
-                rows.push(row as u32);
-                partners.push(partner);
-                if rows.len() == PAIRS {
-                    meet(kernel, side, &Pairing { batch: &*batch, own: encoded, rows: &rows, partners: &partners }, out)?;
-                    rows.clear();
-                    partners.clear();
-                }
+                pairs.add(row, partner, kernel, out)?;
             }
         }
-        if !rows.is_empty() {
-            meet(kernel, side, &Pairing { batch: &*batch, own: encoded, rows: &rows, partners: &partners }, out)?;
-        }
+        pairs.flush(kernel, out)?;
         for (row, &slot) in slots.iter().enumerate().filter(|(row, _)| bad.is_empty() || !is_bad(*row)) {
             table.add(side, slot, encoded.row(row));
         }

@@ -6,13 +6,15 @@
 //! Invariant: a row leaves at once, with its own time, with each row of the table (in the order of their bytes), or by itself
 //! where the kind wants it; later changes of the table do not touch it. The table is a bag: of equal rows each is met.
 
+use super::kernel::EncodedRows;
 use super::matches::{JoinKind, Matches};
+use super::pairings::Pairings;
 use super::{LEFT, PairKernel, RIGHT};
 use crate::error::{Error, Result};
 use crate::operators::bootstrap::Bootstrap;
 use crate::operators::guarded::guarded_call;
 use crate::operators::{OpenContext, Operator, OperatorFactory, Output, TABLE_INPUT, check_description};
-use crate::record::BatchBox;
+use crate::record::{Batch, BatchBox};
 use crate::state::{MapTable, Table};
 use crate::time::EventTime;
 use std::sync::Arc;
@@ -28,6 +30,7 @@ pub fn lookup_join<N: PairKernel>(kind: JoinKind, kernel: impl Fn() -> N + Send 
             bootstrap: Bootstrap::default(),
             slots: Vec::new(),
             scratch: Vec::new(),
+            encoded: EncodedRows::default(),
         })
     })
 }
@@ -39,9 +42,28 @@ struct LookupJoin<N> {
     bootstrap: Bootstrap,
     slots: Vec<u32>,
     scratch: Vec<u8>,
+    encoded: EncodedRows,
 }
 
 impl<N: PairKernel> LookupJoin<N> {
+    /// All rows of a batch of the stream meet the table at once; their slots are known.
+    fn meet_all(&mut self, batch: &dyn Batch, out: &mut Output<'_>) -> Result<()> {
+        let LookupJoin { bags, matches, slots, encoded, .. } = self;
+        let kernel = matches.kernel_mut();
+        let bad = kernel.encode_all(LEFT, batch, encoded);
+        let mut pairs = Pairings::of(LEFT, batch, encoded);
+        for (row, &slot) in slots.iter().enumerate() {
+            if !bad.is_empty() && bad.iter().any(|(bad, _)| *bad == row) {
+                continue;
+            }
+            for (partner, &copies) in bags.entries(slot) {
+                (0..copies).try_for_each(|_| pairs.add(row, partner, kernel, out))?;
+            }
+        }
+        pairs.flush(kernel, out)?;
+        bad.into_iter().try_for_each(|(row, error)| out.reject(batch.origins().map(|o| o.0[row].clone()), batch.times()[row], error))
+    }
+
     /// A row of the table comes or goes.
     fn change(&mut self, slot: u32, row: &[u8], is_addition: bool) {
         let copies = self.bags.get(slot, row).copied().unwrap_or(0) + if is_addition { 1 } else { -1 };
@@ -82,6 +104,10 @@ impl<N: PairKernel> Operator for LookupJoin<N> {
         let Some(keys) = batch.keys() else { unreachable!("plan bug: a join needs keyed streams") };
         let side = if input == TABLE_INPUT { RIGHT } else { LEFT };
         self.bags.resolve(keys, &mut self.slots);
+        // Of an inner join nothing is to be remembered of a row but its pairs.
+        if side == LEFT && self.matches.kind() == JoinKind::Inner {
+            return self.meet_all(&*batch, out);
+        }
         let mut scratch = std::mem::take(&mut self.scratch);
         for (i, &time) in batch.times().iter().enumerate() {
             scratch.clear();

@@ -81,6 +81,11 @@ impl<N: PairKernel> Matches<N> {
         &self.kernel
     }
 
+    /// The kernel, for pairs that are all of what the kind wants.
+    pub(super) fn kernel_mut(&mut self) -> &mut N {
+        &mut self.kernel
+    }
+
     /// Two rows of one key meet; whether they belong together. `left_has_partner` is what was remembered of the left one.
     ///
     /// # Errors

@@ -14,6 +14,7 @@ mod interval;
 mod kernel;
 mod lookup;
 mod matches;
+mod pairings;
 mod regular;
 mod temporal;
 

@@ -53,14 +53,22 @@ pub trait GroupKernel: Send + 'static {
     fn take(&mut self) -> Result<arrow_array::RecordBatch>;
 }
 
-/// Keyed changes in, changes of the results out: `ChangeBatch` to `ChangeBatch`. With `global` there is one key for all rows,
-/// the empty one, and it has a result even without rows: at the end of an input that had none.
-pub fn group<K: GroupKernel>(global: bool, make: impl Fn() -> Result<K> + Send + Sync + 'static) -> OperatorFactory {
+/// What is asked of groups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Grouping {
+    /// There is one key for all rows, the empty one, and it has a result even without rows: at the end of an input that had none.
+    pub global: bool,
+    /// Nobody asks for the old row of an update: `-U` is left out.
+    pub only_new: bool,
+}
+
+/// Keyed changes in, changes of the results out: `ChangeBatch` to `ChangeBatch`.
+pub fn group<K: GroupKernel>(grouping: Grouping, make: impl Fn() -> Result<K> + Send + Sync + 'static) -> OperatorFactory {
     let make = Arc::new(make);
     Arc::new(move || {
         Box::new(Group {
             make: make.clone(),
-            global,
+            grouping,
             kernel: None,
             table: PointTable::<K::Acc>::new("groups"),
             slots: Vec::new(),
@@ -81,7 +89,7 @@ struct Before {
 
 struct Group<K: GroupKernel, M> {
     make: Arc<M>,
-    global: bool,
+    grouping: Grouping,
     kernel: Option<K>,
     table: PointTable<K::Acc>,
     slots: Vec<u32>,
@@ -138,7 +146,9 @@ impl<K: GroupKernel, M> Group<K, M> {
             match (old, new) {
                 (Some(old), Some(new)) if kernel.is_same(old, new) => {}
                 (Some(old), Some(new)) => {
-                    leaving.push((old as u32, RowKind::UpdateBefore, time));
+                    if !self.grouping.only_new {
+                        leaving.push((old as u32, RowKind::UpdateBefore, time));
+                    }
                     leaving.push((new as u32, RowKind::UpdateAfter, time));
                 }
                 (Some(old), None) => leaving.push((old as u32, RowKind::Delete, time)),
@@ -201,7 +211,7 @@ impl<K: GroupKernel, M: Fn() -> Result<K> + Send + Sync + 'static> Operator for 
     }
 
     fn on_end(&mut self, out: &mut Output<'_>) -> Result<()> {
-        if !self.global {
+        if !self.grouping.global {
             return Ok(());
         }
         let keys = Keys::from_bytes(1, |_, _| {});
@@ -313,12 +323,17 @@ mod tests {
         batch.boxed()
     }
 
-    fn sum(harness: &mut Harness) -> BTreeMap<(i64, i64), i64> {
+    /// What has left; without old rows of updates a new one takes the place of its key's.
+    fn sum(harness: &mut Harness, only_new: bool) -> BTreeMap<(i64, i64), i64> {
         let mut sum = BTreeMap::new();
         for batch in harness.take_batches(Some(0)) {
             let batch = downcast::<ChangeBatch>(batch);
             let column = |i: usize| batch.columns.column(i).as_primitive::<Int64Type>().values().to_vec();
             for (row, (key, value)) in column(0).into_iter().zip(column(1)).enumerate() {
+                if only_new && batch.kind(row) == RowKind::UpdateAfter {
+                    sum.retain(|of: &(i64, i64), _| of.0 != key);
+                }
+                assert!(!only_new || batch.kind(row) != RowKind::UpdateBefore);
                 *sum.entry((key, value)).or_insert(0) += batch.kind(row).weight();
             }
         }
@@ -329,7 +344,7 @@ mod tests {
     proptest! {
         /// Rows may be taken away before they were added: they came by another channel.
         #[test]
-        fn what_is_emitted_adds_up(batches in proptest::collection::vec(proptest::collection::vec((0..3i64, 10..15i64, prop_oneof![Just(1i64), Just(-1i64)]), 0..6), 0..6)) {
+        fn what_is_emitted_adds_up(batches in proptest::collection::vec(proptest::collection::vec((0..3i64, 10..15i64, prop_oneof![Just(1i64), Just(-1i64)]), 0..6), 0..6), only_new: bool) {
             let mut model: BTreeMap<i64, (i64, i64)> = BTreeMap::new();
             for (key, value, weight) in batches.iter().flatten().filter(|r| r.1 != 13) {
                 let (rows, sum) = model.entry(*key).or_default();
@@ -337,10 +352,10 @@ mod tests {
             }
             let expected: BTreeMap<(i64, i64), i64> = model.into_iter().filter(|(_, (rows, _))| *rows > 0).map(|(key, (_, sum))| ((key, sum), 1)).collect();
             for mode in Mode::ALL {
-                let mut harness = Harness::new(&group(false, || Ok(Sums::default())), 0);
+                let mut harness = Harness::new(&group(Grouping { global: false, only_new }, || Ok(Sums::default())), 0);
                 let steps: Vec<Step> = batches.iter().map(|rows| Step::Batch(0, changes(rows))).chain([Step::End]).collect();
                 harness.run(&steps, mode);
-                prop_assert_eq!(sum(&mut harness), expected.clone(), "{:?}", mode);
+                prop_assert_eq!(sum(&mut harness, only_new), expected.clone(), "{:?}", mode);
                 prop_assert_eq!(harness.take_rejected().len(), batches.iter().flatten().filter(|r| r.1 == 13).count());
             }
         }
@@ -348,7 +363,7 @@ mod tests {
 
     #[test]
     fn a_change_is_a_pair_and_no_change_is_nothing() {
-        let mut harness = Harness::new(&group(false, || Ok(Sums::default())), 0);
+        let mut harness = Harness::new(&group(Grouping::default(), || Ok(Sums::default())), 0);
         let mut kinds = |rows: &[(i64, i64, i64)]| {
             harness.push(0, changes(rows));
             let batches = harness.take_batches(Some(0));
@@ -362,9 +377,9 @@ mod tests {
     #[test]
     fn all_rows_have_a_result_also_when_there_are_none() {
         for mode in Mode::ALL {
-            let mut harness = Harness::new(&group(true, || Ok(Sums::default())), 0);
+            let mut harness = Harness::new(&group(Grouping { global: true, only_new: false }, || Ok(Sums::default())), 0);
             harness.run(&[Step::watermark(5), Step::End], mode);
-            assert_eq!(sum(&mut harness), BTreeMap::from([((-1, 0), 1)]), "{mode:?}");
+            assert_eq!(sum(&mut harness, false), BTreeMap::from([((-1, 0), 1)]), "{mode:?}");
         }
     }
 }

@@ -80,7 +80,7 @@ pub use dedup::dedup_by;
 pub use either::{Either, either, timed_either};
 pub use filter::filter;
 pub use flat_map::{filter_map, flat_map};
-pub use group::{GroupKernel, check_description, group};
+pub use group::{GroupKernel, Grouping, check_description, group};
 pub(crate) use guarded::{guarded, guarded_call, run_rows};
 pub use ingest::{Ingest, IngestFactory};
 pub use inspect::inspect;

@@ -11,6 +11,7 @@
 mod ordered;
 
 use super::group::check_description;
+use super::joins::EncodedRows;
 use super::touched::{Touched, TouchedKeys};
 use super::{OpenContext, Operator, OperatorFactory, Output};
 use crate::error::Result;
@@ -18,8 +19,9 @@ use crate::record::{BatchBox, ChangeBatch, RowKind, downcast};
 use crate::state::{PointTable, Table};
 use crate::time::EventTime;
 use arrow_array::RecordBatch;
-use ordered::{Bytes, Ordered};
+use ordered::{Bytes, First, Ordered};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -36,6 +38,15 @@ pub trait RankKernel: Send + 'static {
     fn order(&self, row: usize, out: &mut Vec<u8>);
     /// Appends the bytes of row `row`; the same row has the same bytes.
     fn encode(&self, row: usize, out: &mut Vec<u8>);
+    /// Encodes all rows of the batch, so many, replacing the content of `out`.
+    fn encode_all(&self, rows: usize, out: &mut EncodedRows) {
+        out.bytes.clear();
+        out.ends.clear();
+        for row in 0..rows {
+            self.encode(row, &mut out.bytes);
+            out.ends.push(out.bytes.len());
+        }
+    }
     /// Appends a row to be emitted, with its rank, from 1; no rank where nobody asks for it.
     ///
     /// # Errors
@@ -59,6 +70,8 @@ pub struct Ranking {
     pub newest_first: bool,
     /// The rank is part of the result: a row that moves is a change.
     pub with_rank: bool,
+    /// Nobody asks for the old row of an update: `-U` is left out.
+    pub only_new: bool,
 }
 
 /// Keyed changes in, changes of the first rows of each key out: `ChangeBatch` to `ChangeBatch`.
@@ -73,6 +86,7 @@ pub fn ranked<K: RankKernel>(ranking: Ranking, make: impl Fn() -> Result<K> + Se
             slots: Vec::new(),
             touched: TouchedKeys::default(),
             scratch: Vec::new(),
+            encoded: EncodedRows::default(),
         })
     })
 }
@@ -81,14 +95,14 @@ pub fn ranked<K: RankKernel>(ranking: Ranking, make: impl Fn() -> Result<K> + Se
 #[derive(Debug, Clone, Serialize, Deserialize)]
 enum Kept {
     /// The first rows, in order.
-    First(Vec<Ordered>),
+    First(First),
     /// All rows with their weights, by order and arrival; none has a weight of 0.
     All { arrived: u64, rows: BTreeMap<(Bytes, u64), (Ordered, i64)> },
 }
 
 impl Kept {
     fn none(ranking: Ranking) -> Kept {
-        if ranking.retracting { Kept::All { arrived: 0, rows: BTreeMap::new() } } else { Kept::First(Vec::new()) }
+        if ranking.retracting { Kept::All { arrived: 0, rows: BTreeMap::new() } } else { Kept::First(First::default()) }
     }
 
     fn is_empty(&self) -> bool {
@@ -99,19 +113,21 @@ impl Kept {
     }
 
     /// The first rows.
-    fn first(&self, n: usize) -> Vec<Ordered> {
+    fn first(&self, n: usize) -> Cow<'_, First> {
         match self {
-            Kept::First(rows) => rows.iter().take(n).cloned().collect(),
+            // It keeps no more.
+            Kept::First(rows) => Cow::Borrowed(rows),
             Kept::All { rows, .. } => {
                 let present = rows.values().filter(|(_, weight)| *weight > 0);
-                present.flat_map(|(row, weight)| std::iter::repeat_n(row, *weight as usize)).take(n).cloned().collect()
+                Cow::Owned(present.flat_map(|(row, weight)| std::iter::repeat_n(row, *weight as usize)).take(n).cloned().collect())
             }
         }
     }
 
     /// Whether one more row changes nothing, because it comes behind the last one.
     fn is_behind(&self, order: &[u8], ranking: Ranking) -> bool {
-        let Kept::First(rows) = self else { return false };
+        let Kept::First(first) = self else { return false };
+        let rows = first.rows();
         let behind = |last: &[u8]| if ranking.newest_first { last < order } else { last <= order };
         rows.len() >= ranking.first && rows.last().is_none_or(|last| behind(last.order()))
     }
@@ -121,11 +137,8 @@ impl Kept {
             Kept::First(rows) => {
                 let order = row.order();
                 let before = |other: &Ordered| if ranking.newest_first { other.order() < order } else { other.order() <= order };
-                let rank = rows.partition_point(before);
-                if rows.len() >= ranking.first {
-                    rows.pop();
-                }
-                rows.insert(rank.min(rows.len()), row);
+                let rank = rows.rows().partition_point(before);
+                rows.insert(rank, row, ranking.first);
             }
             Kept::All { arrived, rows } => {
                 let order = Bytes(row.order().into());
@@ -148,14 +161,6 @@ impl Kept {
     }
 }
 
-/// One change of the result.
-struct Leaving {
-    row: Ordered,
-    rank: Option<u64>,
-    kind: RowKind,
-    time: EventTime,
-}
-
 struct Ranked<K, M> {
     make: Arc<M>,
     ranking: Ranking,
@@ -163,8 +168,9 @@ struct Ranked<K, M> {
     table: PointTable<Kept>,
     slots: Vec<u32>,
     /// With its first rows.
-    touched: TouchedKeys<Vec<Ordered>>,
+    touched: TouchedKeys<First>,
     scratch: Vec<u8>,
+    encoded: EncodedRows,
 }
 
 impl<K: RankKernel, M> Ranked<K, M> {
@@ -175,15 +181,28 @@ impl<K: RankKernel, M> Ranked<K, M> {
         }
     }
 
+    /// What state rests on.
+    fn describe(&mut self) -> String {
+        let Ranking { first, retracting, newest_first, with_rank, .. } = self.ranking;
+        let newest = if newest_first { ", the newest first" } else { "" };
+        let (all, ranks) = (if retracting { ", all kept" } else { "" }, if with_rank { ", with ranks" } else { "" });
+        format!("first {first}{newest}{all}{ranks}: {}", self.kernel().describe())
+    }
+
     fn touch(&mut self, slot: u32, time: EventTime) {
         if !self.touched.again(slot, time) {
-            let before = self.table.get(slot).map_or_else(Vec::new, |kept| kept.first(self.ranking.first));
+            let before = self.table.get(slot).map_or_else(First::default, |kept| kept.first(self.ranking.first).into_owned());
             self.touched.first(slot, time, before);
         }
     }
 
     fn take_in(&mut self, batch: &ChangeBatch) {
         let mut bytes = std::mem::take(&mut self.scratch);
+        // Of most keys one row is new: then nearly every row is looked at whole.
+        let all = self.ranking.first == 1;
+        if let Some(kernel) = self.kernel.as_ref().filter(|_| all) {
+            kernel.encode_all(batch.times.len(), &mut self.encoded);
+        }
         for i in 0..batch.times.len() {
             let slot = self.slots[i];
             let Some(kernel) = &self.kernel else { continue };
@@ -193,7 +212,11 @@ impl<K: RankKernel, M> Ranked<K, M> {
                 continue;
             }
             let order = bytes.len();
-            kernel.encode(i, &mut bytes);
+            if all {
+                bytes.extend_from_slice(self.encoded.row(i));
+            } else {
+                kernel.encode(i, &mut bytes);
+            }
             self.touch(slot, batch.times[i]);
             let kept = self.table.get_mut(slot).get_or_insert_with(|| Kept::none(self.ranking));
             kept.change(Ordered::new(&bytes, order), batch.kind(i).weight(), self.ranking);
@@ -201,54 +224,78 @@ impl<K: RankKernel, M> Ranked<K, M> {
         self.scratch = bytes;
     }
 
-    /// The differences of all keys touched, in the order of their first rows.
-    fn differences(&mut self) -> Vec<Leaving> {
+    /// Appends the differences of all keys touched, in the order of their first rows; as what they leave, and their times.
+    fn differences(&mut self) -> Result<(Vec<RowKind>, Vec<EventTime>)> {
         let touched = self.touched.take();
-        let mut leaving = Vec::with_capacity(touched.len() * 2);
+        let (mut kinds, mut times) = (Vec::with_capacity(touched.len()), Vec::with_capacity(touched.len()));
+        let Ranking { first, with_rank, only_new, .. } = self.ranking;
         for Touched { slot, time, before } in touched {
-            let after = self.table.get(slot).map_or_else(Vec::new, |kept| kept.first(self.ranking.first));
+            let Some(kernel) = &mut self.kernel else { continue };
+            let after = self.table.get(slot).map_or(Cow::Owned(First::default()), |kept| kept.first(first));
+            let leave = |row: &Ordered, rank: Option<u64>, kind: RowKind| {
+                if only_new && kind == RowKind::UpdateBefore {
+                    return Ok(());
+                }
+                kinds.push(kind);
+                times.push(time);
+                kernel.emit(row.row(), rank.filter(|_| with_rank))
+            };
+            if with_rank || first == 1 {
+                by_rank(before.rows(), after.rows(), leave)?;
+            } else {
+                by_row(before.rows(), after.rows(), leave)?;
+            }
             if self.table.get(slot).is_some_and(Kept::is_empty) {
                 self.table.remove(slot);
             }
-            if self.ranking.with_rank || self.ranking.first == 1 {
-                by_rank(&before, &after, time, &mut leaving);
-            } else {
-                by_row(&before, &after, time, &mut leaving);
-            }
         }
-        leaving
+        Ok((kinds, times))
     }
 }
 
-fn by_rank(before: &[Ordered], after: &[Ordered], time: EventTime, leaving: &mut Vec<Leaving>) {
+fn by_rank(before: &[Ordered], after: &[Ordered], mut leave: impl FnMut(&Ordered, Option<u64>, RowKind) -> Result<()>) -> Result<()> {
     for i in 0..before.len().max(after.len()) {
-        let mut leave = |row: &Ordered, kind| leaving.push(Leaving { row: row.clone(), rank: Some(i as u64 + 1), kind, time });
+        let rank = Some(i as u64 + 1);
         match (before.get(i), after.get(i)) {
             (Some(old), Some(new)) if old == new => {}
             (Some(old), Some(new)) => {
-                leave(old, RowKind::UpdateBefore);
-                leave(new, RowKind::UpdateAfter);
+                leave(old, rank, RowKind::UpdateBefore)?;
+                leave(new, rank, RowKind::UpdateAfter)?;
             }
-            (Some(old), None) => leave(old, RowKind::Delete),
-            (None, Some(new)) => leave(new, RowKind::Insert),
+            (Some(old), None) => leave(old, rank, RowKind::Delete)?,
+            (None, Some(new)) => leave(new, rank, RowKind::Insert)?,
             (None, None) => {}
         }
     }
+    Ok(())
 }
 
-fn by_row(before: &[Ordered], after: &[Ordered], time: EventTime, leaving: &mut Vec<Leaving>) {
+fn by_row(before: &[Ordered], after: &[Ordered], mut leave: impl FnMut(&Ordered, Option<u64>, RowKind) -> Result<()>) -> Result<()> {
+    // Both are in order: what stands in both meets itself on the way, but for rows that are equal in order.
+    let (mut old, mut new) = (before.iter().peekable(), after.iter().peekable());
     let mut sum: BTreeMap<&Ordered, i64> = BTreeMap::new();
-    after.iter().for_each(|row| *sum.entry(row).or_insert(0) += 1);
-    before.iter().for_each(|row| *sum.entry(row).or_insert(0) -= 1);
+    loop {
+        let (goes, comes) = match (old.peek(), new.peek()) {
+            (None, None) => break,
+            (Some(a), Some(b)) if a == b => {
+                old.next();
+                new.next();
+                continue;
+            }
+            (Some(a), Some(b)) => (a.order() <= b.order(), b.order() <= a.order()),
+            (a, b) => (a.is_some(), b.is_some()),
+        };
+        old.next_if(|_| goes).into_iter().for_each(|row| *sum.entry(row).or_insert(0) -= 1);
+        new.next_if(|_| comes).into_iter().for_each(|row| *sum.entry(row).or_insert(0) += 1);
+    }
     // What goes leaves first, so that there are never more rows than wanted.
     for gone in [true, false] {
         let kind = if gone { RowKind::Delete } else { RowKind::Insert };
-        for (row, weight) in sum.iter().filter(|(_, weight)| (**weight < 0) == gone) {
-            for _ in 0..weight.unsigned_abs() {
-                leaving.push(Leaving { row: (*row).clone(), rank: None, kind, time });
-            }
+        for (row, weight) in sum.iter().filter(|(_, weight)| **weight != 0 && (**weight < 0) == gone) {
+            (0..weight.unsigned_abs()).try_for_each(|_| leave(row, None, kind))?;
         }
     }
+    Ok(())
 }
 
 impl<K: RankKernel, M: Fn() -> Result<K> + Send + Sync + 'static> Operator for Ranked<K, M> {
@@ -269,27 +316,21 @@ impl<K: RankKernel, M: Fn() -> Result<K> + Send + Sync + 'static> Operator for R
         self.slots = slots;
         self.kernel().begin(&batch)?;
         self.take_in(&batch);
-        let leaving = self.differences();
-        if leaving.is_empty() {
+        let (kinds, times) = self.differences()?;
+        if kinds.is_empty() {
             return Ok(());
         }
-        let with_rank = self.ranking.with_rank;
-        let kernel = self.kernel();
-        leaving.iter().try_for_each(|l| kernel.emit(l.row.row(), l.rank.filter(|_| with_rank)))?;
-        let mut changes = ChangeBatch::inserts(kernel.take()?, leaving.iter().map(|l| l.time).collect());
-        changes.kinds = Some(leaving.iter().map(|l| l.kind).collect());
+        let mut changes = ChangeBatch::inserts(self.kernel().take()?, times);
+        changes.kinds = Some(kinds);
         out.emit(changes.boxed())
     }
 
     fn save(&mut self) -> Vec<u8> {
-        let ranking = self.ranking;
-        format!("{ranking:?}: {}", self.kernel().describe()).into_bytes()
+        self.describe().into_bytes()
     }
 
     fn restore(&mut self, blobs: &[Vec<u8>]) -> Result<()> {
-        let ranking = self.ranking;
-        let now = format!("{ranking:?}: {}", self.kernel().describe());
-        check_description(&now, blobs)
+        check_description(&self.describe(), blobs)
     }
 }
 

@@ -3,8 +3,9 @@
 //! Invariant: a result row is the key's values, then one value a call.
 
 use super::aggregate::{Acc, Arguments, Calls};
+use super::building::Building;
 use super::keys;
-use super::value::{Class, Value, column};
+use super::value::Class;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use waterwheel_engine::error::{Error, Result};
@@ -21,15 +22,33 @@ pub(crate) struct GroupBy {
     /// One group without key: it has a result also without rows.
     pub(crate) global: bool,
     arguments: Option<Arguments>,
-    /// Row behind row, and how many.
-    results: Vec<Value>,
+    /// Results so far: the columns, and how many rows.
+    results: Vec<Building>,
     rows: usize,
 }
 
 impl GroupBy {
-    pub(crate) fn new(calls: Calls, classes: Vec<Class>, schema: SchemaRef) -> Self {
-        GroupBy { global: classes.is_empty(), calls, classes, schema, arguments: None, results: Vec::new(), rows: 0 }
+    pub(crate) fn new(calls: Calls, classes: Vec<Class>, schema: SchemaRef) -> Result<Self> {
+        let results = building(&schema)?;
+        Ok(GroupBy { global: classes.is_empty(), calls, classes, schema, arguments: None, results, rows: 0 })
     }
+}
+
+/// The columns of a schema, empty.
+///
+/// # Errors
+/// As [`Building::of`].
+pub(crate) fn building(schema: &SchemaRef) -> Result<Vec<Building>> {
+    schema.fields().iter().map(|field| Building::of(field.data_type())).collect()
+}
+
+/// Takes the columns made so far.
+///
+/// # Errors
+/// Of Arrow, for columns beyond its limits.
+pub(crate) fn take_columns(schema: &SchemaRef, columns: &mut [Building], rows: usize) -> Result<RecordBatch> {
+    let columns = columns.iter_mut().map(Building::take).collect::<Result<Vec<_>>>()?;
+    record_batch(schema.clone(), columns, rows).map_err(|e| Error::restart("results cannot be put into columns").because(e))
 }
 
 impl GroupKernel for GroupBy {
@@ -64,34 +83,19 @@ impl GroupKernel for GroupBy {
     }
 
     fn emit(&mut self, key: &[u8], acc: &Acc) -> Result<()> {
-        keys::decode(&self.classes, key, &mut self.results)?;
-        self.results.extend(self.calls.results(acc));
+        let (of_key, of_calls) = self.results.split_at_mut(self.classes.len());
+        keys::decode(&self.classes, key, of_key)?;
+        of_calls.iter_mut().zip(self.calls.results(acc)).for_each(|(column, value)| column.push(&value));
         self.rows += 1;
         Ok(())
     }
 
     fn is_same(&self, a: usize, b: usize) -> bool {
-        let width = self.schema.fields().len();
-        let row = |i: usize| &self.results[i * width..(i + 1) * width];
-        row(a).iter().zip(row(b)).all(|(a, b)| a.is_same(b))
+        // Their keys are.
+        self.results.iter().skip(self.classes.len()).all(|column| column.is_same(a, b))
     }
 
     fn take(&mut self) -> Result<RecordBatch> {
-        rows_to_columns(&self.schema, &std::mem::take(&mut self.results), std::mem::take(&mut self.rows))
+        take_columns(&self.schema, &mut self.results, std::mem::take(&mut self.rows))
     }
-}
-
-/// Rows of values, one behind the other, as columns of a schema.
-///
-/// # Errors
-/// Of Arrow, for columns beyond its limits.
-pub(crate) fn rows_to_columns(schema: &SchemaRef, values: &[Value], rows: usize) -> Result<RecordBatch> {
-    let width = schema.fields().len();
-    debug_assert_eq!(values.len(), width * rows);
-    let columns = schema.fields().iter().enumerate().map(|(i, field)| {
-        let values: Vec<&Value> = values.iter().skip(i).step_by(width).collect();
-        column(field.data_type(), &values)
-    });
-    let columns = columns.collect::<Result<Vec<_>>>()?;
-    record_batch(schema.clone(), columns, rows).map_err(|e| Error::restart("results cannot be put into columns").because(e))
 }

@@ -4,6 +4,7 @@
 
 pub(crate) mod aggregate;
 mod arrivals;
+pub(crate) mod building;
 pub(crate) mod calc;
 pub(crate) mod condition;
 mod distinct;

@@ -7,7 +7,7 @@
 
 use super::aggregate::Calls;
 use super::calc::explain;
-use super::group::rows_to_columns;
+use super::group::{building, take_columns};
 use super::packed::Packed;
 use super::value::{Value, column};
 use arrow::array::{Array, AsArray};
@@ -189,9 +189,11 @@ impl Operator for FromMatches {
         for (row, time) in batch.rows.iter_mut().zip(&batch.times) {
             self.times.iter().for_each(|&column| row[column] = Value::Int(time.0));
         }
-        let rows = batch.rows.len();
-        let values: Vec<Value> = batch.rows.into_iter().flatten().collect();
-        let columns = rows_to_columns(&self.schema, &values, rows)?;
+        let mut columns = building(&self.schema)?;
+        for row in &batch.rows {
+            columns.iter_mut().zip(row).for_each(|(column, value)| column.push(value));
+        }
+        let columns = take_columns(&self.schema, &mut columns, batch.rows.len())?;
         out.emit(ChangeBatch::inserts(columns, batch.times).boxed())
     }
 }

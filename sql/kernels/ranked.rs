@@ -106,6 +106,12 @@ impl RankKernel for RowNumbers {
         }
     }
 
+    fn encode_all(&self, _rows: usize, out: &mut EncodedRows) {
+        if let Some(columns) = &self.columns {
+            self.packed.pack_all(columns, out);
+        }
+    }
+
     fn emit(&mut self, row: &[u8], rank: Option<u64>) -> Result<()> {
         self.ranks.push(rank.map(|r| r as i64));
         self.rows.bytes.extend_from_slice(row);

@@ -6,11 +6,9 @@
 //! Invariant: a value read from a column of a type and written to a column of that type is the same value. As keys, -0.0 is
 //! 0.0 and every NaN is one NaN.
 
+use super::building::Building;
 use super::nested;
-use arrow::array::{
-    Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Decimal128Array, Float64Array, Int64Array, PrimitiveArray, StringArray,
-    new_null_array,
-};
+use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Decimal128Array, Float64Array, Int64Array, StringArray};
 use arrow::compute::cast;
 use arrow::datatypes::{
     ArrowPrimitiveType, DataType, Date32Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, Time32MillisecondType,
@@ -18,7 +16,6 @@ use arrow::datatypes::{
 };
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
-use std::sync::Arc;
 use waterwheel_engine::error::{Error, Result};
 use waterwheel_engine::record::{Key, decode_bytes, encode_bytes};
 
@@ -232,61 +229,14 @@ impl Cells {
     }
 }
 
-fn small<T: ArrowPrimitiveType>(values: &[&Value]) -> ArrayRef
-where
-    T::Native: TryFrom<i64>,
-{
-    // A number that does not fit was made by wrapping arithmetic of a wider type; the planner casts before it comes here.
-    let cell = |v: &&Value| match v {
-        Value::Int(n) => T::Native::try_from(*n).ok(),
-        _ => None,
-    };
-    Arc::new(values.iter().map(cell).collect::<PrimitiveArray<T>>())
-}
-
 /// A column of a type with these values.
 ///
 /// # Errors
 /// Of Arrow, for columns beyond its limits; a type that has no class.
 pub(crate) fn column(kind: &DataType, values: &[&Value]) -> Result<ArrayRef> {
-    let ints = || values.iter().map(|v| if let Value::Int(n) = v { Some(*n) } else { None }).collect::<Int64Array>();
-    let floats = || values.iter().map(|v| if let Value::Float(n) = v { Some(*n) } else { None });
-    let texts = || values.iter().map(|v| if let Value::Text(t) = v { Some(t.as_str()) } else { None });
-    let bytes = || values.iter().map(|v| if let Value::Bytes(b) = v { Some(b.as_slice()) } else { None });
-    let failed = |e| Error::restart("a column cannot be made").because(e);
-    Ok(match kind {
-        DataType::Null => new_null_array(kind, values.len()),
-        DataType::Boolean => {
-            Arc::new(values.iter().map(|v| if let Value::Bool(b) = v { Some(*b) } else { None }).collect::<BooleanArray>())
-        }
-        DataType::Int8 => small::<Int8Type>(values),
-        DataType::Int16 => small::<Int16Type>(values),
-        DataType::Int32 => small::<Int32Type>(values),
-        DataType::Date32 => small::<Date32Type>(values),
-        DataType::Time32(TimeUnit::Millisecond) => small::<Time32MillisecondType>(values),
-        DataType::Int64 => Arc::new(ints()),
-        DataType::Timestamp(unit, zone) => match unit {
-            TimeUnit::Second => Arc::new(ints().reinterpret_cast::<TimestampSecondType>().with_timezone_opt(zone.clone())),
-            TimeUnit::Millisecond => Arc::new(ints().reinterpret_cast::<TimestampMillisecondType>().with_timezone_opt(zone.clone())),
-            TimeUnit::Microsecond => Arc::new(ints().reinterpret_cast::<TimestampMicrosecondType>().with_timezone_opt(zone.clone())),
-            TimeUnit::Nanosecond => Arc::new(ints().reinterpret_cast::<TimestampNanosecondType>().with_timezone_opt(zone.clone())),
-        },
-        DataType::Float32 => Arc::new(floats().map(|v| v.map(|v| v as f32)).collect::<PrimitiveArray<Float32Type>>()),
-        DataType::Float64 => Arc::new(floats().collect::<Float64Array>()),
-        DataType::Decimal128(precision, scale) => {
-            let numbers = values.iter().map(|v| if let Value::Decimal(n) = v { Some(*n) } else { None }).collect::<Decimal128Array>();
-            Arc::new(numbers.with_precision_and_scale(*precision, *scale).map_err(failed)?)
-        }
-        DataType::Utf8 => Arc::new(texts().collect::<StringArray>()),
-        DataType::Binary => Arc::new(bytes().collect::<BinaryArray>()),
-        nested if nested::is_nested(nested) => nested::column(nested, bytes())?,
-        other => {
-            let class = Class::of(other).ok_or_else(|| Error::fatal(format!("plan bug: values of type {other} have no class")))?;
-            let plain: ArrayRef =
-                if class == Class::Text { Arc::new(texts().collect::<StringArray>()) } else { Arc::new(bytes().collect::<BinaryArray>()) };
-            cast(&plain, other).map_err(failed)?
-        }
-    })
+    let mut column = Building::of(kind)?;
+    values.iter().for_each(|value| column.push(value));
+    column.take()
 }
 
 #[cfg(test)]

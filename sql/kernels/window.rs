@@ -7,7 +7,8 @@
 //! the query's GROUP BY.
 
 use super::aggregate::{Acc, Arguments, Calls};
-use super::group::rows_to_columns;
+use super::building::Building;
+use super::group::{building, take_columns};
 use super::keys::{self, KeyBytes};
 use super::value::{Class, Value};
 use arrow::datatypes::SchemaRef;
@@ -62,7 +63,7 @@ pub(crate) struct WindowCalls(pub(crate) Calls);
 impl Accumulate for WindowCalls {
     type Row = RowRef;
     type Acc = Acc;
-    type Out = Vec<Value>;
+    type Out = Outcome;
 
     fn create(&self) -> Acc {
         self.0.create()
@@ -71,7 +72,7 @@ impl Accumulate for WindowCalls {
     fn accumulate(&self, acc: &mut Acc, row: &RowRef) {
         match &row.arguments {
             Some(arguments) => self.0.fold(acc, arguments, row.row as usize, 1),
-            None => Calls::count_row(acc),
+            None => acc.count_row(),
         }
     }
 
@@ -79,9 +80,17 @@ impl Accumulate for WindowCalls {
         self.0.merge(acc, later);
     }
 
-    fn finish(&self, acc: &Acc) -> Vec<Value> {
-        self.0.results(acc).collect()
+    fn finish(&self, acc: &Acc) -> Outcome {
+        if self.0.are_numbers() { Outcome::Numbers(acc.clone()) } else { Outcome::Values(self.0.results(acc).collect()) }
     }
+}
+
+/// What a window gives of a key.
+#[derive(Debug, Clone)]
+pub(crate) enum Outcome {
+    /// What small accumulators hold, to be read when columns are made of it.
+    Numbers(Acc),
+    Values(Vec<Value>),
 }
 
 /// Where a column of a result comes from.
@@ -96,6 +105,7 @@ pub(crate) enum GroupColumn {
 
 /// Results of windows to columns.
 pub(crate) struct FromWindows {
+    pub(crate) calls: Calls,
     pub(crate) columns: Vec<GroupColumn>,
     pub(crate) classes: Vec<Class>,
     pub(crate) schema: SchemaRef,
@@ -105,22 +115,35 @@ pub(crate) struct FromWindows {
 
 impl Operator for FromWindows {
     fn on_batch(&mut self, _input: usize, batch: BatchBox, out: &mut Output<'_>) -> Result<()> {
-        let batch = downcast::<Rows<Windowed<KeyBytes, Vec<Value>>>>(batch);
-        let rows = batch.rows.len();
-        let (mut key, mut values) = (Vec::new(), Vec::with_capacity(rows * self.schema.fields().len()));
-        for window in batch.rows {
-            keys::decode(&self.classes, &window.key.0, &mut key)?;
-            let mut key = key.drain(..);
-            let value = |column: &GroupColumn| match column {
-                GroupColumn::Key => key.next().unwrap_or(Value::Null),
-                GroupColumn::WindowStart => Value::Int(window.start.0),
-                GroupColumn::WindowEnd => Value::Int(window.end.0.saturating_sub(self.longer_ms)),
-                GroupColumn::WindowTime => Value::Int(window.end.0.saturating_sub(1 + self.longer_ms)),
-            };
-            values.extend(self.columns.iter().map(value));
-            values.extend(window.value);
+        let batch = downcast::<Rows<Windowed<KeyBytes, Outcome>>>(batch);
+        let (rows, grouped) = (batch.rows.len(), self.columns.len());
+        let mut columns = building(&self.schema)?;
+        // Columns of the key are made in its order and put into their places behind.
+        let kinds = self.columns.iter().zip(self.schema.fields()).filter(|(column, _)| **column == GroupColumn::Key);
+        let mut key = kinds.map(|(_, field)| Building::of(field.data_type())).collect::<Result<Vec<_>>>()?;
+        for window in &batch.rows {
+            keys::decode(&self.classes, window.key.as_slice(), &mut key)?;
+            for (column, place) in columns.iter_mut().zip(&self.columns) {
+                match place {
+                    GroupColumn::Key => {}
+                    GroupColumn::WindowStart => column.push(&Value::Int(window.start.0)),
+                    GroupColumn::WindowEnd => column.push(&Value::Int(window.end.0.saturating_sub(self.longer_ms))),
+                    GroupColumn::WindowTime => column.push(&Value::Int(window.end.0.saturating_sub(1 + self.longer_ms))),
+                }
+            }
+            let of_calls = columns.iter_mut().skip(grouped);
+            match &window.value {
+                Outcome::Numbers(acc) => of_calls.zip(self.calls.results(acc)).for_each(|(column, value)| column.push(&value)),
+                Outcome::Values(values) => of_calls.zip(values).for_each(|(column, value)| column.push(value)),
+            }
         }
-        let columns = rows_to_columns(&self.schema, &values, rows)?;
+        let mut key = key.into_iter();
+        for (column, _) in columns.iter_mut().zip(&self.columns).filter(|(_, place)| **place == GroupColumn::Key) {
+            if let Some(made) = key.next() {
+                *column = made;
+            }
+        }
+        let columns = take_columns(&self.schema, &mut columns, rows)?;
         out.emit(ChangeBatch::inserts(columns, batch.times).boxed())
     }
 }

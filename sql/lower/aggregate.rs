@@ -23,7 +23,7 @@ use datafusion_expr::expr::{AggregateFunction, Expr, NullTreatment};
 use datafusion_expr::{Aggregate, ExprSchemable};
 use std::sync::Arc;
 use waterwheel_engine::graph::{Bound, EqualityClass, NodeIndex, NodeNote, Routing, StateNote};
-use waterwheel_engine::operators::{OperatorFactory, group, key_columns};
+use waterwheel_engine::operators::{Grouping, OperatorFactory, group, key_columns};
 
 /// An aggregate's parts, on columns that were computed before it.
 struct Parts {
@@ -43,7 +43,7 @@ enum Over {
 
 impl Lowering<'_> {
     /// The aggregate of a stream; no grouping sets.
-    pub(super) fn aggregate(&mut self, node: &Aggregate, input: Lowered) -> SqlResult<Lowered> {
+    pub(super) fn aggregate(&mut self, node: &Aggregate, input: Lowered, only_new: bool) -> SqlResult<Lowered> {
         let sources: Vec<Option<usize>> = node.group_expr.iter().map(|e| column_of(e, &input.schema)).collect();
         let place = |s: &Option<usize>| s.map(|i| input.places[i]);
         let has = |wanted: Place| sources.iter().any(|s| place(s) == Some(wanted));
@@ -67,19 +67,20 @@ impl Lowering<'_> {
             return self.windowed(node, &input, vec![GroupColumn::Key; sources.len()], &Over::Fired);
         }
         let input = self.materialised(input)?;
-        self.grouped(node, &input)
+        self.grouped(node, &input, only_new)
     }
 
-    fn grouped(&mut self, node: &Aggregate, input: &Lowered) -> SqlResult<Lowered> {
+    fn grouped(&mut self, node: &Aggregate, input: &Lowered, only_new: bool) -> SqlResult<Lowered> {
         let keys: Vec<&Expr> = node.group_expr.iter().collect();
         let Parts { node: from, classes, calls } = self.parts(node, input, &keys, input.updating)?;
         let key_count = classes.len();
         let keyed = self.keyed(from, key_count);
         let schema = arrow_schema(&node.schema);
-        let detail = detail(node);
-        let values = calls.0.iter().filter(|c| c.keeps_values()).count();
-        let arrivals = calls.0.iter().filter(|c| c.keeps_arrivals()).count();
-        let factory = group(key_count == 0, move || Ok(GroupBy::new(calls.clone(), classes.clone(), schema.clone())));
+        let detail = format!("{}{}", detail(node), of_updates(only_new));
+        let values = calls.iter().filter(|c| c.keeps_values()).count();
+        let arrivals = calls.iter().filter(|c| c.keeps_arrivals()).count();
+        let factory =
+            group(Grouping { global: key_count == 0, only_new }, move || GroupBy::new(calls.clone(), classes.clone(), schema.clone()));
         let note = NodeNote {
             detail,
             state: vec![StateNote { what: kept(key_count, values, arrivals), bound: Bound::Unbounded }],
@@ -95,7 +96,7 @@ impl Lowering<'_> {
         self.check_arguments(node, input)?;
         let Parts { node: from, classes, calls } = self.parts(node, input, &keys, false)?;
         let keyed = self.keyed(from, classes.len());
-        let to_refs = calls.clone();
+        let (to_refs, of_results) = (calls.clone(), calls.clone());
         let glue = || NodeNote { glue: true, ..NodeNote::default() };
         let refs: OperatorFactory = Arc::new(move || Box::new(ToRowRefs(to_refs.clone())));
         let refs = self.add("rows", refs, &[(keyed, Routing::KeyGroup)], glue());
@@ -115,10 +116,10 @@ impl Lowering<'_> {
         let fired = self.add("window", factory, &[(refs, Routing::Forward)], note);
         let is_session = matches!(over, Over::Windows(Windows { kind: WindowKind::Session, .. }));
         let longer_ms = i64::from(is_session);
-        let from_windows = (columns.clone(), classes, arrow_schema(&node.schema));
+        let from_windows = (of_results, columns.clone(), classes, arrow_schema(&node.schema));
         let results: OperatorFactory = Arc::new(move || {
-            let (columns, classes, schema) = from_windows.clone();
-            Box::new(FromWindows { columns, classes, schema, longer_ms })
+            let (calls, columns, classes, schema) = from_windows.clone();
+            Box::new(FromWindows { calls, columns, classes, schema, longer_ms })
         });
         let results = self.add("results", results, &[(fired, Routing::Forward)], glue());
         let mut lowered = Lowered::plain(results, node.schema.clone(), false);
@@ -212,6 +213,11 @@ impl Lowering<'_> {
         }
         Ok(Parts { node: computed, classes, calls: Calls::new(calls) })
     }
+}
+
+/// What is said of updates.
+pub(super) fn of_updates(only_new: bool) -> &'static str {
+    if only_new { "; of updates the new row" } else { "" }
 }
 
 /// The rows of a session are those of its PARTITION BY columns, so these are its groups.

@@ -8,10 +8,9 @@
 use super::join::Joined;
 use super::{Lowered, Lowering, Place, arrow_schema, check_class, check_ordered, column_expr, column_of, nullable};
 use crate::error::{SqlError, SqlResult};
-use crate::kernels::keys::{ColumnKeys, NumberKeys};
+use crate::kernels::keys::ColumnKeys;
 use crate::kernels::packed::Packed;
 use crate::kernels::pairs::{PairKernelOf, Pairs};
-use crate::kernels::value::Class;
 use crate::parser::type_name;
 use arrow::datatypes::{Field, Schema};
 use datafusion_common::ScalarValue;
@@ -125,22 +124,9 @@ impl Lowering<'_> {
             None => None,
         };
         let glue = NodeNote { glue: true, ..NodeNote::default() };
-        let by = match positions[..] {
-            [position] if joined.is_on_number() => key_columns(Arc::new(NumberKeys(position))),
-            _ => key_columns(Arc::new(ColumnKeys(positions))),
-        };
+        let by = key_columns(Arc::new(ColumnKeys(positions)));
         let keyed = self.add("key_by", by, &[(node, Routing::Forward)], glue);
         Ok(Side { keyed, alone })
-    }
-}
-
-impl Joined {
-    /// Whether rows meet by one whole number, which is not NULL where they do.
-    fn is_on_number(&self) -> bool {
-        let [(left, right)] = &self.on[..] else { return false };
-        let is_number =
-            |expr: &Expr, side: usize| expr.get_type(&self.sides[side].schema).is_ok_and(|kind| Class::of(&kind) == Some(Class::Int));
-        !self.null_is_equal && is_number(left, LEFT) && is_number(right, RIGHT)
     }
 }
 

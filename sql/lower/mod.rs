@@ -149,10 +149,14 @@ pub(super) struct Lowering<'a> {
     rank: Option<ranks::Wanted>,
     /// Nobody looks at the ranks of the filter that is to be lowered next.
     rank_unseen: bool,
+    /// Nobody asks for the old row of an update of what is to be lowered next.
+    only_new: bool,
     /// What is looked at of the scan that is to be lowered next.
     members: Option<members::Members>,
     /// What is read of each table.
     shared: BTreeMap<String, shared::Shared>,
+    /// Aggregates that are there already.
+    aggregates: Vec<shared::Once>,
     /// The scan that is lowered next is read to its end before what is joined with it.
     read_in_first: bool,
     /// Tables are read for the versions of their rows: as records, not as what they add up to.
@@ -168,8 +172,10 @@ impl<'a> Lowering<'a> {
             counts: BTreeMap::new(),
             rank: None,
             rank_unseen: false,
+            only_new: false,
             members: None,
             shared: BTreeMap::new(),
+            aggregates: Vec::new(),
             read_in_first: false,
             as_versions: false,
         }
@@ -199,34 +205,42 @@ impl<'a> Lowering<'a> {
     }
 
     fn lower_node(&mut self, plan: &LogicalPlan) -> SqlResult<Lowered> {
+        // Passed on by what makes one row of one.
+        let only_new = std::mem::take(&mut self.only_new);
         match plan {
             LogicalPlan::TableScan(scan) => self.scan(scan),
             LogicalPlan::SubqueryAlias(alias) => {
+                self.only_new = only_new;
                 let input = self.lower(&alias.input)?;
                 Ok(Lowered { schema: alias.schema.clone(), ..input })
             }
-            LogicalPlan::Projection(projection) => self.project(projection),
+            LogicalPlan::Projection(projection) => {
+                self.only_new = only_new;
+                self.project(projection)
+            }
             LogicalPlan::Filter(filter) => {
+                self.only_new = only_new;
                 if let Some(ranked) = self.rank_filter(filter)? {
                     return Ok(ranked);
                 }
+                self.only_new = false;
                 let input = self.lower(&filter.input)?;
                 self.filter(input, &filter.predicate)
             }
-            LogicalPlan::Aggregate(aggregate) => {
-                let input = self.lower(&aggregate.input)?;
+            LogicalPlan::Aggregate(aggregate) => self.once(plan, only_new, |me| {
+                let input = me.lower(&aggregate.input)?;
                 match aggregate.group_expr.as_slice() {
-                    [Expr::GroupingSet(_)] => self.grouping_sets(aggregate, input),
-                    _ => self.aggregate(aggregate, input),
+                    [Expr::GroupingSet(_)] => me.grouping_sets(aggregate, input),
+                    _ => me.aggregate(aggregate, input, only_new),
                 }
-            }
+            }),
             LogicalPlan::Join(join) => self.join(join),
             LogicalPlan::Union(all) => {
                 let inputs = all.inputs.iter().map(|plan| self.lower(plan)).collect::<SqlResult<Vec<_>>>()?;
                 self.union(inputs, &all.schema)
             }
             LogicalPlan::Window(window) => match self.rank.take() {
-                Some(wanted) => self.ranked(window, wanted),
+                Some(wanted) => self.ranked(window, wanted, only_new),
                 None => self.over(window),
             },
             LogicalPlan::Extension(extension) => {

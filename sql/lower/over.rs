@@ -23,6 +23,8 @@ use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use datafusion_common::{DFSchema, ScalarValue};
 use datafusion_expr::expr::{AggregateFunction, Expr, Sort, WindowFunction, WindowFunctionParams};
 use datafusion_expr::{Window, WindowFrameBound, WindowFrameUnits, WindowFunctionDefinition};
+use datafusion_physical_expr::PhysicalExpr;
+use datafusion_physical_expr::expressions::Column;
 use std::sync::Arc;
 use std::time::Duration;
 use waterwheel_engine::graph::{Bound, EqualityClass, NodeNote, Routing, StateNote};
@@ -359,7 +361,7 @@ fn rules(
             Some(aggregate) => {
                 computed.push(Computed::Call(calls.len()));
                 of_calls.push((argument, places.filters[i]));
-                calls.push(call(aggregate, argument, kept, output)?);
+                calls.push(call(aggregate, argument, places.filters[i], kept, output)?);
             }
             None => computed.push(function_over(function, argument, output)?),
         }
@@ -382,21 +384,27 @@ fn rules(
     })
 }
 
-fn call(aggregate: &AggregateFunction, argument: Option<usize>, kept: &Schema, output: &DataType) -> SqlResult<Call> {
+fn call(
+    aggregate: &AggregateFunction,
+    argument: Option<usize>,
+    filter: Option<usize>,
+    kept: &Schema,
+    output: &DataType,
+) -> SqlResult<Call> {
     let function = name_of(aggregate)?;
+    let read = |column: usize| -> Arc<dyn PhysicalExpr> { Arc::new(Column::new(kept.field(column).name(), column)) };
     let argument = match argument {
         None => None,
         Some(column) => {
             let kind = kept.field(column).data_type().clone();
             let class = super::check_class(&kind, &format!("{function:?} OVER"))?;
-            let expr = Arc::new(datafusion_physical_expr::expressions::Column::new(kept.field(column).name(), column));
-            Some(Argument { expr, kind, class, column })
+            Some(Argument { expr: read(column), kind, class, column })
         }
     };
     check_result(function, argument.as_ref(), output)?;
     // Values of a frame leave it again: those of DISTINCT are counted.
     let (distinct, separator, output) = (aggregate.params.distinct, separator(aggregate)?, output.clone());
-    Ok(Call { function, argument, filter: None, distinct, retracting: distinct, separator, output })
+    Ok(Call { function, argument, filter: filter.map(read), distinct, retracting: distinct, separator, output })
 }
 
 fn function_over(function: &WindowFunction, argument: Option<usize>, output: &DataType) -> SqlResult<Computed> {

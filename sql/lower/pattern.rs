@@ -104,7 +104,7 @@ impl Lowering<'_> {
             let mut bytes = Vec::new();
             let ordered = order_of_packed(&ties, &packed, row, &mut bytes);
             ordered.unwrap_or_else(|e| unreachable!("a row that was just packed: {e}"));
-            KeyBytes(bytes)
+            KeyBytes::new(&bytes)
         };
         let note = NodeNote {
             detail: "by event time".into(),

@@ -6,6 +6,7 @@
 //!
 //! Invariant: rows have the input's columns, then the rank; the rank means something only where somebody looks at it.
 
+use super::aggregate::of_updates;
 use super::{Lowered, Lowering, Place, arrow_schema, check_class, check_ordered, column_of};
 use crate::error::{SqlError, SqlResult};
 use crate::kernels::keys::ColumnKeys;
@@ -97,7 +98,7 @@ impl Lowering<'_> {
 
     /// The filter over a ROW_NUMBER: its bound goes into the ranking, the rest is a filter behind it. None for other filters.
     pub(super) fn rank_filter(&mut self, filter: &Filter) -> SqlResult<Option<Lowered>> {
-        let unseen = std::mem::take(&mut self.rank_unseen);
+        let (unseen, only_new) = (std::mem::take(&mut self.rank_unseen), std::mem::take(&mut self.only_new));
         let Some(rank) = rank_column(&filter.input) else { return Ok(None) };
         let schema = filter.input.schema().clone();
         let conditions = split_conjunction(&filter.predicate);
@@ -112,6 +113,7 @@ impl Lowering<'_> {
         // None of them: an empty ranking keeps nothing, and the filter behind it stands for itself.
         let first = usize::try_from(bound.max(1)).unwrap_or(1);
         self.rank = Some(Wanted { first, with_rank: !unseen || rank_in_rest || bound < 1 });
+        self.only_new = only_new && rest.is_empty() && bound >= 1;
         let lowered = self.lower(&filter.input)?;
         if bound < 1 {
             return self.filter(lowered, &filter.predicate).map(Some);
@@ -122,7 +124,7 @@ impl Lowering<'_> {
         }
     }
 
-    pub(super) fn ranked(&mut self, window: &Window, wanted: Wanted) -> SqlResult<Lowered> {
+    pub(super) fn ranked(&mut self, window: &Window, wanted: Wanted, only_new: bool) -> SqlResult<Lowered> {
         let Some(function) = row_number(window) else { return self.over(window) };
         let params = &function.params;
         if params.order_by.is_empty() {
@@ -170,7 +172,7 @@ impl Lowering<'_> {
             .collect();
         let glue = NodeNote { glue: true, ..NodeNote::default() };
         let keyed = self.add("key_by", key_columns(Arc::new(ColumnKeys(keys.to_vec()))), &[(node, Routing::Forward)], glue);
-        let ranking = Ranking { first: wanted.first, retracting: input.updating, newest_first, with_rank: wanted.with_rank };
+        let ranking = Ranking { first: wanted.first, retracting: input.updating, newest_first, with_rank: wanted.with_rank, only_new };
         let rank = window.schema.fields().len() - 1;
         let fields = input.schema.iter().map(|(table, field)| (table.cloned(), field.clone()));
         let (table, field) = window.schema.qualified_field(rank);
@@ -182,7 +184,7 @@ impl Lowering<'_> {
         let factory = ranked(ranking, move || RowNumbers::new(order.clone(), schema.clone(), of_kernel.clone()));
         let kept = if input.updating { "every row".to_string() } else { format!("{} rows a partition", wanted.first) };
         let note = NodeNote {
-            detail: format!("first {} by {order_text} of ({partition})", wanted.first),
+            detail: format!("first {} by {order_text} of ({partition}){}", wanted.first, of_updates(only_new)),
             state: vec![StateNote { what: kept, bound: Bound::Unbounded }],
             class: vec![(EqualityClass::Converging, "rows that are first so far".into())],
             glue: false,

@@ -42,11 +42,11 @@ impl Lowering<'_> {
             let detail = by_key.iter().map(|set| text(set, &keys)).collect::<Vec<_>>().join(", ");
             let expanded = self.expanded(&input, by_key, keys.len(), detail)?;
             let group = (0..keys.len()).map(|i| named(&key_name(i))).chain([named(SET)]).collect();
-            let parted = self.aggregate(&of(&expanded, group, &calls)?, expanded)?;
+            let parted = self.aggregate(&of(&expanded, group, &calls)?, expanded, false)?;
             parts.push(self.as_planned(node, parted, keys.len(), None)?);
         }
         for set in of_all {
-            let whole = self.aggregate(&of(&input, Vec::new(), &calls)?, input.clone())?;
+            let whole = self.aggregate(&of(&input, Vec::new(), &calls)?, input.clone(), false)?;
             parts.push(self.as_planned(node, whole, keys.len(), Some(set.id))?);
         }
         match <[Lowered; 1]>::try_from(parts) {

@@ -1,10 +1,10 @@
-//! Tables that a statement reads in several places: they are read once.
+//! What a statement asks for in several places is done once: tables are read, equal aggregates computed.
 //!
 //! Views over one topic of several kinds of events are the common case: each record is fetched and decoded once, for all of
 //! them, and every place takes its columns of it.
 //!
 //! Invariant: what a place sees is what it would see of a source of its own; tables that are read in first, and those of which
-//! the newest record of a key is the row, have one.
+//! the newest record of a key is the row, have one. Equal plans have equal rows, so who takes them does not matter.
 
 use super::members::Members;
 use super::{Lowered, Lowering, column_expr, nullable};
@@ -28,7 +28,37 @@ pub(super) struct Shared {
     pub(super) source: Option<Lowered>,
 }
 
+/// An aggregate that is lowered, and what was asked of it and of the tables below.
+pub(super) struct Once {
+    plan: LogicalPlan,
+    asked: Asked,
+    lowered: Lowered,
+}
+
+#[derive(PartialEq, Eq)]
+struct Asked {
+    only_new: bool,
+    as_versions: bool,
+    read_in_first: bool,
+}
+
 impl Lowering<'_> {
+    /// The stream of a plan: that of an equal one, if there is one, else as `lower` makes it.
+    pub(super) fn once(
+        &mut self,
+        plan: &LogicalPlan,
+        only_new: bool,
+        lower: impl FnOnce(&mut Self) -> SqlResult<Lowered>,
+    ) -> SqlResult<Lowered> {
+        let asked = Asked { only_new, as_versions: self.as_versions, read_in_first: self.read_in_first };
+        if let Some(once) = self.aggregates.iter().find(|once| once.asked == asked && once.plan == *plan) {
+            return Ok(once.lowered.clone());
+        }
+        let lowered = lower(self)?;
+        self.aggregates.push(Once { plan: plan.clone(), asked, lowered: lowered.clone() });
+        Ok(lowered)
+    }
+
     /// Notes what a plan reads of each table.
     pub(super) fn note_tables(&mut self, plan: &LogicalPlan) {
         self.note_below(plan, None);

@@ -100,6 +100,7 @@ pub(crate) fn lower_insert(
 ) -> SqlResult<bool> {
     let mut lowering = Lowering::new(graph, connectors, name);
     lowering.note_tables(plan);
+    lowering.only_new = matches!(target, Target::Table(table) if takes_only_new(table));
     let rows = lowering.lower(plan)?;
     let rows = lowering.materialised(rows)?;
     let updating = rows.updating;
@@ -123,11 +124,20 @@ pub(crate) fn lower_rows(
     Ok((rows.node, rows.updating))
 }
 
+/// Whether rows of a table are known by their primary key where they are written.
+fn is_keyed(table: &Table) -> bool {
+    let connector = table.options.connector;
+    matches!(connector, Connector::UpsertKafka | Connector::Kafka | Connector::Local | Connector::Topics) && !table.primary_key.is_empty()
+}
+
+/// Whether the new row of an update says all: it takes the old one's place by itself, or there is no place.
+fn takes_only_new(table: &Table) -> bool {
+    table.options.connector == Connector::Blackhole || is_keyed(table) && table.debezium().is_none()
+}
+
 impl Lowering<'_> {
     fn table_sink(&mut self, mut rows: Lowered, table: &Arc<Table>) -> SqlResult<()> {
-        let connector = table.options.connector;
-        let keyed = matches!(connector, Connector::UpsertKafka | Connector::Kafka | Connector::Local | Connector::Topics)
-            && !table.primary_key.is_empty();
+        let (connector, keyed) = (table.options.connector, is_keyed(table));
         if connector == Connector::UpsertKafka && !keyed {
             return Err(SqlError::new(format!("table \"{}\": 'upsert-kafka' needs a PRIMARY KEY", table.name))
                 .help("PRIMARY KEY (id) NOT ENFORCED"));

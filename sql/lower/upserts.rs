@@ -17,7 +17,7 @@ use datafusion_common::DFSchema;
 use datafusion_expr::Expr;
 use std::sync::Arc;
 use waterwheel_engine::graph::{Bound, EqualityClass, NodeNote, Routing, StateNote};
-use waterwheel_engine::operators::{group, key_columns};
+use waterwheel_engine::operators::{Grouping, group, key_columns};
 
 /// Refuses tables that cannot be read by their key.
 pub(super) fn check_upserts(table: &Table) -> SqlResult<()> {
@@ -64,7 +64,7 @@ impl Lowering<'_> {
             class: vec![(EqualityClass::Converging, "rows that replace each other".into())],
             glue: false,
         };
-        let factory = group(false, move || Ok(Newest::new(packed.clone(), schema.clone())));
+        let factory = group(Grouping::default(), move || Ok(Newest::new(packed.clone(), schema.clone())));
         let node = self.add("newest", factory, &[(keyed, Routing::KeyGroup)], note);
         let rows = Lowered { key: Some(key), updating: true, node, ..records };
         if wanted == read.len() {

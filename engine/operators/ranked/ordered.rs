@@ -1,4 +1,4 @@
-//! Rows with what they are ordered by, as bytes: one allocation a row.
+//! Rows with what they are ordered by, as bytes: one allocation a row; and the first ones of a key.
 //!
 //! Invariant: two are equal if their rows are; the order of rows' bytes is that of the type.
 
@@ -77,7 +77,7 @@ impl fmt::Debug for Ordered {
 
 impl PartialEq for Ordered {
     fn eq(&self, other: &Self) -> bool {
-        self.row() == other.row()
+        (self.at == other.at && Arc::ptr_eq(&self.bytes, &other.bytes)) || self.row() == other.row()
     }
 }
 
@@ -105,5 +105,52 @@ impl<'de> Deserialize<'de> for Ordered {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let (order, row) = <(Bytes, Bytes)>::deserialize(deserializer)?;
         Ok(Ordered::new(&[&order.0[..], &row.0].concat(), order.0.len()))
+    }
+}
+
+/// The first rows of a key. Most rankings are of one row, which needs no list.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(super) enum First {
+    #[default]
+    None,
+    One(Ordered),
+    Many(Vec<Ordered>),
+}
+
+impl First {
+    pub(super) fn rows(&self) -> &[Ordered] {
+        match self {
+            First::None => &[],
+            First::One(row) => std::slice::from_ref(row),
+            First::Many(rows) => rows,
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.rows().is_empty()
+    }
+
+    /// Puts a row into its place, or behind all others; of more than `most` rows the last one goes.
+    pub(super) fn insert(&mut self, at: usize, row: Ordered, most: usize) {
+        match self {
+            First::None => *self = First::One(row),
+            First::One(last) if most <= 1 => *last = row,
+            First::One(first) => {
+                let first = first.clone();
+                *self = First::Many(if at == 0 { vec![row, first] } else { vec![first, row] });
+            }
+            First::Many(rows) => {
+                if rows.len() >= most {
+                    rows.pop();
+                }
+                rows.insert(at.min(rows.len()), row);
+            }
+        }
+    }
+}
+
+impl FromIterator<Ordered> for First {
+    fn from_iter<I: IntoIterator<Item = Ordered>>(rows: I) -> Self {
+        First::Many(rows.into_iter().collect())
     }
 }

@@ -7,7 +7,7 @@
 //! are unlike the text for NULL).
 
 use crate::error::{SqlError, SqlResult};
-use crate::json::{Column, cell};
+use crate::json::{Column, write_cell};
 use crate::options::Options;
 use arrow::array::{Array, RecordBatch};
 use arrow::datatypes::{DataType, Schema, SchemaRef};
@@ -84,28 +84,39 @@ impl Csv {
             if i > 0 {
                 out.push(self.delimiter);
             }
-            let text = if column.is_null(row) { self.null.clone().unwrap_or_default() } else { cell(column, row) };
+            let start = out.len();
+            match (column.is_null(row), &self.null) {
+                (false, _) => write_cell(column, row, out),
+                (true, Some(null)) => out.extend_from_slice(null.as_bytes()),
+                (true, None) => {}
+            }
+            let text = &out[start..];
             // A line of no letters is no record.
-            let must = batch.num_columns() == 1 && text.is_empty() || self.comments && i == 0 && text.starts_with('#');
-            self.write_field(&text, must, out)?;
+            let must = batch.num_columns() == 1 && text.is_empty() || self.comments && i == 0 && text.starts_with(b"#");
+            if must || text.iter().any(|&byte| self.is_special(byte)) {
+                self.put_quotes(start, out)?;
+            }
         }
         Ok(())
     }
 
-    fn write_field(&self, text: &str, must: bool, out: &mut Vec<u8>) -> std::result::Result<(), String> {
-        let is_special = |b: u8| matches!(b, b'\n' | b'\r') || b == self.delimiter || self.quote == Some(b) || self.escape == Some(b);
-        if !must && !text.bytes().any(is_special) {
-            out.extend_from_slice(text.as_bytes());
-            return Ok(());
-        }
+    /// Whether a field with this letter stands in quotes.
+    fn is_special(&self, byte: u8) -> bool {
+        matches!(byte, b'\n' | b'\r') || byte == self.delimiter || self.quote == Some(byte) || self.escape == Some(byte)
+    }
+
+    /// Puts the field that begins at `start` into quotes.
+    fn put_quotes(&self, start: usize, out: &mut Vec<u8>) -> std::result::Result<(), String> {
+        let field = out.split_off(start);
         let Some(quote) = self.quote else {
+            let text = String::from_utf8_lossy(&field);
             return Err(format!("{text:?} needs quotes, which 'csv.disable-quote-character' takes away"));
         };
-        if text.contains('\n') {
+        if field.contains(&b'\n') {
             return Err("a line break in a text would end the record".into());
         }
         out.push(quote);
-        for byte in text.bytes() {
+        for byte in field {
             if byte == quote || self.escape == Some(byte) {
                 out.push(self.escape.unwrap_or(quote));
             }
@@ -216,6 +227,7 @@ impl CsvRows {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::json::cell;
     use arrow::array::{ArrayRef, Int64Array, StringArray};
     use arrow::datatypes::{Field, TimeUnit};
     use proptest::prelude::*;

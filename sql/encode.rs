@@ -17,6 +17,9 @@ use waterwheel_engine::error::{Error, Result};
 use waterwheel_engine::operators::{Operator, OperatorFactory, Output};
 use waterwheel_engine::record::{Batch, BatchBox, ChangeBatch, RawBatch, RowKind, downcast};
 
+/// Bytes of lines in one record, give or take a line.
+const LINES_BYTES: usize = 256 << 10;
+
 /// How rows become records.
 pub(crate) struct Encoding {
     topic: Arc<str>,
@@ -28,6 +31,8 @@ pub(crate) struct Encoding {
     folders: Option<Folders>,
     /// Columns of the row that are in the value; all unless said.
     in_value: Option<Vec<usize>>,
+    /// A record is as many lines as there are rows for one folder in a batch: the sink takes them so.
+    lines: bool,
     /// Columns that are the record's timestamp and headers.
     timestamp: Option<usize>,
     headers: Option<usize>,
@@ -57,7 +62,17 @@ impl Encoding {
             Connector::Blackhole => return Ok(None),
             Connector::Print => {
                 let (value, key, folders, in_value) = (Value::Text, Key::None, None, None);
-                return Ok(Some(Encoding { topic, value, key, upsert: false, folders, in_value, timestamp: None, headers: None }));
+                return Ok(Some(Encoding {
+                    topic,
+                    value,
+                    key,
+                    upsert: false,
+                    folders,
+                    in_value,
+                    lines: false,
+                    timestamp: None,
+                    headers: None,
+                }));
             }
             _ => {}
         }
@@ -105,7 +120,8 @@ impl Encoding {
         };
         let (timestamp, headers) = (place(Metadata::Timestamp), place(Metadata::Headers));
         let in_value = (in_value.len() < row.len()).then_some(in_value);
-        Ok(Some(Encoding { topic, value, key, upsert, folders: Folders::of(table)?, in_value, timestamp, headers }))
+        let lines = table.options.connector == Connector::Filesystem && matches!(value, Value::Json | Value::Csv(_));
+        Ok(Some(Encoding { topic, value, key, upsert, folders: Folders::of(table)?, in_value, lines, timestamp, headers }))
     }
 
     fn write(
@@ -151,6 +167,56 @@ impl Encoding {
             return Ok(());
         }
         out.push_with(&self.topic, -1, time, key.as_deref(), &headers, |value| self.value(columns, row, kind, value))
+    }
+
+    /// Appends records of lines, rows of one folder together as long as they follow each other; what is wrong with rows that
+    /// cannot be written.
+    fn write_lines(&self, batch: &ChangeBatch, parts: &Parts, out: &mut RawBatch) -> Vec<(usize, String)> {
+        let columns = parts.value.as_ref().unwrap_or(&batch.columns);
+        let (mut failed, mut last, mut row) = (Vec::new(), Last::default(), 0);
+        let folder = |row: usize, last: &mut Last| match &self.folders {
+            Some(folders) => folders.folder(&batch.columns, row, last).map(|(folder, time)| (Some(folder.to_string()), time)),
+            None => Ok((None, -1)),
+        };
+        while row < batch.len() {
+            let (path, time) = match folder(row, &mut last) {
+                Ok(found) => found,
+                Err(error) => {
+                    failed.push((row, error));
+                    row += 1;
+                    continue;
+                }
+            };
+            let mut lines = 0;
+            let key = path.as_ref().map(String::as_bytes);
+            let pushed = out.push_with(&self.topic, -1, time, key, &[], |value| {
+                let start = value.len();
+                while row < batch.len() && value.len() - start < LINES_BYTES && self.is_beside(batch, row, &mut last, path.as_deref()) {
+                    let end = value.len();
+                    if lines > 0 {
+                        value.push(b'\n');
+                    }
+                    match self.value(columns, row, RowKind::Insert, value) {
+                        Ok(()) => lines += 1,
+                        Err(error) => {
+                            value.truncate(end);
+                            failed.push((row, error));
+                        }
+                    }
+                    row += 1;
+                }
+                if lines > 0 { Ok(()) } else { Err(()) }
+            });
+            if pushed.is_ok() {
+                out.stands_for(lines);
+            }
+        }
+        failed
+    }
+
+    /// Whether a row goes to a folder.
+    fn is_beside(&self, batch: &ChangeBatch, row: usize, last: &mut Last, path: Option<&str>) -> bool {
+        self.folders.as_ref().is_none_or(|folders| folders.folder(&batch.columns, row, last).ok().map(|(folder, _)| folder) == path)
     }
 
     fn value(&self, columns: &RecordBatch, row: usize, kind: RowKind, out: &mut Vec<u8>) -> std::result::Result<(), String> {
@@ -225,7 +291,13 @@ impl Operator for Encoder {
     fn on_batch(&mut self, _input: usize, batch: BatchBox, out: &mut Output<'_>) -> Result<()> {
         let batch = downcast::<ChangeBatch>(batch);
         let (parts, mut last) = (self.0.parts(&batch.columns)?, Last::default());
-        let mut raw = RawBatch::with_capacity(batch.len(), batch.len() * 64);
+        let mut raw = RawBatch::with_capacity(if self.0.lines { 1 } else { batch.len() }, batch.len() * 64);
+        if self.0.lines {
+            for (row, error) in self.0.write_lines(&batch, &parts, &mut raw) {
+                out.reject(batch.origin(row), batch.times[row], error)?;
+            }
+            return out.emit(Box::new(raw));
+        }
         for row in 0..batch.len() {
             if let Err(error) = self.0.write(&batch, &parts, row, &mut last, &mut raw) {
                 out.reject(batch.origin(row), batch.times[row], error)?;

@@ -411,6 +411,27 @@ mod tests {
     }
 
     #[test]
+    fn several_lines_of_a_record_are_lines_like_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let (env, folder, staging) = (Env::real(), dir.path().join("out"), dir.path().join("staging"));
+        let plain = FilesSink::new(env.clone(), &folder).rolling(Rolling { bytes: 8, ..LONG });
+        let sink = plain.clone().several_lines();
+        sink.check().unwrap();
+        let write = |sink: &FilesSink, value| {
+            let mut writer = sink.writer(writer_context(&env, &staging, "a")).unwrap();
+            let mut batch = RawBatch::default();
+            batch.push_parts(&"x".into(), -1, -1, 0, None, Some(value), &[]);
+            writer.write(Box::new(batch)).map(|()| epoch(&mut *writer, 1, &[], i64::MAX))
+        };
+        assert!(write(&plain, b"a1\na2").is_err());
+        let segments = write(&sink, b"a1\na2\na3\na4 is long\na5").unwrap();
+        lane(&sink, &env, &staging, 0).publish(&marker(1), &segments).unwrap();
+        let files = ["a1\na2\n", "a3\n", "a4 is long\n", "a5\n"];
+        let files = files.iter().enumerate().map(|(i, text)| (format!("part-line-0-0000000001-{i}.jsonl"), text.to_string()));
+        assert_eq!(content(&folder), files.collect::<Vec<_>>());
+    }
+
+    #[test]
     fn a_publish_that_broke_off_is_finished_by_the_next_owner() {
         let dir = tempfile::tempdir().unwrap();
         let (env, folder, staging) = (Env::real(), dir.path().join("out"), dir.path().join("staging"));

@@ -120,12 +120,16 @@ impl<'a> Parts<'a> {
         Ok(())
     }
 
-    /// Appends a line to the file of a folder.
+    /// Appends a line to the file of a folder, or several, as many to one file as it takes.
     ///
     /// # Errors
     /// Of the file system.
     pub(super) fn write(&mut self, folder: &str, line: &[u8]) -> Result<()> {
         let bytes = line.len() as u64 + 1;
+        let has = self.open.get(folder).map_or(0, |open| open.part.bytes);
+        if self.limit.is_some_and(|limit| has + bytes > limit) && line.contains(&b'\n') {
+            return line.split(|&byte| byte == b'\n').try_for_each(|line| self.write(folder, line));
+        }
         let is_full = |open: &Open| self.limit.is_some_and(|limit| open.part.bytes > 0 && open.part.bytes + bytes > limit);
         if self.open.get(folder).is_some_and(is_full)
             && let Some(mut full) = self.open.remove(folder)

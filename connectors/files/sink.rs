@@ -33,6 +33,7 @@ pub struct FilesSink {
     lanes: u32,
     pub(super) ending: &'static str,
     pub(super) in_folders: bool,
+    several_lines: bool,
     pub(super) rolling: Option<Rolling>,
     pub(super) commit: Option<Commit>,
 }
@@ -72,7 +73,7 @@ impl FilesSink {
     /// Into a folder, made when missing; one lane, a file an epoch.
     pub fn new(env: Env, folder: impl AsRef<Path>) -> Self {
         let folder = folder.as_ref().to_path_buf();
-        FilesSink { env, folder, lanes: 1, ending: "jsonl", in_folders: false, rolling: None, commit: None }
+        FilesSink { env, folder, lanes: 1, ending: "jsonl", in_folders: false, several_lines: false, rolling: None, commit: None }
     }
 
     /// Files whose names end otherwise than in `jsonl`.
@@ -93,6 +94,13 @@ impl FilesSink {
     #[must_use]
     pub fn in_folders(mut self) -> Self {
         self.in_folders = true;
+        self
+    }
+
+    /// A record's value may be several lines, a line break between each two of them: who makes them sees to the line breaks.
+    #[must_use]
+    pub fn several_lines(mut self) -> Self {
+        self.several_lines = true;
         self
     }
 
@@ -135,7 +143,7 @@ impl Sink for FilesSink {
 
     fn writer(&self, context: WriterContext) -> Result<Box<dyn SinkWriter>> {
         let inner = StagingWriter::new(context, self.lanes, Box::new(OnePartitionALane(self.lanes)))?;
-        Ok(Box::new(Lines { inner, lanes: self.lanes, in_folders: self.in_folders }))
+        Ok(Box::new(Lines { inner, lanes: self.lanes, in_folders: self.in_folders, several_lines: self.several_lines }))
     }
 
     fn lane(&self, context: PublisherContext) -> Result<Box<dyn LanePublisher>> {
@@ -160,6 +168,7 @@ struct Lines {
     inner: StagingWriter,
     lanes: u32,
     in_folders: bool,
+    several_lines: bool,
 }
 
 impl Lines {
@@ -168,7 +177,7 @@ impl Lines {
             |why: &str| Err(Error::fatal(format!("a record cannot be a line of a file: {why}")).help("write it to a topic instead"));
         match record.value {
             None => return refuse("it has no value (a removal)"),
-            Some(value) if value.contains(&b'\n') => return refuse("it holds a line break"),
+            Some(value) if !self.several_lines && value.contains(&b'\n') => return refuse("it holds a line break"),
             Some(_) => {}
         }
         let folder = record.key.and_then(|key| std::str::from_utf8(key).ok());

@@ -45,7 +45,7 @@ impl Operator for SinkOperator {
     }
 
     fn on_batch(&mut self, _input: usize, batch: BatchBox, _out: &mut Output<'_>) -> Result<()> {
-        self.records_out.add(batch.len() as u64);
+        self.records_out.add(batch.counted() as u64);
         self.writer()?.write(batch)
     }
 

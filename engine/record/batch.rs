@@ -36,6 +36,11 @@ pub trait Batch: Any + Send {
     /// The row type, for messages.
     fn type_name(&self) -> &'static str;
 
+    /// Rows that it stands for, to be counted: more than [`len`](Self::len) where some are put together.
+    fn counted(&self) -> usize {
+        self.len()
+    }
+
     /// No rows.
     fn is_empty(&self) -> bool {
         self.len() == 0

@@ -19,6 +19,8 @@ pub struct RawBatch {
     metas: Vec<RecordMeta>,
     times: Vec<EventTime>,
     topics: Vec<Arc<str>>,
+    /// Rows that records stand for beyond one each.
+    more: usize,
 }
 
 /// Where a record of a [`RawBatch`] lies in the arena, and what else is known of it.
@@ -86,6 +88,7 @@ impl RawBatch {
             metas: Vec::with_capacity(records),
             times: Vec::with_capacity(records),
             topics: Vec::with_capacity(1),
+            more: 0,
         }
     }
 
@@ -147,6 +150,12 @@ impl RawBatch {
         self.metas.push(RecordMeta { topic, partition, offset: -1, timestamp, key, value, headers });
         self.times.push(EventTime(timestamp));
         Ok(())
+    }
+
+    /// The record appended last stands for so many rows: it holds several lines. Known of a batch as it was made, not of its
+    /// parts.
+    pub fn stands_for(&mut self, rows: usize) {
+        self.more += rows.saturating_sub(1);
     }
 
     /// Appends one header to `out` in the arena's form; `None` is a null value.
@@ -215,6 +224,9 @@ impl RawBatch {
 impl Batch for RawBatch {
     fn len(&self) -> usize {
         self.metas.len()
+    }
+    fn counted(&self) -> usize {
+        self.metas.len() + self.more
     }
     fn bytes(&self) -> usize {
         self.data.len() + self.metas.len() * (size_of::<RecordMeta>() + 8)

@@ -12,7 +12,7 @@ mod scan;
 mod text;
 
 pub(crate) use column::Column;
-pub(crate) use encode::{cell, write_row, write_value};
+pub(crate) use encode::{cell, write_cell, write_row, write_value};
 pub(crate) use given::{Give, Unfit};
 pub(crate) use text::{base64, to_base64};
 

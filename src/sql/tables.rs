@@ -84,6 +84,9 @@ impl Tables {
         let path = options.get("path").ok_or_else(|| missing(table, "path"))?;
         let ending = if options.format() == Some("csv") { "csv" } else { "jsonl" };
         let mut sink = FilesSink::new(self.env.clone(), path.strip_prefix("file://").unwrap_or(path)).ending(ending);
+        if matches!(options.format(), Some("json" | "csv")) {
+            sink = sink.several_lines();
+        }
         if !table.partitioned_by.is_empty() {
             sink = sink.in_folders();
         }

@@ -218,9 +218,11 @@ impl CsvRows {
     ///
     /// # Errors
     /// Columns beyond the limits of Arrow.
-    pub(crate) fn take(self) -> Result<RecordBatch> {
-        let columns = self.columns.into_iter().map(Column::finish).collect::<Result<Vec<_>>>()?;
-        record_batch(self.schema, columns, self.rows).map_err(|e| Error::restart("records cannot be put into columns").because(e))
+    pub(crate) fn take(&mut self) -> Result<RecordBatch> {
+        let fresh = self.columns.iter_mut().map(Column::emptied).collect();
+        let (columns, rows) = (std::mem::replace(&mut self.columns, fresh), std::mem::take(&mut self.rows));
+        let columns = columns.into_iter().map(Column::finish).collect::<Result<Vec<_>>>()?;
+        record_batch(self.schema.clone(), columns, rows).map_err(|e| Error::restart("records cannot be put into columns").because(e))
     }
 }
 

@@ -71,7 +71,7 @@ impl Envelopes {
     ///
     /// # Errors
     /// Columns beyond the limits of Arrow.
-    pub(crate) fn take(mut self) -> Result<Unrolled> {
+    pub(crate) fn take(&mut self) -> Result<Unrolled> {
         let records = self.rows.take()?;
         let members: StructArray = match self.debezium.in_payload {
             true => records.column(0).as_struct().clone(),

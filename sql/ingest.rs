@@ -9,7 +9,7 @@ use crate::folders::{FolderColumns, FolderReading};
 use crate::json::JsonRows;
 use crate::kernels::calc::Calc;
 use crate::maps;
-use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, Int32Array, Int64Array, StringArray};
+use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, BinaryBuilder, Int32Array, Int64Array, StringArray, StringBuilder};
 use arrow::datatypes::{DataType, SchemaRef, TimestampMillisecondType};
 use std::any::Any;
 use std::sync::Arc;
@@ -40,11 +40,12 @@ pub(crate) enum Key {
 }
 
 /// Columns being made of values.
-enum Values<'a> {
+enum Values {
     Json(JsonRows),
-    Raw { are_texts: bool, all: Vec<&'a [u8]> },
-    Csv(Box<CsvRows>),
     Debezium(Box<Envelopes>),
+    Csv(Box<CsvRows>),
+    Texts(StringBuilder),
+    Bytes(BinaryBuilder),
 }
 
 /// Columns of rows, which of the records that were added each is of, and what the record says of it.
@@ -55,31 +56,29 @@ struct Made {
     failed: Vec<(usize, String)>,
 }
 
-impl<'a> Values<'a> {
+impl Values {
     fn new(reading: &Reading) -> Result<Self> {
         Ok(match &reading.format {
             Format::Json => Values::Json(JsonRows::new(reading.value.clone())?),
             Format::Debezium(debezium) => Values::Debezium(Box::new(Envelopes::new(debezium, reading.value.clone())?)),
             Format::Csv(csv, names) => Values::Csv(Box::new(CsvRows::new(csv.clone(), reading.value.clone(), names)?)),
-            Format::Raw => {
-                let are_texts = reading.value.fields().first().is_some_and(|f| *f.data_type() == DataType::Utf8);
-                Values::Raw { are_texts, all: Vec::new() }
+            Format::Raw if reading.value.fields().first().is_some_and(|f| *f.data_type() == DataType::Utf8) => {
+                Values::Texts(StringBuilder::new())
             }
+            Format::Raw => Values::Bytes(BinaryBuilder::new()),
         })
     }
 
     /// Adds a value; `false` where it is no record.
-    fn push(&mut self, value: &'a [u8]) -> std::result::Result<bool, String> {
+    fn push(&mut self, value: &[u8]) -> std::result::Result<bool, String> {
         match self {
-            Values::Json(rows) => rows.push(value).map(|()| true),
-            Values::Debezium(rows) => rows.push(value).map(|()| true),
-            Values::Csv(rows) => rows.push(value),
-            Values::Raw { are_texts: true, .. } if std::str::from_utf8(value).is_err() => Err("the value is not UTF-8".into()),
-            Values::Raw { all, .. } => {
-                all.push(value);
-                Ok(true)
-            }
+            Values::Json(rows) => rows.push(value)?,
+            Values::Debezium(rows) => rows.push(value)?,
+            Values::Csv(rows) => return rows.push(value),
+            Values::Texts(all) => all.append_value(std::str::from_utf8(value).map_err(|_| "the value is not UTF-8")?),
+            Values::Bytes(all) => all.append_value(value),
         }
+        Ok(true)
     }
 
     /// Adds a row of which the key is known.
@@ -94,21 +93,19 @@ impl<'a> Values<'a> {
         }
     }
 
-    fn made(self, schema: &SchemaRef) -> Result<Made> {
-        let columns = match self {
+    fn made(&mut self, schema: &SchemaRef) -> Result<Made> {
+        let mut columns = match self {
             Values::Debezium(rows) => {
                 let unrolled = rows.take()?;
                 return Ok(Made { columns: unrolled.columns, changes: Some((unrolled.of, unrolled.kinds)), failed: unrolled.failed });
             }
-            Values::Json(mut rows) => rows.take()?.columns().to_vec(),
+            Values::Json(rows) => rows.take()?.columns().to_vec(),
             Values::Csv(rows) => rows.take()?.columns().to_vec(),
-            Values::Raw { .. } if schema.fields().is_empty() => Vec::new(),
-            Values::Raw { are_texts: true, all } => {
-                let text = |v: &&[u8]| std::str::from_utf8(v).ok().map(str::to_string);
-                vec![Arc::new(all.iter().map(text).collect::<StringArray>()) as ArrayRef]
-            }
-            Values::Raw { all, .. } => vec![Arc::new(all.iter().map(|v| Some(*v)).collect::<BinaryArray>()) as ArrayRef],
+            Values::Texts(all) => vec![Arc::new(all.finish()) as ArrayRef],
+            Values::Bytes(all) => vec![Arc::new(all.finish()) as ArrayRef],
         };
+        // Of raw values nothing may be wanted.
+        columns.truncate(schema.fields().len());
         Ok(Made { columns, changes: None, failed: Vec::new() })
     }
 }
@@ -137,13 +134,13 @@ pub(crate) struct Reading {
 
 /// One ingest a source task.
 pub(crate) fn ingest(reading: Arc<Reading>) -> IngestFactory {
-    Arc::new(move |context| Box::new(TableIngest { reading: reading.clone(), context: context.clone() }))
+    Arc::new(move |context| Box::new(TableIngest { reading: reading.clone(), context: context.clone(), values: None }))
 }
 
 /// One ingest a source task: of the records that are no rows of a table, these columns of `t$errors`.
 pub(crate) fn rejects(reading: Arc<Reading>, projection: Vec<usize>, schema: SchemaRef) -> IngestFactory {
     Arc::new(move |context| {
-        let table = TableIngest { reading: reading.clone(), context: context.clone() };
+        let table = TableIngest { reading: reading.clone(), context: context.clone(), values: None };
         Box::new(Rejects { table, projection: projection.clone(), schema: schema.clone() })
     })
 }
@@ -177,6 +174,8 @@ impl Ingest for Rejects {
 struct TableIngest {
     reading: Arc<Reading>,
     context: OpenContext,
+    /// Kept from batch to batch, with what it learned of how records look.
+    values: Option<Values>,
 }
 
 impl Ingest for TableIngest {
@@ -222,9 +221,12 @@ impl TableIngest {
         });
     }
 
-    fn decode(&self, raw: &Arc<RawBatch>, rejected: &mut Vec<Rejected>) -> Result<Decoded> {
+    fn decode(&mut self, raw: &Arc<RawBatch>, rejected: &mut Vec<Rejected>) -> Result<Decoded> {
         let mut good = Vec::with_capacity(raw.len());
-        let mut values = Values::new(&self.reading)?;
+        let mut values = match self.values.take() {
+            Some(values) => values,
+            None => Values::new(&self.reading)?,
+        };
         let mut kinds = self.reading.key.as_ref().map(|_| Vec::new());
         let mut folders = self.reading.folders.as_ref().map(FolderReading::columns).transpose()?;
         for (i, record) in raw.records().enumerate() {
@@ -257,6 +259,7 @@ impl TableIngest {
             }
         }
         let Made { mut columns, changes, failed } = values.made(&self.reading.value)?;
+        self.values = Some(values);
         for (record, error) in failed {
             self.reject(raw, good[record] as usize, error, rejected);
         }

@@ -8,6 +8,7 @@
 //! ```text
 //! script/bench nexmark                                 1 M events, the embedded log, all queries
 //! script/bench nexmark --events 10000000 --kafka q0 q5
+//! script/bench nexmark --kafka --write                 from topic to topic: q1 q5 q8 q17 q20
 //! ```
 #![expect(clippy::disallowed_methods, reason = "a bench is no part of a job: it starts processes and reads its arguments")]
 
@@ -33,11 +34,13 @@ struct Options {
     events: u64,
     partitions: u32,
     kafka: bool,
+    /// Results go into a topic of the same place.
+    write: bool,
     queries: Vec<String>,
 }
 
 fn options(args: impl Iterator<Item = String>) -> std::result::Result<Options, String> {
-    let mut options = Options { events: 1_000_000, partitions: 1, kafka: false, queries: Vec::new() };
+    let mut options = Options { events: 1_000_000, partitions: 1, kafka: false, write: false, queries: Vec::new() };
     let mut args = args.filter(|a| a != "--bench");
     while let Some(arg) = args.next() {
         let mut number = || args.next().and_then(|n| n.parse().ok()).ok_or_else(|| format!("{arg} takes a number"));
@@ -45,12 +48,21 @@ fn options(args: impl Iterator<Item = String>) -> std::result::Result<Options, S
             "--events" => options.events = number()?,
             "--partitions" => options.partitions = number()? as u32,
             "--kafka" => options.kafka = true,
+            "--write" => options.write = true,
             name if query::QUERIES.iter().any(|q| q.name == name) => options.queries.push(name.to_string()),
-            other => return Err(format!("{other} is no option and no query; there are --events N, --partitions N, --kafka, q0 to q23")),
+            other => {
+                return Err(format!("{other} is no option and no query; there are --events N, --partitions N, --kafka, --write, q0 to q23"));
+            }
         }
     }
+    let all = query::QUERIES.iter().map(|q| q.name);
+    if options.write
+        && let Some(name) = options.queries.iter().find(|name| !query::WRITTEN.contains(&name.as_str()))
+    {
+        return Err(format!("{name} is not among those that are written to a topic: {}", query::WRITTEN.join(", ")));
+    }
     if options.queries.is_empty() {
-        options.queries = query::QUERIES.iter().map(|q| q.name.to_string()).collect();
+        options.queries = all.filter(|name| !options.write || query::WRITTEN.contains(name)).map(String::from).collect();
     }
     Ok(options)
 }
@@ -58,7 +70,7 @@ fn options(args: impl Iterator<Item = String>) -> std::result::Result<Options, S
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let done = match args.as_slice() {
-        [first, url, topic, name] if first == "--one" => query::run(url, topic, name),
+        [first, url, topic, name, target @ ..] if first == "--one" => query::run(url, topic, name, target.first().map(String::as_str)),
         _ => match options(args.iter().cloned()) {
             Ok(options) => all(&options),
             Err(why) => Err(Error::fatal(why)),
@@ -78,16 +90,20 @@ fn all(options: &Options) -> Result<()> {
         false => (format!("local:{}", folder.path().display()), "nexmark".to_string()),
     };
     let topics = url.parse::<TopicsUrl>()?.open(&Env::real())?;
+    let create = |name: &str| topics.create(name, &TopicConfig::partitions(options.partitions));
     if !options.kafka {
-        topics.create(&topic, &TopicConfig::partitions(options.partitions))?;
+        create(&topic)?;
     }
     let bytes = fill(&*topics, &topic, options)?;
     println!("{} events, {} bytes each, {}", options.events, bytes / options.events.max(1), topics.place());
     println!("{:<6} {:>10} {:>8} {:>10} {:>8} {:>8} {:>10}", "query", "events", "CPU s", "K/CPU s", "wall s", "RSS MB", "state MB");
     for name in &options.queries {
         let program = std::env::current_exe().map_err(|e| Error::fatal("this program has no path").because(e))?;
+        let target = options.write.then(|| format!("{topic}-{name}"));
+        target.as_deref().map(create).transpose()?;
         let child = Command::new(program)
             .args(["--one", &url, &topic, name])
+            .args(target)
             .stdout(Stdio::piped())
             .output()
             .map_err(|e| Error::fatal("a query's process cannot be started").because(e))?;
@@ -96,13 +112,14 @@ fn all(options: &Options) -> Result<()> {
             println!("{name:<6} failed:\n{}", String::from_utf8_lossy(&child.stderr));
             continue;
         };
-        show(name, options.events, line);
+        show(name, options, line);
     }
     Ok(())
 }
 
 /// A line of the table, and the figures for `script/bench`.
-fn show(name: &str, events: u64, line: &str) {
+fn show(name: &str, options: &Options, line: &str) {
+    let events = options.events;
     let fields: Vec<&str> = line.split('\t').collect();
     let [cpu, wall, rss, state] = fields[..] else {
         println!("{name:<6} {line}");
@@ -111,9 +128,10 @@ fn show(name: &str, events: u64, line: &str) {
     let [cpu, wall, rss, state] = [cpu, wall, rss, state].map(|f| f.parse::<f64>().unwrap_or(f64::NAN));
     let rate = events as f64 / 1e3 / cpu;
     println!("{name:<6} {events:>10} {cpu:>8.2} {rate:>10.0} {wall:>8.2} {:>8.0} {:>10.1}", rss / 1e6, state / 1e6);
-    let target = query::QUERIES.iter().find(|q| q.name == name).map_or(0, |q| q.wanted);
+    // Targets are for results that go nowhere.
+    let target = query::QUERIES.iter().find(|q| q.name == name && !options.write).map_or(0, |q| q.wanted);
     figure(
-        &format!("nexmark {name}"),
+        &format!("nexmark {name}{}", if options.write { " into a topic" } else { "" }),
         rate,
         "K events per CPU-second",
         if target > 0 { Target::AtLeast(target as f64) } else { Target::None },

@@ -90,10 +90,10 @@ fn what_was_written_is_fetched_in_batches_of_any_size() {
             let _ = consumer.poll(Duration::from_millis(1));
             limit = limit % 37 + 5;
             queue.take(limit, |fetched| match fetched {
-                Fetched::Record { offset, timestamp, key, value, headers } => {
-                    assert_eq!(offset, got.len() as i64);
-                    let (key, value) = (key.map(<[u8]>::to_vec), value.map(<[u8]>::to_vec));
-                    got.push(Record { timestamp, key, value, headers: headers.to_vec() });
+                Fetched::Record(r) => {
+                    assert_eq!(r.offset, got.len() as i64);
+                    let (key, value) = (r.key.map(<[u8]>::to_vec), r.value.map(<[u8]>::to_vec));
+                    got.push(Record { timestamp: r.timestamp, key, value, headers: r.headers.to_vec() });
                 }
                 Fetched::End(at) => end = Some(at),
                 Fetched::Failed(code, why) => panic!("{code:?}: {why}"),

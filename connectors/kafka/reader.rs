@@ -8,7 +8,7 @@
 
 use super::client::{self, Client, coded, text};
 use super::config::KafkaConfig;
-use super::fetch::{Feed, Fetched, Fetcher, PartitionQueue};
+use super::fetch::{Feed, Fetched, Fetcher, PartitionQueue, Record};
 use super::{check, client::kind_of};
 use crate::topics::SourceOptions;
 use rdkafka::consumer::{CommitMode, Consumer};
@@ -21,7 +21,7 @@ use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::Duration;
 use waterwheel_engine::error::{Error, Kind, Result};
 use waterwheel_engine::operators::{Poll, ReaderContext, SourceReader, SplitId, SplitState};
-use waterwheel_engine::record::{Batch, RawBatch};
+use waterwheel_engine::record::{Batch, RawBatch, RawRecord};
 
 /// A batch is cut at about this many bytes: it should still be in the cache when it is decoded.
 const BATCH_BYTES: usize = 1 << 19;
@@ -204,14 +204,18 @@ impl KafkaReader {
             let took = feed.take(want, |fetched| match fetched {
                 // What follows a failure is read again, after it is settled.
                 _ if failure.is_some() => {}
-                Fetched::Record { offset, timestamp, key, value, headers } => {
+                Fetched::Record(Record { offset, timestamp, key, value, headers, lender }) => {
                     answered = true;
                     if offset >= *next && end.is_none_or(|end| offset < end) {
                         if batch.is_empty() {
                             // Room for what the last one held: growing copies everything.
                             batch = RawBatch::with_capacity(room.0, room.1);
                         }
-                        batch.push_parts(&id.name, id.partition, offset, timestamp, key, value, headers);
+                        let record = RawRecord::new(&id.name, id.partition, offset, timestamp, key, value, headers);
+                        match lender {
+                            Some(lender) => batch.push_lent(record, lender),
+                            None => batch.push(record),
+                        }
                         *next = offset + 1;
                     } else if offset >= *next {
                         *next = end.unwrap_or(offset);
@@ -229,7 +233,8 @@ impl KafkaReader {
         }
         *next = end.map_or(*next, |end| (*next).min(end));
         if !batch.is_empty() {
-            *room = (batch.len() + batch.len() / 8, batch.data_len() + batch.data_len() / 8);
+            let (records, bytes) = batch.room();
+            *room = (records + records / 8, bytes + bytes / 8);
         }
         let (split, next) = (id.clone(), *next);
         // Without rows the position may still have moved: over control records, or aborted ones.

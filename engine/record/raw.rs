@@ -1,10 +1,12 @@
-//! Records as bytes: what connectors hand over and take, one arena a batch instead of an allocation a record.
+//! Records as bytes: what connectors hand over and take, one arena a batch instead of an allocation a record. Bytes that a
+//! connector has in one piece anyway are lent to the batch instead of copied into its arena.
 //!
-//! Invariant: every range in [`RecordMeta`] lies inside the arena; a missing value (`None`, a tombstone) differs from an
-//! empty one (`Some(0..0)`).
+//! Invariant: every range in [`RecordMeta`] lies inside the arena or the bytes that it names; a missing value (`None`, a
+//! tombstone) differs from an empty one (`Some(0..0)`).
 
 use super::{Batch, BatchBox, Keys, Origins};
 use crate::time::EventTime;
+use bytes::Bytes;
 use std::any::Any;
 use std::ops::Range;
 use std::sync::Arc;
@@ -16,6 +18,9 @@ use std::sync::Arc;
 #[derive(Debug, Clone, Default)]
 pub struct RawBatch {
     data: Vec<u8>,
+    /// What records lie in that were not copied, and how much of it is theirs.
+    lent: Vec<Bytes>,
+    lent_bytes: usize,
     metas: Vec<RecordMeta>,
     times: Vec<EventTime>,
     topics: Vec<Arc<str>>,
@@ -28,6 +33,8 @@ pub struct RawBatch {
 pub struct RecordMeta {
     /// Index into the batch's topics.
     pub topic: u16,
+    /// Where key and value lie: 0 is the arena, n the n-th of the lent bytes.
+    lender: u16,
     /// Partition; -1 when the sink is to choose.
     pub partition: i32,
     /// Offset in the source partition; -1 for a record to be written.
@@ -58,6 +65,19 @@ pub struct RawRecord<'a> {
 }
 
 impl<'a> RawRecord<'a> {
+    /// A record of parts; `headers` as from [`RawBatch::encode_header`].
+    pub fn new(
+        topic: &'a Arc<str>,
+        partition: i32,
+        offset: i64,
+        timestamp: i64,
+        key: Option<&'a [u8]>,
+        value: Option<&'a [u8]>,
+        headers: &'a [u8],
+    ) -> Self {
+        RawRecord { topic, partition, offset, timestamp, key, value, headers }
+    }
+
     /// The headers in order; duplicates and null values occur.
     pub fn headers(&self) -> impl Iterator<Item = (&'a str, Option<&'a [u8]>)> + use<'a> {
         let mut rest = self.headers;
@@ -85,6 +105,8 @@ impl RawBatch {
     pub fn with_capacity(records: usize, bytes: usize) -> Self {
         RawBatch {
             data: Vec::with_capacity(bytes),
+            lent: Vec::new(),
+            lent_bytes: 0,
             metas: Vec::with_capacity(records),
             times: Vec::with_capacity(records),
             topics: Vec::with_capacity(1),
@@ -100,6 +122,7 @@ impl RawBatch {
         let headers = self.copy_in(record.headers);
         self.metas.push(RecordMeta {
             topic,
+            lender: 0,
             partition: record.partition,
             offset: record.offset,
             timestamp: record.timestamp,
@@ -108,6 +131,46 @@ impl RawBatch {
             headers,
         });
         self.times.push(EventTime(record.timestamp));
+    }
+
+    /// Appends a record whose key and value lie in `lender`: they are not copied, `lender` stays alive as long as the batch.
+    /// What lies elsewhere is copied after all. Only for bytes of which most will be records of this batch.
+    ///
+    /// ```
+    /// use bytes::Bytes;
+    /// use std::sync::Arc;
+    /// use waterwheel_engine::record::{RawBatch, RawRecord};
+    /// let (topic, read): (Arc<str>, _) = ("t".into(), Bytes::from_static(b"k1value"));
+    /// let mut batch = RawBatch::default();
+    /// batch.push_lent(RawRecord::new(&topic, 0, 7, -1, Some(&read[..2]), Some(&read[2..]), &[]), &read);
+    /// assert_eq!(batch.record(0).value, Some(&b"value"[..]));
+    /// ```
+    pub fn push_lent(&mut self, record: RawRecord<'_>, lender: &Bytes) {
+        let place = |part: Option<&[u8]>| match part {
+            None => Some(None),
+            Some(part) => within(lender, part).map(Some),
+        };
+        let (Some(key), Some(value), Some(number)) = (place(record.key), place(record.value), self.lender(lender)) else {
+            return self.push(record);
+        };
+        let part = |range: &Option<Range<u32>>| range.as_ref().map_or(0, ExactSizeIterator::len);
+        self.lent_bytes += part(&key) + part(&value);
+        let (topic, headers) = (self.topic_index(record.topic), self.copy_in(record.headers));
+        let RawRecord { partition, offset, timestamp, .. } = record;
+        self.metas.push(RecordMeta { topic, lender: number, partition, offset, timestamp, key, value, headers });
+        self.times.push(EventTime(timestamp));
+    }
+
+    /// The number of lent bytes; none when there are too many.
+    fn lender(&mut self, lender: &Bytes) -> Option<u16> {
+        let is_last = self.lent.last().is_some_and(|last| last.as_ptr() == lender.as_ptr() && last.len() == lender.len());
+        if !is_last {
+            if self.lent.len() >= usize::from(u16::MAX) || lender.len() > u32::MAX as usize {
+                return None;
+            }
+            self.lent.push(lender.clone());
+        }
+        u16::try_from(self.lent.len()).ok()
     }
 
     /// Appends a record from parts; `headers` as from [`encode_header`](RawBatch::encode_header).
@@ -122,7 +185,7 @@ impl RawBatch {
         value: Option<&[u8]>,
         headers: &[u8],
     ) {
-        self.push(RawRecord { topic, partition, offset, timestamp, key, value, headers });
+        self.push(RawRecord::new(topic, partition, offset, timestamp, key, value, headers));
     }
 
     /// Appends a record whose value is written straight into the arena by `write`; on an error nothing is appended.
@@ -147,7 +210,7 @@ impl RawBatch {
         let topic = self.topic_index(topic);
         let key = key.map(|k| self.copy_in(k));
         let headers = self.copy_in(headers);
-        self.metas.push(RecordMeta { topic, partition, offset: -1, timestamp, key, value, headers });
+        self.metas.push(RecordMeta { topic, lender: 0, partition, offset: -1, timestamp, key, value, headers });
         self.times.push(EventTime(timestamp));
         Ok(())
     }
@@ -174,14 +237,18 @@ impl RawBatch {
     /// Record `i`.
     pub fn record(&self, i: usize) -> RawRecord<'_> {
         let m = &self.metas[i];
+        let from: &[u8] = match m.lender.checked_sub(1) {
+            None => &self.data,
+            Some(n) => &self.lent[usize::from(n)],
+        };
         RawRecord {
             topic: &self.topics[m.topic as usize],
             partition: m.partition,
             offset: m.offset,
             timestamp: m.timestamp,
-            key: m.key.clone().map(|r| self.slice(r)),
-            value: m.value.clone().map(|r| self.slice(r)),
-            headers: self.slice(m.headers.clone()),
+            key: m.key.clone().map(|r| slice(from, r)),
+            value: m.value.clone().map(|r| slice(from, r)),
+            headers: slice(&self.data, m.headers.clone()),
         }
     }
 
@@ -190,9 +257,14 @@ impl RawBatch {
         (0..self.metas.len()).map(|i| self.record(i))
     }
 
-    /// Bytes in the arena.
+    /// Bytes of the records: keys, values, headers.
     pub fn data_len(&self) -> usize {
-        self.data.len()
+        self.data.len() + self.lent_bytes
+    }
+
+    /// Records, and bytes in the arena: the room that the next batch of the same kind will need.
+    pub fn room(&self) -> (usize, usize) {
+        (self.metas.len(), self.data.len())
     }
 
     fn topic_index(&mut self, topic: &Arc<str>) -> u16 {
@@ -215,10 +287,17 @@ impl RawBatch {
         assert!(end <= u32::MAX as usize, "a raw batch holds less than 4 GiB; connectors cut far below");
         start as u32..end as u32
     }
+}
 
-    fn slice(&self, r: Range<u32>) -> &[u8] {
-        &self.data[r.start as usize..r.end as usize]
-    }
+fn slice(from: &[u8], r: Range<u32>) -> &[u8] {
+    &from[r.start as usize..r.end as usize]
+}
+
+/// Where `part` lies in `whole`, if it is a piece of it.
+fn within(whole: &[u8], part: &[u8]) -> Option<Range<u32>> {
+    let start = (part.as_ptr() as usize).checked_sub(whole.as_ptr() as usize)?;
+    let end = start.checked_add(part.len()).filter(|end| *end <= whole.len())?;
+    Some(u32::try_from(start).ok()?..u32::try_from(end).ok()?)
 }
 
 impl Batch for RawBatch {
@@ -229,7 +308,7 @@ impl Batch for RawBatch {
         self.metas.len() + self.more
     }
     fn bytes(&self) -> usize {
-        self.data.len() + self.metas.len() * (size_of::<RecordMeta>() + 8)
+        self.data_len() + self.metas.len() * (size_of::<RecordMeta>() + 8)
     }
     fn times(&self) -> &[EventTime] {
         &self.times
@@ -277,6 +356,30 @@ mod tests {
         assert_eq!(b.record(0).value, None);
         assert_eq!(b.record(1).value, Some(&b""[..]));
         assert_eq!(b.record(0).headers().collect::<Vec<_>>(), [("a", None), ("a", Some(&b""[..]))]);
+    }
+
+    #[test]
+    fn lent_records_are_those_that_were_pushed_and_live_on() {
+        let (topic, mut headers): (Arc<str>, _) = ("t".into(), Vec::new());
+        RawBatch::encode_header(&mut headers, "h", Some(b"1"));
+        let (one, two) = (Bytes::from(b"..key1value1".to_vec()), Bytes::from(b"value2".to_vec()));
+        let (mut lent, mut copied) = (RawBatch::default(), RawBatch::default());
+        for (lender, key, value) in [
+            (&one, Some(&one[2..6]), Some(&one[6..])),
+            (&one, None, Some(&one[12..])),
+            (&two, Some(&b"elsewhere"[..]), Some(&two[..])),
+            (&two, Some(&two[..0]), None),
+            (&one, None, None),
+        ] {
+            let record = RawRecord::new(&topic, 1, 5, 9, key, value, &headers);
+            lent.push_lent(record, lender);
+            copied.push(record);
+        }
+        drop((one, two));
+        let shown = |batch: &RawBatch| batch.records().map(|r| format!("{r:?}")).collect::<Vec<_>>();
+        assert_eq!(shown(&lent), shown(&copied));
+        assert_eq!(shown(&lent.clone()), shown(&copied));
+        assert_eq!(lent.data_len(), copied.data_len());
     }
 
     #[test]

@@ -6,7 +6,8 @@
 //! Invariant: a column can be cut back to fewer rows, so that a record that fails leaves nothing behind. Numbers are read from
 //! their text, so that none passes through a float that is not one.
 
-use super::scan::{Name, Odd, Scan};
+use super::layout::Layout;
+use super::scan::{Odd, Scan};
 use super::text;
 use crate::maps::{self, parts};
 use arrow::array::{
@@ -34,19 +35,20 @@ pub(super) enum Values {
     Int(DataType, Vec<i64>),
     Float(DataType, Vec<f64>),
     Decimal(u8, i8, Vec<i128>),
+    /// Texts one after the other, as bytes: that they are UTF-8 is seen when Arrow takes them.
     Text {
-        data: String,
-        ends: Vec<usize>,
+        data: Vec<u8>,
+        ends: Ends,
     },
     Bytes {
         data: Vec<u8>,
-        ends: Vec<usize>,
+        ends: Ends,
     },
     Row(Fields, Object),
     List {
         field: FieldRef,
         item: Box<Column>,
-        ends: Vec<usize>,
+        ends: Ends,
     },
     Map(Box<Entries>),
 }
@@ -56,7 +58,35 @@ pub(super) struct Entries {
     kind: DataType,
     keys: Column,
     items: Column,
-    ends: Vec<usize>,
+    ends: Ends,
+}
+
+/// Where each value ends, behind a 0 for the begin of the first: Arrow's offsets.
+pub(super) struct Ends(Vec<i32>);
+
+impl Ends {
+    fn with_capacity(rows: usize) -> Ends {
+        let mut ends = Vec::with_capacity(rows + 1);
+        ends.push(0);
+        Ends(ends)
+    }
+
+    /// Ends beyond 2 GiB are wrong, and refused when the column is made.
+    pub(super) fn push(&mut self, end: usize) {
+        self.0.push(end as i32);
+    }
+
+    /// Forgets the values from `rows` on; where the last one ends now.
+    fn truncate(&mut self, rows: usize) -> usize {
+        self.0.truncate(rows + 1);
+        self.0.last().map_or(0, |end| *end as usize)
+    }
+
+    /// The offsets of all there is, `end` bytes or values.
+    fn finish(self, end: usize) -> Result<OffsetBuffer<i32>> {
+        i32::try_from(end).map_err(|e| Error::restart("a batch holds over 2 GiB of one column").because(e))?;
+        Ok(OffsetBuffer::new(self.0.into()))
+    }
 }
 
 impl Column {
@@ -70,16 +100,16 @@ impl Column {
             DataType::Time32(TimeUnit::Millisecond) | DataType::Timestamp(_, _) => Values::Int(kind.clone(), Vec::new()),
             DataType::Float32 | DataType::Float64 => Values::Float(kind.clone(), Vec::new()),
             DataType::Decimal128(precision, scale) => Values::Decimal(*precision, *scale, Vec::new()),
-            DataType::Utf8 => Values::Text { data: String::new(), ends: Vec::new() },
-            DataType::Binary => Values::Bytes { data: Vec::new(), ends: Vec::new() },
+            DataType::Utf8 => Values::Text { data: Vec::new(), ends: Ends::with_capacity(0) },
+            DataType::Binary => Values::Bytes { data: Vec::new(), ends: Ends::with_capacity(0) },
             DataType::Struct(fields) => Values::Row(fields.clone(), Object::new(fields)?),
             DataType::List(field) => {
-                Values::List { field: field.clone(), item: Box::new(Column::new(field.data_type())?), ends: Vec::new() }
+                Values::List { field: field.clone(), item: Box::new(Column::new(field.data_type())?), ends: Ends::with_capacity(0) }
             }
             other => match parts(other) {
                 Some((key, value)) => {
                     let (keys, items) = (Column::new(key.data_type())?, Column::new(value.data_type())?);
-                    Values::Map(Box::new(Entries { kind: other.clone(), keys, items, ends: Vec::new() }))
+                    Values::Map(Box::new(Entries { kind: other.clone(), keys, items, ends: Ends::with_capacity(0) }))
                 }
                 None => return Err(Error::fatal(format!("columns of type {other} cannot be read from JSON"))),
             },
@@ -87,28 +117,29 @@ impl Column {
         Ok(Column { valid: Vec::new(), values })
     }
 
-    /// An empty column of the same type, with room for as many values as this has and some more: growing copies everything.
-    fn emptied(&self) -> Column {
+    /// An empty column of the same type, with room for as many values as this has and some more: growing copies everything. What
+    /// was learned of the order of members goes over to it.
+    pub(crate) fn emptied(&mut self) -> Column {
         let some_more = |n: usize| n + n / 8;
         let rows = some_more(self.len());
-        let values = match &self.values {
+        let values = match &mut self.values {
             Values::Bool(_) => Values::Bool(Vec::with_capacity(rows)),
             Values::Int(kind, _) => Values::Int(kind.clone(), Vec::with_capacity(rows)),
             Values::Float(kind, _) => Values::Float(kind.clone(), Vec::with_capacity(rows)),
             Values::Decimal(precision, scale, _) => Values::Decimal(*precision, *scale, Vec::with_capacity(rows)),
-            Values::Text { data, .. } => {
-                Values::Text { data: String::with_capacity(some_more(data.len())), ends: Vec::with_capacity(rows) }
+            Values::Text { data, .. } => Values::Text { data: Vec::with_capacity(some_more(data.len())), ends: Ends::with_capacity(rows) },
+            Values::Bytes { data, .. } => {
+                Values::Bytes { data: Vec::with_capacity(some_more(data.len())), ends: Ends::with_capacity(rows) }
             }
-            Values::Bytes { data, .. } => Values::Bytes { data: Vec::with_capacity(some_more(data.len())), ends: Vec::with_capacity(rows) },
             Values::Row(fields, object) => Values::Row(fields.clone(), object.emptied()),
             Values::List { field, item, .. } => {
-                Values::List { field: field.clone(), item: Box::new(item.emptied()), ends: Vec::with_capacity(rows) }
+                Values::List { field: field.clone(), item: Box::new(item.emptied()), ends: Ends::with_capacity(rows) }
             }
             Values::Map(map) => Values::Map(Box::new(Entries {
                 kind: map.kind.clone(),
                 keys: map.keys.emptied(),
                 items: map.items.emptied(),
-                ends: Vec::with_capacity(rows),
+                ends: Ends::with_capacity(rows),
             })),
         };
         Column { valid: Vec::with_capacity(rows), values }
@@ -132,22 +163,11 @@ impl Column {
             Values::Int(_, v) => v.truncate(rows),
             Values::Float(_, v) => v.truncate(rows),
             Values::Decimal(_, _, v) => v.truncate(rows),
-            Values::Text { data, ends } => {
-                ends.truncate(rows);
-                data.truncate(ends.last().copied().unwrap_or(0));
-            }
-            Values::Bytes { data, ends } => {
-                ends.truncate(rows);
-                data.truncate(ends.last().copied().unwrap_or(0));
-            }
+            Values::Text { data, ends } | Values::Bytes { data, ends } => data.truncate(ends.truncate(rows)),
             Values::Row(_, object) => object.columns.iter_mut().for_each(|c| c.truncate(rows)),
-            Values::List { item, ends, .. } => {
-                ends.truncate(rows);
-                item.truncate(ends.last().copied().unwrap_or(0));
-            }
+            Values::List { item, ends, .. } => item.truncate(ends.truncate(rows)),
             Values::Map(map) => {
-                map.ends.truncate(rows);
-                let entries = map.ends.last().copied().unwrap_or(0);
+                let entries = map.ends.truncate(rows);
                 map.keys.truncate(entries);
                 map.items.truncate(entries);
             }
@@ -162,8 +182,7 @@ impl Column {
             Values::Int(_, v) => v.push(0),
             Values::Float(_, v) => v.push(0.0),
             Values::Decimal(_, _, v) => v.push(0),
-            Values::Text { data, ends } => ends.push(data.len()),
-            Values::Bytes { data, ends } => ends.push(data.len()),
+            Values::Text { data, ends } | Values::Bytes { data, ends } => ends.push(data.len()),
             Values::Row(_, object) => object.columns.iter_mut().for_each(Column::null),
             Values::List { item, ends, .. } => ends.push(item.len()),
             Values::Map(map) => map.ends.push(map.keys.len()),
@@ -186,12 +205,12 @@ impl Column {
             }
             Values::Int(kind, v) => {
                 let value = match next {
-                    b'"' => text::of_text(kind, scan.string()?),
-                    _ if *kind == DataType::Int64 => match scan.small_number() {
-                        Some(value) => Ok(value),
+                    b'"' => text::of_string(kind, scan.string_bytes()?),
+                    _ => match scan.small_number() {
+                        Some(value) if text::fits(kind, value) => Ok(value),
+                        Some(_) => return Err(Odd),
                         None => text::of_number(kind, scan.number()?),
                     },
-                    _ => text::of_number(kind, scan.number()?),
                 };
                 v.push(value.map_err(|_| Odd)?);
             }
@@ -254,7 +273,7 @@ impl Column {
             Values::Float(kind, v) => v.push(text::float(kind, unquoted()?.trim())?),
             Values::Decimal(precision, scale, v) => v.push(text::decimal(unquoted()?.trim(), *precision, *scale)?),
             Values::Text { data, ends } => {
-                data.push_str(&unquoted()?);
+                data.extend_from_slice(unquoted()?.as_bytes());
                 ends.push(data.len());
             }
             Values::Bytes { data, ends } => {
@@ -302,7 +321,7 @@ impl Column {
             Values::Float(kind, v) => v.push(text::float(kind, text.trim())?),
             Values::Decimal(precision, scale, v) => v.push(text::decimal(text.trim(), *precision, *scale)?),
             Values::Text { data, ends } => {
-                data.push_str(text);
+                data.extend_from_slice(text.as_bytes());
                 ends.push(data.len());
             }
             Values::Bytes { data, ends } => {
@@ -323,10 +342,6 @@ impl Column {
         let failed = |e| Error::restart("a column cannot be made").because(e);
         let rows = self.valid.len();
         let nulls = self.valid.contains(&false).then(|| NullBuffer::from(self.valid));
-        let offsets = |ends: Vec<usize>| -> Result<OffsetBuffer<i32>> {
-            let all: std::result::Result<Vec<i32>, _> = std::iter::once(0).chain(ends).map(i32::try_from).collect();
-            Ok(OffsetBuffer::new(all.map_err(|e| Error::restart("a batch holds over 2 GiB of one column").because(e))?.into()))
-        };
         Ok(match self.values {
             Values::Bool(v) => Arc::new(BooleanArray::new(v.into(), nulls)),
             Values::Int(kind, v) => numbers(&kind, Int64Array::new(v.into(), nulls))?,
@@ -337,19 +352,19 @@ impl Column {
             Values::Decimal(precision, scale, v) => {
                 Arc::new(Decimal128Array::new(v.into(), nulls).with_precision_and_scale(precision, scale).map_err(failed)?)
             }
-            Values::Text { data, ends } => Arc::new(StringArray::try_new(offsets(ends)?, data.into_bytes().into(), nulls).map_err(failed)?),
-            Values::Bytes { data, ends } => Arc::new(BinaryArray::try_new(offsets(ends)?, data.into(), nulls).map_err(failed)?),
+            Values::Text { data, ends } => Arc::new(StringArray::try_new(ends.finish(data.len())?, data.into(), nulls).map_err(failed)?),
+            Values::Bytes { data, ends } => Arc::new(BinaryArray::try_new(ends.finish(data.len())?, data.into(), nulls).map_err(failed)?),
             Values::Row(fields, object) => {
                 let columns = object.columns.into_iter().map(Column::finish).collect::<Result<Vec<_>>>()?;
                 Arc::new(StructArray::try_new_with_length(fields, columns, nulls, rows).map_err(failed)?)
             }
             Values::Map(map) => {
                 let Entries { kind, keys, items, ends } = *map;
-                let lengths: Vec<usize> = ends.iter().enumerate().map(|(i, end)| end - if i == 0 { 0 } else { ends[i - 1] }).collect();
+                let lengths: Vec<usize> = ends.finish(keys.len())?.lengths().collect();
                 Arc::new(maps::build(&kind, keys.finish()?, items.finish()?, &lengths, nulls).map_err(failed)?)
             }
             Values::List { field, item, ends } => {
-                Arc::new(ListArray::try_new(field, offsets(ends)?, item.finish()?, nulls).map_err(failed)?)
+                Arc::new(ListArray::try_new(field, ends.finish(item.len())?, item.finish()?, nulls).map_err(failed)?)
             }
         })
     }
@@ -379,45 +394,34 @@ fn numbers(kind: &DataType, array: Int64Array) -> Result<ArrayRef> {
 /// Columns that are the members of an object.
 pub(super) struct Object {
     pub(super) columns: Vec<Column>,
-    names: Arc<[Name]>,
+    layout: Layout,
 }
 
 impl Object {
     /// Empty columns of some fields.
     pub(super) fn new(fields: &Fields) -> Result<Object> {
         let columns = fields.iter().map(|f| Column::new(f.data_type())).collect::<Result<_>>()?;
-        Ok(Object { columns, names: fields.iter().map(|f| Name::of(f.name())).collect() })
+        Ok(Object { columns, layout: Layout::of(fields) })
     }
 
-    /// The same without rows, with room for as many as there are and some more.
-    pub(super) fn emptied(&self) -> Object {
-        Object { columns: self.columns.iter().map(Column::emptied).collect(), names: self.names.clone() }
+    /// As [`Column::emptied`].
+    pub(super) fn emptied(&mut self) -> Object {
+        Object { columns: self.columns.iter_mut().map(Column::emptied).collect(), layout: std::mem::take(&mut self.layout) }
     }
 
     /// The members of an object into the columns of these fields; each column gets one row.
     pub(super) fn scan(&mut self, scan: &mut Scan<'_>, fields: &Fields) -> Result<(), Odd> {
-        let Object { columns, names } = self;
+        let Object { columns, layout } = self;
         let rows = columns.first().map_or(0, Column::len);
         scan.take(b'{')?;
         if !scan.took(b'}') {
-            // Records have their members in one order mostly: look on from the last one.
-            let mut guess = 0;
+            let mut at = 0;
             loop {
-                let found = if names.get(guess).is_some_and(|name| scan.took_name(name)) {
-                    Some(guess)
-                } else {
-                    let name = scan.string()?;
-                    scan.take(b':')?;
-                    let from = |at: usize| fields.iter().skip(at).position(|f| f.name() == name).map(|i| i + at);
-                    from(guess).or_else(|| from(0))
-                };
-                match found {
-                    Some(i) if columns[i].len() == rows => {
-                        columns[i].scan(scan)?;
-                        guess = i + 1;
-                    }
+                scan.space();
+                match layout.take(&mut at, scan, fields)? {
+                    Some(i) if columns[i].len() == rows => columns[i].scan(scan)?,
                     Some(_) => return Err(Odd), // twice: the last one counts
-                    None => drop(scan.value()?),
+                    None => scan.value()?,
                 }
                 if !scan.took(b',') {
                     break scan.take(b'}')?;

@@ -8,6 +8,7 @@
 mod column;
 mod encode;
 mod given;
+mod layout;
 mod scan;
 mod text;
 
@@ -20,6 +21,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use column::Object;
 use scan::{Odd, Scan};
+use std::sync::Arc;
 use waterwheel_engine::error::{Error, Result};
 use waterwheel_engine::record::record_batch;
 
@@ -29,6 +31,8 @@ const MAX_BYTES: usize = 16 << 20;
 /// Rows being made of records.
 pub(crate) struct JsonRows {
     schema: SchemaRef,
+    /// Of what is made: rows of which only the key is known may have NULL anywhere.
+    made: SchemaRef,
     object: Object,
     rows: usize,
 }
@@ -40,7 +44,9 @@ impl JsonRows {
     /// A type that JSON cannot be read into.
     pub(crate) fn new(schema: SchemaRef) -> Result<Self> {
         let object = Object::new(schema.fields())?;
-        Ok(JsonRows { schema, object, rows: 0 })
+        let may_be_null = |field: &Arc<Field>| field.as_ref().clone().with_nullable(true);
+        let made = Arc::new(Schema::new(schema.fields().iter().map(may_be_null).collect::<Vec<_>>()));
+        Ok(JsonRows { schema, made, object, rows: 0 })
     }
 
     /// Appends the row of one record.
@@ -63,12 +69,15 @@ impl JsonRows {
         if record.len() > MAX_BYTES {
             return Err(format!("the record is too large: {} bytes, the limit is {MAX_BYTES}", record.len()));
         }
-        let text = std::str::from_utf8(record).map_err(|e| format!("the value is not UTF-8: {e}"))?;
-        let read = match self.scan(text) {
+        // Nearly all records are ASCII, and that is seen faster.
+        if !record.is_ascii() {
+            text(record)?;
+        }
+        let read = match self.scan(record) {
             Ok(()) => Ok(()),
             Err(Odd) => {
                 self.object.columns.iter_mut().for_each(|c| c.truncate(self.rows));
-                self.read(text)
+                self.read(text(record)?)
             }
         };
         let read = read.and_then(|()| if is_whole { self.check_not_null() } else { Ok(()) });
@@ -79,7 +88,7 @@ impl JsonRows {
         read
     }
 
-    fn scan(&mut self, text: &str) -> std::result::Result<(), Odd> {
+    fn scan(&mut self, text: &[u8]) -> std::result::Result<(), Odd> {
         let mut scan = Scan::new(text);
         self.object.scan(&mut scan, self.schema.fields())?;
         scan.end()
@@ -113,13 +122,15 @@ impl JsonRows {
     /// # Errors
     /// Columns beyond the limits of Arrow.
     pub(crate) fn take(&mut self) -> Result<RecordBatch> {
-        let fresh = JsonRows { schema: self.schema.clone(), object: self.object.emptied(), rows: 0 };
-        let JsonRows { schema, object, rows } = std::mem::replace(self, fresh);
+        let fresh = self.object.emptied();
+        let (object, rows) = (std::mem::replace(&mut self.object, fresh), std::mem::take(&mut self.rows));
         let columns = object.columns.into_iter().map(Column::finish).collect::<Result<Vec<_>>>()?;
-        let may_be_null = |field: &std::sync::Arc<Field>| field.as_ref().clone().with_nullable(true);
-        let schema = Schema::new(schema.fields().iter().map(may_be_null).collect::<Vec<_>>());
-        record_batch(schema.into(), columns, rows).map_err(|e| Error::restart("records cannot be put into columns").because(e))
+        record_batch(self.made.clone(), columns, rows).map_err(|e| Error::restart("records cannot be put into columns").because(e))
     }
+}
+
+fn text(record: &[u8]) -> std::result::Result<&str, String> {
+    std::str::from_utf8(record).map_err(|e| format!("the value is not UTF-8: {e}"))
 }
 
 #[cfg(test)]
@@ -127,7 +138,6 @@ mod tests {
     use super::*;
     use arrow::datatypes::{DataType, TimeUnit};
     use proptest::prelude::*;
-    use std::sync::Arc;
 
     fn schema() -> SchemaRef {
         let row = DataType::Struct(vec![Field::new("x", DataType::Int32, true), Field::new("y", DataType::Utf8, true)].into());
@@ -263,7 +273,7 @@ mod tests {
 
         #[test]
         fn what_the_scanner_skips_serde_json_takes(text in json()) {
-            let mut scan = Scan::new(&text);
+            let mut scan = Scan::new(text.as_bytes());
             if scan.value().and_then(|_| scan.end()).is_ok() {
                 prop_assert!(serde_json::from_str::<serde_json::Value>(&text).is_ok());
             }

@@ -5,6 +5,8 @@
 //!
 //! Invariant: what it accepts, serde_json accepts with the same meaning.
 
+use super::layout::Name;
+
 /// Not for this scanner; nothing is known about the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Odd;
@@ -12,40 +14,21 @@ pub(super) struct Odd;
 /// Nesting that is followed; serde_json's own limit is 128.
 const DEPTH: usize = 100;
 
-/// A member's name with its quotes and colon, as nearly every writer has it.
-pub(super) struct Name {
-    /// Empty when the name may be written in more than one way.
-    text: Vec<u8>,
-    /// Up to 16 bytes of it, compared as one number: names are looked for more often than anything else.
-    word: u128,
-    mask: u128,
-}
-
-impl Name {
-    pub(super) fn of(name: &str) -> Name {
-        if name.bytes().any(|byte| byte == b'"' || byte == b'\\' || byte < 0x20) {
-            return Name { text: Vec::new(), word: 0, mask: 0 };
-        }
-        let text = format!("\"{name}\":").into_bytes();
-        let (mut word, mut mask) = ([0; 16], [0; 16]);
-        if text.len() <= 16 {
-            word[..text.len()].copy_from_slice(&text);
-            mask[..text.len()].fill(0xff);
-        }
-        Name { text, word: u128::from_le_bytes(word), mask: u128::from_le_bytes(mask) }
-    }
-}
-
-/// A place in a text that is known to be UTF-8.
+/// A place in a text that is known to be UTF-8. It is kept as bytes: pieces of it are put together before anybody needs to know
+/// once more that they are texts.
 pub(super) struct Scan<'a> {
-    whole: &'a str,
     text: &'a [u8],
     at: usize,
 }
 
 impl<'a> Scan<'a> {
-    pub(super) fn new(text: &'a str) -> Self {
-        Scan { whole: text, text: text.as_bytes(), at: 0 }
+    pub(super) fn new(text: &'a [u8]) -> Self {
+        Scan { text, at: 0 }
+    }
+
+    #[cfg(test)]
+    pub(super) fn rest(&self) -> &'a [u8] {
+        &self.text[self.at..]
     }
 
     fn byte(&self) -> u8 {
@@ -101,14 +84,17 @@ impl<'a> Scan<'a> {
         let rest = self.text.get(self.at..)?;
         let negative = rest.first() == Some(&b'-');
         let digits = &rest[usize::from(negative)..];
-        let (mut value, mut length) = (0i64, 0);
-        for byte in digits.iter().take(19).map(|byte| byte.wrapping_sub(b'0')) {
-            if byte > 9 {
-                break;
+        let (value, length) = few_digits(digits).unwrap_or_else(|| {
+            let (mut value, mut length) = (0i64, 0);
+            for byte in digits.iter().take(19).map(|byte| byte.wrapping_sub(b'0')) {
+                if byte > 9 {
+                    break;
+                }
+                value = value.wrapping_mul(10).wrapping_add(i64::from(byte));
+                length += 1;
             }
-            value = value.wrapping_mul(10).wrapping_add(i64::from(byte));
-            length += 1;
-        }
+            (value, length)
+        });
         let leads = digits.first() == Some(&b'0') && length > 1;
         if length == 0 || length > 18 || leads || matches!(digits.get(length), Some(b'.' | b'e' | b'E')) {
             return None;
@@ -119,6 +105,11 @@ impl<'a> Scan<'a> {
 
     /// A string without escapes.
     pub(super) fn string(&mut self) -> Result<&'a str, Odd> {
+        self.string_bytes().and_then(text)
+    }
+
+    /// The same as bytes.
+    pub(super) fn string_bytes(&mut self) -> Result<&'a [u8], Odd> {
         self.take(b'"')?;
         let start = self.at;
         self.at += plain(&self.text[start..]);
@@ -126,16 +117,16 @@ impl<'a> Scan<'a> {
             return Err(Odd);
         }
         self.at += 1;
-        self.piece(start, self.at - 1)
+        Ok(&self.text[start..self.at - 1])
     }
 
     /// A string, appended to a text.
-    pub(super) fn copy_string(&mut self, to: &mut String) -> Result<(), Odd> {
+    pub(super) fn copy_string(&mut self, to: &mut Vec<u8>) -> Result<(), Odd> {
         self.take(b'"')?;
         loop {
             let start = self.at;
             self.at += plain(&self.text[start..]);
-            to.push_str(self.piece(start, self.at)?);
+            to.extend_from_slice(&self.text[start..self.at]);
             match self.byte() {
                 b'"' => break,
                 b'\\' => to.push(self.escape()?),
@@ -160,26 +151,21 @@ impl<'a> Scan<'a> {
         Ok(())
     }
 
-    /// The character of an escape, which begins here; none with a number, which may be half of a character.
-    fn escape(&mut self) -> Result<char, Odd> {
+    /// The byte that an escape means, which begins here; none with a number, which may be half of a character.
+    fn escape(&mut self) -> Result<u8, Odd> {
         let character = match self.text.get(self.at + 1) {
-            Some(b'\\') => '\\',
-            Some(b'"') => '"',
-            Some(b'/') => '/',
-            Some(b'n') => '\n',
-            Some(b't') => '\t',
-            Some(b'r') => '\r',
-            Some(b'b') => '\u{8}',
-            Some(b'f') => '\u{c}',
+            Some(b'\\') => b'\\',
+            Some(b'"') => b'"',
+            Some(b'/') => b'/',
+            Some(b'n') => b'\n',
+            Some(b't') => b'\t',
+            Some(b'r') => b'\r',
+            Some(b'b') => 0x8,
+            Some(b'f') => 0xc,
             _ => return Err(Odd),
         };
         self.at += 2;
         Ok(character)
-    }
-
-    /// A part of the text; it is cut at ASCII, which is no part of a longer character.
-    fn piece(&self, start: usize, end: usize) -> Result<&'a str, Odd> {
-        self.whole.get(start..end).ok_or(Odd)
     }
 
     /// `true`, `false`, `null`.
@@ -211,7 +197,7 @@ impl<'a> Scan<'a> {
             self.at += usize::from(matches!(self.byte(), b'+' | b'-'));
             self.digits()?;
         }
-        self.piece(start, self.at)
+        text(&self.text[start..self.at])
     }
 
     fn digits(&mut self) -> Result<(), Odd> {
@@ -222,12 +208,9 @@ impl<'a> Scan<'a> {
         if self.at > start { Ok(()) } else { Err(Odd) }
     }
 
-    /// Any value, checked and skipped; the text of it.
-    pub(super) fn value(&mut self) -> Result<&'a str, Odd> {
-        self.space();
-        let start = self.at;
-        self.skip(DEPTH)?;
-        self.piece(start, self.at)
+    /// Any value, checked and skipped.
+    pub(super) fn value(&mut self) -> Result<(), Odd> {
+        self.skip(DEPTH)
     }
 
     fn skip(&mut self, depth: usize) -> Result<(), Odd> {
@@ -243,7 +226,7 @@ impl<'a> Scan<'a> {
                     return Ok(());
                 }
                 loop {
-                    self.string()?;
+                    self.string_bytes()?;
                     self.take(b':')?;
                     self.skip(depth)?;
                     if !self.took(b',') {
@@ -268,45 +251,45 @@ impl<'a> Scan<'a> {
     }
 }
 
+/// Cut at ASCII, which is no part of a longer character: it is a text as the whole is.
+fn text(piece: &[u8]) -> Result<&str, Odd> {
+    std::str::from_utf8(piece).map_err(|_| Odd)
+}
+
 /// How many bytes come before the first quote, backslash or control character.
 fn plain(bytes: &[u8]) -> usize {
-    // Names and most values end soon; what goes on is looked at in pieces that the compiler makes vectors of.
-    let (head, rest) = bytes.split_at(bytes.len().min(16));
-    let at = words(head);
-    if at < head.len() {
-        return at;
-    }
-    let mut at = head.len();
-    for chunk in rest.chunks_exact(32) {
-        if chunk.iter().fold(false, |any, byte| any | is_special(*byte)) {
-            break;
-        }
-        at += chunk.len();
-    }
-    at + words(&bytes[at..])
-}
-
-fn is_special(byte: u8) -> bool {
-    (byte == b'"') | (byte == b'\\') | (byte < 0x20)
-}
-
-/// The same, eight at a time.
-fn words(bytes: &[u8]) -> usize {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const HIGH: u64 = 0x8080_8080_8080_8080;
-    let mut chunks = bytes.chunks_exact(8);
+    let is_special = |byte: u8| (byte == b'"') | (byte == b'\\') | (byte < 0x20);
+    let mut chunks = bytes.chunks_exact(16);
     for (i, chunk) in chunks.by_ref().enumerate() {
-        let word = u64::from_le_bytes(chunk.try_into().unwrap_or_default());
-        // The lowest high bit that is set marks the first byte that is 0, or below 0x20; those above may be carries.
-        let zero = |x: u64| x.wrapping_sub(ONES) & !x & HIGH;
-        let control = word.wrapping_sub(ONES * 0x20) & !word & HIGH;
-        let special = zero(word ^ (ONES * u64::from(b'"'))) | zero(word ^ (ONES * u64::from(b'\\'))) | control;
-        if special != 0 {
-            return i * 8 + special.trailing_zeros() as usize / 8;
+        // Written so that compilers compare all sixteen at once.
+        let marks: [u8; 16] = std::array::from_fn(|i| if is_special(chunk[i]) { 0xff } else { 0 });
+        let marks = u128::from_le_bytes(marks);
+        let (low, high) = (marks as u64, (marks >> 64) as u64);
+        if low | high != 0 {
+            let first = if low != 0 { low.trailing_zeros() } else { 64 + high.trailing_zeros() };
+            return i * 16 + first as usize / 8;
         }
     }
     let rest = chunks.remainder();
     bytes.len() - rest.len() + rest.iter().position(|byte| is_special(*byte)).unwrap_or(rest.len())
+}
+
+/// The number that up to seven digits make, and how many they are; none when there are more, or the text may end here.
+#[inline]
+fn few_digits(text: &[u8]) -> Option<(i64, usize)> {
+    let word = u64::from_le_bytes(*text.first_chunk()?) ^ 0x3030_3030_3030_3030;
+    // Digits are 0 to 9 now: with 0x76 added nothing else stays below 0x80. Carries come from bytes behind the first such.
+    let others = (word.wrapping_add(0x7676_7676_7676_7676) | word) & 0x8080_8080_8080_8080;
+    let length = others.trailing_zeros() as usize / 8;
+    if others == 0 || length == 0 {
+        return None;
+    }
+    // The last digit into the highest byte, zeros before the first; then pairs, fours and all eight are put together.
+    let digits = word << (64 - 8 * length);
+    let pairs = digits.wrapping_mul(10).wrapping_add(digits >> 8) & 0x00ff_00ff_00ff_00ff;
+    let fours = pairs.wrapping_mul(100).wrapping_add(pairs >> 16) & 0x0000_ffff_0000_ffff;
+    let all = fours.wrapping_mul(10_000).wrapping_add(fours >> 32) & 0xffff_ffff;
+    Some((all as i64, length))
 }
 
 #[cfg(test)]
@@ -314,29 +297,28 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    #[test]
-    fn names_of_any_length_are_taken_or_left() {
-        for name in ["", "a", "dateTime", "thirteen_byte", "fourteen_bytes", "a name that is longer than sixteen bytes", "ü"] {
-            let known = Name::of(name);
-            for tail in ["", "1", "1}", ",\"and\":\"more than sixteen bytes\""] {
-                let text = format!("\"{name}\":{tail}");
-                let mut scan = Scan::new(&text);
-                assert!(scan.took_name(&known), "{text}");
-                assert_eq!(&text[scan.at..], tail);
-                let other = format!("\"{name}x\":{tail}");
-                assert!(!Scan::new(&other).took_name(&known), "{other}");
-                assert!(!Scan::new(&text[..text.len() - tail.len() - 1]).took_name(&known), "cut off");
-            }
-        }
-        assert!(!Scan::new("\"a\"b\":").took_name(&Name::of("a\"b")), "written in more than one way");
-    }
-
     proptest! {
         #[test]
         fn the_first_special_byte_is_found(bytes in proptest::collection::vec(prop_oneof![6 => 0x20u8..=255, 1 => Just(b'"'), 1 => Just(b'\\'), 1 => 0u8..0x20], 0..40), before in 0usize..100) {
             let bytes = [vec![b'x'; before], bytes].concat();
             let first = bytes.iter().position(|b| *b == b'"' || *b == b'\\' || *b < 0x20).unwrap_or(bytes.len());
             prop_assert_eq!(plain(&bytes), first);
+        }
+
+        #[test]
+        fn few_digits_are_the_number_that_they_say(number in 0u32..100_000_000, digits in 1usize..9, tail in "[^0-9][ -~]{0,8}") {
+            let text = format!("{:0digits$}", number % 10u32.pow(digits as u32));
+            let whole = format!("{text}{tail}");
+            match few_digits(whole.as_bytes()) {
+                Some((value, length)) => prop_assert_eq!((value, length), (text.parse().unwrap(), text.len())),
+                None => prop_assert!(whole.len() < 8 || text.len() > 7),
+            }
+        }
+
+        #[test]
+        fn whatever_follows_is_no_digit(bytes: [u8; 8]) {
+            let count = bytes.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(8);
+            prop_assert_eq!(few_digits(&bytes).map(|(_, length)| length), (1..8).contains(&count).then_some(count));
         }
     }
 }

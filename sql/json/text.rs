@@ -6,6 +6,17 @@ use arrow::datatypes::{DataType, TimeUnit};
 use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, Timelike};
 use waterwheel_engine::time::plain_date_time;
 
+/// Whether an integer column takes this number.
+pub(super) fn fits(kind: &DataType, number: i64) -> bool {
+    match kind {
+        DataType::Int64 => true,
+        DataType::Int32 => i32::try_from(number).is_ok(),
+        DataType::Int16 => i16::try_from(number).is_ok(),
+        DataType::Int8 => i8::try_from(number).is_ok(),
+        _ => false,
+    }
+}
+
 /// A number for an integer column; for dates and times it is no number that is expected.
 pub(super) fn of_number(kind: &DataType, text: &str) -> Result<i64, String> {
     let (low, high, name) = match kind {
@@ -24,6 +35,16 @@ pub(super) fn of_number(kind: &DataType, text: &str) -> Result<i64, String> {
         Ok(n) if (low..=high).contains(&n) => Ok(n),
         _ => Err(format!("{text} is no {name}")),
     }
+}
+
+/// As [`of_text`], of a text that is still bytes.
+pub(super) fn of_string(kind: &DataType, text: &[u8]) -> Result<i64, String> {
+    if let DataType::Timestamp(unit, _) = kind
+        && let Some(at) = plain_date_time(text)
+    {
+        return in_unit(at, *unit).ok_or_else(|| "beyond the type".to_string());
+    }
+    of_text(kind, std::str::from_utf8(text).map_err(|e| e.to_string())?)
 }
 
 /// A text for an integer, date, time or timestamp column.
@@ -58,6 +79,10 @@ fn timestamp(text: &str, unit: TimeUnit, local: bool) -> Option<i64> {
         None if local => DateTime::parse_from_rfc3339(&text.replacen(' ', "T", 1)).ok()?.naive_utc(),
         None => return None,
     };
+    in_unit(at, unit)
+}
+
+fn in_unit(at: NaiveDateTime, unit: TimeUnit) -> Option<i64> {
     let (seconds, nanos) = (at.and_utc().timestamp(), i64::from(at.nanosecond()));
     let (per_second, step) = match unit {
         TimeUnit::Second => (1, 1_000_000_000),

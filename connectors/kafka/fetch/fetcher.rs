@@ -9,11 +9,12 @@
 
 use super::super::client::{ASK, Client, kind_of, text};
 use super::connection::{Connection, Timeouts};
-use super::pool::{Pool, Pooled};
+use super::pool::Pool;
 use super::records::{Records, walk};
 use super::request::{self, Answer, Ask, Limits};
 use super::{Fetched, Wake};
 use crate::kafka::config::{FETCHER, KafkaConfig};
+use bytes::Bytes;
 use rdkafka::consumer::Consumer;
 use rdkafka::types::RDKafkaErrorCode as Code;
 use std::collections::{BTreeMap, VecDeque};
@@ -157,7 +158,7 @@ impl Assigned {
         loop {
             if let Some((records, after)) = &mut self.current {
                 let got = records.take(limit - taken, |r| {
-                    each(Fetched::Record { offset: r.offset, timestamp: r.timestamp, key: r.key, value: r.value, headers: r.headers });
+                    each(Fetched::Record(r));
                 });
                 match got {
                     Ok(n) if taken + n == limit => return limit,
@@ -447,7 +448,7 @@ impl Shared {
     }
 
     /// Puts what came where it belongs; whether some partitions have to look for their leader anew.
-    fn deliver(self: &Arc<Self>, round: &Round, answers: Vec<Answer>, bytes: &Arc<Pooled>) -> bool {
+    fn deliver(self: &Arc<Self>, round: &Round, answers: Vec<Answer>, bytes: &Bytes) -> bool {
         let mut state = self.lock();
         let (mut woken, mut lost) = (false, false);
         for answer in answers {
@@ -479,7 +480,7 @@ impl Shared {
 }
 
 /// Takes one partition's answer: whether its reader has something to hear, and whether its leader is another.
-fn receive(p: &mut Partition, answer: Answer, bytes: &Arc<Pooled>) -> (bool, bool) {
+fn receive(p: &mut Partition, answer: Answer, bytes: &Bytes) -> (bool, bool) {
     match answer.code {
         Code::NoError if answer.truncated => p.fail(Code::LogTruncation, "the broker's log no longer has what was read".into()),
         Code::NoError => return (arrived(p, answer, bytes), false),
@@ -493,7 +494,7 @@ fn receive(p: &mut Partition, answer: Answer, bytes: &Arc<Pooled>) -> (bool, boo
 }
 
 /// Records came, or word that there are none; whether that is news.
-fn arrived(p: &mut Partition, answer: Answer, bytes: &Arc<Pooled>) -> bool {
+fn arrived(p: &mut Partition, answer: Answer, bytes: &Bytes) -> bool {
     let Ok(walked) = walk(&bytes[answer.records.clone()]) else {
         p.fail(Code::UnsupportedVersion, "record batches of a format before 2".into());
         return true;

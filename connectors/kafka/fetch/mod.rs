@@ -26,24 +26,29 @@ mod wire;
 pub(super) use fetcher::{Assigned, Fetcher};
 pub(super) use native::PartitionQueue;
 
+use bytes::Bytes;
 use rdkafka::types::RDKafkaErrorCode as Code;
 use std::sync::Arc;
 
 /// Called when an empty queue gets something; must not call back.
 pub(super) type Wake = Arc<dyn Fn() + Send + Sync>;
 
+/// A record, borrowed from where it was read.
+pub(super) struct Record<'a> {
+    pub(super) offset: i64,
+    /// Milliseconds; -1 = none.
+    pub(super) timestamp: i64,
+    pub(super) key: Option<&'a [u8]>,
+    pub(super) value: Option<&'a [u8]>,
+    /// As [`RawBatch::encode_header`](waterwheel_engine::record::RawBatch::encode_header) writes them.
+    pub(super) headers: &'a [u8],
+    /// What key and value lie in, where that may be kept instead of copying them.
+    pub(super) lender: Option<&'a Bytes>,
+}
+
 /// One thing from a partition.
 pub(super) enum Fetched<'a> {
-    /// A record.
-    Record {
-        offset: i64,
-        /// Milliseconds; -1 = none.
-        timestamp: i64,
-        key: Option<&'a [u8]>,
-        value: Option<&'a [u8]>,
-        /// As [`RawBatch::encode_header`](waterwheel_engine::record::RawBatch::encode_header) writes them.
-        headers: &'a [u8],
-    },
+    Record(Record<'a>),
     /// Everything before this offset has come or never will (aborted, control records).
     End(i64),
     /// Reading this partition failed.

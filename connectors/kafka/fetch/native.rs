@@ -8,7 +8,7 @@
 #![expect(unsafe_code, reason = "rdkafka has no batch call on partition queues; each block says why it is sound")]
 
 use super::super::client::Client;
-use super::{Fetched, Wake};
+use super::{Fetched, Record, Wake};
 use rdkafka::bindings as ffi;
 use rdkafka::consumer::Consumer;
 use rdkafka::types::RDKafkaErrorCode as Code;
@@ -102,13 +102,14 @@ unsafe fn view<'a>(message: &'a ffi::rd_kafka_message_t, raw: *mut ffi::rd_kafka
     unsafe {
         let timestamp = ffi::rd_kafka_message_timestamp(raw, &mut kind);
         encode_headers(raw, headers);
-        Fetched::Record {
+        Fetched::Record(Record {
             offset: message.offset,
             timestamp,
             key: bytes(message.key, message.key_len),
             value: bytes(message.payload, message.len),
             headers,
-        }
+            lender: None,
+        })
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! Invariant: a buffer goes back once, when the last one who reads it lets go; what is kept is bounded.
 
+use bytes::Bytes;
 use std::mem;
-use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Buffers kept for later.
@@ -22,21 +22,19 @@ impl Pool {
     }
 
     /// A filled buffer that will come back.
-    pub(super) fn share(self: &Arc<Self>, bytes: Vec<u8>) -> Arc<Pooled> {
-        Arc::new(Pooled { bytes, home: self.clone() })
+    pub(super) fn share(self: &Arc<Self>, bytes: Vec<u8>) -> Bytes {
+        Bytes::from_owner(Pooled { bytes, home: self.clone() })
     }
 }
 
 /// Bytes that go back to their pool.
-pub(super) struct Pooled {
+struct Pooled {
     bytes: Vec<u8>,
     home: Arc<Pool>,
 }
 
-impl Deref for Pooled {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
+impl AsRef<[u8]> for Pooled {
+    fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
 }

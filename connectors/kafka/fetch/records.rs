@@ -3,13 +3,13 @@
 //! Invariant: a record is handed out only from a batch whose checksum was right, that lies wholly in the answer, and that no
 //! abort marker takes back; control records are never handed out. After an error nothing more comes from this answer.
 
+use super::Record;
 use super::codec::decompress;
-use super::pool::Pooled;
 use super::request::Aborted;
 use super::wire::{Cursor, Damaged, Read};
+use bytes::Bytes;
 use std::collections::BTreeSet;
 use std::ops::Range;
-use std::sync::Arc;
 use waterwheel_engine::record::RawBatch;
 
 /// Bytes before the first record of a batch.
@@ -17,20 +17,11 @@ const HEADER: usize = 61;
 /// Bytes before the length of a batch counts.
 const PREFIX: usize = 12;
 const CRC_FROM: usize = 21;
+/// Records of fewer bytes in all are copied: they would keep the room of a whole answer.
+const LENT_FROM: usize = 64 << 10;
 const APPEND_TIME: i16 = 1 << 3;
 const TRANSACTIONAL: i16 = 1 << 4;
 const CONTROL: i16 = 1 << 5;
-
-/// A record, borrowed from the answer.
-pub(super) struct Record<'a> {
-    pub(super) offset: i64,
-    /// Milliseconds; -1 = none.
-    pub(super) timestamp: i64,
-    pub(super) key: Option<&'a [u8]>,
-    pub(super) value: Option<&'a [u8]>,
-    /// As [`RawBatch::encode_header`] writes them.
-    pub(super) headers: &'a [u8],
-}
 
 /// What the headers of an answer's batches say, before anything is decoded.
 #[derive(Debug, PartialEq, Eq)]
@@ -100,7 +91,9 @@ impl Header {
 
 /// The records of one partition in one answer.
 pub(super) struct Records {
-    answer: Arc<Pooled>,
+    answer: Bytes,
+    /// Whether they are enough for keeping the answer.
+    is_lent: bool,
     /// What is left of the batches.
     rest: Range<usize>,
     /// Records below this were read before.
@@ -117,17 +110,18 @@ pub(super) struct Records {
 struct Open {
     header: Header,
     /// Unpacked records; `None` while they lie in the answer itself.
-    unpacked: Option<Vec<u8>>,
+    unpacked: Option<Bytes>,
     at: Range<usize>,
     left: i32,
 }
 
 impl Records {
     /// Of the whole batches in `range`; `aborted` is in order of offsets.
-    pub(super) fn new(answer: Arc<Pooled>, range: Range<usize>, from: i64, aborted: Vec<Aborted>) -> Self {
+    pub(super) fn new(answer: Bytes, range: Range<usize>, from: i64, aborted: Vec<Aborted>) -> Self {
         let mut aborted = aborted.into_iter();
         let next_aborted = aborted.next();
-        Records { answer, rest: range, from, aborted, next_aborted, hidden: BTreeSet::new(), batch: None, headers: Vec::new() }
+        let is_lent = range.len() >= LENT_FROM;
+        Records { answer, is_lent, rest: range, from, aborted, next_aborted, hidden: BTreeSet::new(), batch: None, headers: Vec::new() }
     }
 
     /// Hands out up to `limit` records; how many. Fewer than `limit` means that all have been.
@@ -143,14 +137,17 @@ impl Records {
                 }
                 continue;
             };
-            let bytes = open.unpacked.as_deref().unwrap_or(&self.answer);
+            let (bytes, is_lent) = match &open.unpacked {
+                Some(unpacked) => (unpacked, unpacked.len() >= LENT_FROM),
+                None => (&self.answer, self.is_lent),
+            };
             let mut cursor = Cursor(&bytes[open.at.clone()]);
             while taken < limit && open.left > 0 {
                 open.left -= 1;
                 let record = record(&open.header, &mut cursor, &mut self.headers)?;
                 if record.offset >= self.from {
                     taken += 1;
-                    each(record);
+                    each(Record { lender: is_lent.then_some(bytes), ..record });
                 }
             }
             open.at.start = open.at.end - cursor.0.len();
@@ -168,7 +165,7 @@ impl Records {
             let Ok(Some(header)) = Header::read(bytes) else { return Ok(false) };
             let batch = self.rest.start..self.rest.start + header.len;
             self.rest.start = batch.end;
-            if crc32c::crc32c(&self.answer[batch.start + CRC_FROM..batch.end]) != header.crc {
+            if crc_fast::crc32_iscsi(&self.answer[batch.start + CRC_FROM..batch.end]) != header.crc {
                 return Err(Damaged("the checksum of a record batch is wrong"));
             }
             while let Some(aborted) = self.next_aborted.filter(|a| a.first_offset <= header.last_offset()) {
@@ -186,7 +183,7 @@ impl Records {
             if taken_back || header.last_offset() < self.from || header.count <= 0 {
                 continue;
             }
-            let unpacked = decompress(header.attributes & 7, &self.answer[body.clone()])?;
+            let unpacked = decompress(header.attributes & 7, &self.answer[body.clone()])?.map(Bytes::from);
             let at = unpacked.as_ref().map_or(body, |u| 0..u.len());
             self.batch = Some(Open { header, unpacked, at, left: header.count });
             return Ok(true);
@@ -221,7 +218,7 @@ fn record<'a: 'h, 'h>(header: &Header, bytes: &mut Cursor<'a>, headers: &'h mut 
         RawBatch::encode_header(headers, &String::from_utf8_lossy(name), value);
     }
     let timestamp = if header.attributes & APPEND_TIME != 0 { header.max_timestamp } else { timestamp };
-    Ok(Record { offset, timestamp, key, value, headers })
+    Ok(Record { offset, timestamp, key, value, headers, lender: None })
 }
 
 #[inline]

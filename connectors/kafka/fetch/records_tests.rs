@@ -6,6 +6,7 @@ use super::super::pool::Pool;
 use super::super::wire::put_uvarint;
 use super::*;
 use proptest::prelude::*;
+use std::sync::Arc;
 
 /// A record as it was written, and as it must be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,7 +71,7 @@ impl Written {
         out.extend_from_slice(&((checked.len() + 9) as i32).to_be_bytes());
         out.extend_from_slice(&7_i32.to_be_bytes());
         out.push(2);
-        out.extend_from_slice(&crc32c::crc32c(&checked).to_be_bytes());
+        out.extend_from_slice(&crc_fast::crc32_iscsi(&checked).to_be_bytes());
         out.extend_from_slice(&checked);
         out
     }
@@ -167,7 +168,7 @@ proptest! {
             let len = bytes.len() as i32 - PREFIX as i32;
             bytes[8..12].copy_from_slice(&len.to_be_bytes());
             bytes[16] = 2;
-            let crc = crc32c::crc32c(&bytes[CRC_FROM..]);
+            let crc = crc_fast::crc32_iscsi(&bytes[CRC_FROM..]);
             bytes[17..21].copy_from_slice(&crc.to_be_bytes());
         }
         let _ = read(&bytes, 0, vec![Aborted { producer: 0, first_offset: 0 }], 5);

@@ -10,6 +10,8 @@ use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, StringArray, StringBu
 use arrow::datatypes::{DataType, Int64Type};
 use datafusion_common::ScalarValue;
 use regex::Regex;
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 
 const TEXT: DataType = DataType::Utf8;
@@ -97,15 +99,37 @@ fn translated(pattern: &str) -> Result<String, String> {
     Ok(out)
 }
 
+/// Patterns that a thread keeps: to compile one takes as long as to match it with hundreds of rows.
+const KEPT: usize = 64;
+
+thread_local! {
+    /// The newest last.
+    static USED: RefCell<Vec<(String, Rc<Regex>)>> = const { RefCell::new(Vec::new()) };
+}
+
+fn kept(pattern: &str) -> Result<Rc<Regex>, String> {
+    USED.with_borrow_mut(|used| {
+        if let Some((_, regex)) = used.iter().rev().find(|(text, _)| text == pattern) {
+            return Ok(regex.clone());
+        }
+        let regex = Rc::new(compile(pattern)?);
+        if used.len() == KEPT {
+            used.remove(0);
+        }
+        used.push((pattern.to_string(), regex.clone()));
+        Ok(regex)
+    })
+}
+
 /// The pattern of the last row: mostly that of all rows.
 #[derive(Default)]
-struct Compiled(Option<(String, Regex)>);
+struct Compiled(Option<(String, Rc<Regex>)>);
 
 impl Compiled {
     fn of(&mut self, pattern: &str) -> Result<&Regex, String> {
         match &self.0 {
             Some((text, _)) if text == pattern => {}
-            _ => self.0 = Some((pattern.to_string(), compile(pattern)?)),
+            _ => self.0 = Some((pattern.to_string(), kept(pattern)?)),
         }
         match &self.0 {
             Some((_, regex)) => Ok(regex),
@@ -221,6 +245,14 @@ mod tests {
         for bad in ["a++", "(?=a)", "(?<!a)b", "(a)\\1", "a$b", "\\p{Alpha}", "(", "a\\"] {
             assert!(compile(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn more_patterns_than_are_kept_are_compiled_again() {
+        for n in (0..2 * KEPT).chain(0..KEPT) {
+            assert!(kept(&format!("^a{n}$")).unwrap().is_match(&format!("a{n}")));
+        }
+        assert_eq!(USED.with_borrow(Vec::len), KEPT);
     }
 
     #[test]

@@ -310,12 +310,12 @@ mod tests {
         table.change(2, Some(20));
         table.freeze(1);
         let mut half = WriteBatch::default();
-        assert!(!table.drain(&mut half, 3));
+        assert!(!table.drain(&mut half, 3).unwrap());
         store.write(&half).unwrap();
         table.change(1, None);
         table.freeze(2);
         let mut rest = WriteBatch::default();
-        while !table.drain(&mut rest, 3) {}
+        while !table.drain(&mut rest, 3).unwrap() {}
         store.write(&rest).unwrap();
         store.checkpoint(Path::new("/snap")).unwrap();
         let snapshot = RestoredSnapshot { dir: "/snap".into(), groups: 0..8 };

@@ -236,7 +236,7 @@ impl Snapshot {
         let (mut all, writes) = (true, &mut self.writes);
         nodes(&mut |node| {
             for table in node.operator.tables() {
-                all &= table.drain(writes, entries);
+                all &= table.drain(writes, entries).map_err(|e| e.at(format!("table {}", table.name())))?;
             }
             Ok(())
         })?;

@@ -18,6 +18,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Bytes that leave memory in one step, beyond what is too much.
+const EVICTED_AT_ONCE: usize = 16 << 20;
+
 /// Elements worked on per step: enough to pay for the step, few enough that neighbours on the thread are served soon.
 const ELEMENTS_PER_STEP: usize = 8;
 /// Entries of frozen state encoded per step: well under a millisecond.
@@ -533,8 +536,8 @@ impl Task {
         }
     }
 
-    /// Keeps the state in memory within its budget, between snapshots only (see `state`). Tables that stay in memory may fill
-    /// the budget; a quarter of it is the others' all the same, or they would move in and out with every batch in vain.
+    /// Keeps the state in memory within its budget, between snapshots only (see `state`). What must stay in memory may fill
+    /// the budget; a quarter of it is for the rest all the same, or that would move in and out with every batch in vain.
     fn evict(&mut self) -> Result<()> {
         let (mut staying, mut moving) = (0, 0);
         let (mut gauges, mut at) = (std::mem::take(&mut self.state_keys), 0);
@@ -546,7 +549,9 @@ impl Task {
             let mut keys = 0;
             for table in tables {
                 keys += table.keys();
-                *(if table.stays_in_memory() { &mut staying } else { &mut moving }) += table.bytes();
+                let pinned = table.pinned_bytes();
+                staying += pinned;
+                moving += table.bytes().saturating_sub(pinned);
             }
             if at == gauges.len() {
                 gauges.push(node.context.metrics.gauge(STATE_KEYS, node.context.operator.as_str(), node.context.index));
@@ -561,11 +566,15 @@ impl Task {
         if moving <= allowed {
             return Ok(());
         }
-        // A tenth below what is allowed, so that eviction is not needed again with the next batch.
-        let excess = moving - allowed + allowed / 10;
+        // A tenth below what is allowed, so that eviction is not needed again with the next batch; not more, so that it is short.
+        let excess = moving - allowed + (allowed / 10).min(EVICTED_AT_ONCE);
         self.visit(&mut |node| {
-            for table in node.operator.tables().into_iter().filter(|t| !t.stays_in_memory()) {
-                let share = (excess as u128 * table.bytes() as u128 / moving.max(1) as u128) as usize;
+            for table in node.operator.tables() {
+                let movable = table.bytes().saturating_sub(table.pinned_bytes());
+                let share = (excess as u128 * movable as u128 / moving.max(1) as u128) as usize;
+                if share == 0 {
+                    continue;
+                }
                 table.evict(share).map_err(|e| e.at(format!("table {}", table.name())))?;
             }
             Ok(())

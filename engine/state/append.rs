@@ -6,13 +6,17 @@
 //! key form a chain in the order in which they were kept, so in order of time; they are the first to be over, and leave from
 //! the front ([`AppendTable::take_over`]).
 //!
-//! Lives in memory whole; a restore loads it all. A row is written to the store once, if it lives across a barrier; rows that
+//! What is known of a row lives in memory; its bytes do as long as there is room, else they are in scratch files ([`Chunks`]) and
+//! are read when they are asked for. A restore loads all that is known, and leaves most of the bytes on disk. A row is written to the store once, if it lives across a barrier; rows that
 //! are over go by range. A row's mark (one byte, "has found a partner") may change and is then written again.
 //!
 //! Invariant: a key has a slot exactly as long as it has a row (or since the last `resolve`). Rows below a side's floor are
 //! gone, and none comes below it: so puts and range deletes of one drain never touch the same row.
+//!
+//! [`Chunks`]: super::chunks::Chunks
 
 use super::arena::{RowArena, Span};
+use super::chunks::Scratch;
 use super::keyspace::{Place, damaged, split_time, state_key, time_bytes};
 use super::value::key_text;
 use super::{KeyIndex, Table, TableContext, WriteBatch};
@@ -20,6 +24,7 @@ use crate::env::{Bug, planted};
 use crate::error::Result;
 use crate::record::{Epoch, Keys};
 use crate::time::EventTime;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 use twox_hash::XxHash3_64;
 
@@ -28,6 +33,9 @@ pub type RowId = u32;
 
 /// Which of several inputs a row came from, from 0.
 pub type Side = usize;
+
+/// Bytes of rows that a restore leaves in memory, and a quarter more while it loads.
+const LOADED: usize = if cfg!(test) { 256 } else { 64 << 20 };
 
 /// End of a chain.
 const NONE: RowId = RowId::MAX;
@@ -94,6 +102,7 @@ pub struct AppendTable {
     rows: Vec<Row>,
     free: Vec<RowId>,
     arena: RowArena,
+    scratch: Option<Scratch>,
     waiting: BTreeMap<i64, Vec<Waiting>>,
     /// Emptied lists, to be used again.
     spare: Vec<Vec<Waiting>>,
@@ -121,6 +130,7 @@ impl AppendTable {
             rows: Vec::new(),
             free: Vec::new(),
             arena: RowArena::default(),
+            scratch: None,
             waiting: BTreeMap::new(),
             spare: Vec::new(),
             sides: (0..sides).map(|_| side()).collect(),
@@ -170,7 +180,14 @@ impl AppendTable {
         }
     }
 
-    fn insert(&mut self, side: Side, slot: u32, time: i64, sequence: u64, mark: u8, bytes: &[u8]) -> RowId {
+    fn insert(&mut self, side: Side, slot: u32, time: i64, sequence: u64, mark: u8, bytes: &[u8]) {
+        let id = self.place_row(side, slot, time, sequence, mark, bytes);
+        self.note_changed(id);
+        self.wait(id);
+    }
+
+    /// Gives a row its id and its place.
+    fn place_row(&mut self, side: Side, slot: u32, time: i64, sequence: u64, mark: u8, bytes: &[u8]) -> RowId {
         let id = self.free.pop().unwrap_or(self.rows.len() as RowId);
         assert!(id < NONE, "a table of rows is full: 2^32 - 1 rows");
         let span = self.arena.push(id, bytes);
@@ -179,12 +196,16 @@ impl AppendTable {
             Some(old) => *old = row,
             None => self.rows.push(row),
         }
-        self.note_changed(id);
         self.next_sequence = self.next_sequence.max(sequence + 1);
         self.holders[slot as usize] += 1;
+        id
+    }
+
+    /// A row waits, behind others of its time.
+    fn wait(&mut self, id: RowId) {
+        let Row { time, slot, .. } = self.rows[id as usize];
         let spare = &mut self.spare;
         self.waiting.entry(time).or_insert_with(|| spare.pop().unwrap_or_default()).push(Waiting { slot, row: id });
-        id
     }
 
     /// The earliest time of a row that waits.
@@ -306,8 +327,11 @@ impl AppendTable {
     }
 
     /// A row's bytes.
+    ///
+    /// # Errors
+    /// Of the disk.
     #[inline]
-    pub fn bytes_of(&self, id: RowId) -> &[u8] {
+    pub fn bytes_of(&self, id: RowId) -> Result<Cow<'_, [u8]>> {
         self.arena.get(self.rows[id as usize].span)
     }
 
@@ -318,17 +342,21 @@ impl AppendTable {
     }
 
     /// Sets a row's mark.
-    pub fn set_mark(&mut self, id: RowId, mark: u8) {
+    ///
+    /// # Errors
+    /// Of the disk.
+    pub fn set_mark(&mut self, id: RowId, mark: u8) -> Result<()> {
         let stamp = self.rows[id as usize].stamp;
         if self.rows[id as usize].mark == mark {
-            return;
+            return Ok(());
         }
         if stamp != self.generation && !planted(Bug::ForgetPartners) {
-            self.copy_frozen(id);
+            self.copy_frozen(id)?;
             self.rows[id as usize].stamp = self.generation;
             self.note_changed(id);
         }
         self.rows[id as usize].mark = mark;
+        Ok(())
     }
 
     /// The earliest time of a kept row of a side.
@@ -357,8 +385,11 @@ impl AppendTable {
 
     /// Gives up a row that was taken out. Before the next freeze its side's [floor](Self::set_floor) must be above it: that is what
     /// takes it out of the store.
-    pub fn release(&mut self, id: RowId) {
-        self.copy_frozen(id);
+    ///
+    /// # Errors
+    /// Of the disk.
+    pub fn release(&mut self, id: RowId) -> Result<()> {
+        self.copy_frozen(id)?;
         let row = &mut self.rows[id as usize];
         (row.stamp, row.next) = (0, NONE);
         let (slot, span) = (row.slot, row.span);
@@ -367,8 +398,7 @@ impl AppendTable {
             for &other in &thin.rows {
                 let row = &self.rows[other as usize];
                 if self.holds(other, id) && RowArena::is_in(row.span, &thin) {
-                    let bytes = self.arena.get(row.span).to_vec();
-                    self.rows[other as usize].span = self.arena.push(other, &bytes);
+                    self.rows[other as usize].span = self.arena.move_row(other, row.span);
                 }
             }
             self.arena.thinned(&thin);
@@ -380,6 +410,7 @@ impl AppendTable {
         if *holders == 0 {
             self.index.release(slot);
         }
+        Ok(())
     }
 
     /// Whether an id that was in use once names a row now; `gone` is being released.
@@ -394,12 +425,16 @@ impl AppendTable {
     }
 
     /// Releases all waiting rows up to `until`; none of them will come any more.
-    pub fn release_waiting(&mut self, until: EventTime) {
+    ///
+    /// # Errors
+    /// Of the disk.
+    pub fn release_waiting(&mut self, until: EventTime) -> Result<()> {
         let mut due = Vec::new();
         while self.take_due(until, &mut due).is_some() {
-            due.iter().for_each(|w| self.release(w.row));
+            due.iter().try_for_each(|w| self.release(w.row))?;
         }
         (0..self.sides.len()).for_each(|side| self.set_floor(side, until.plus_ms(1)));
+        Ok(())
     }
 
     /// The key index: bytes, hash and group of a slot.
@@ -429,14 +464,15 @@ impl AppendTable {
     }
 
     /// A frozen row that is about to change or to go is encoded first.
-    fn copy_frozen(&mut self, id: RowId) {
+    fn copy_frozen(&mut self, id: RowId) -> Result<()> {
         let row = &self.rows[id as usize];
         if row.stamp != 0 && row.stamp != self.generation {
-            let (key, value) = self.encode(id);
+            let (key, value) = self.encode(id)?;
             let state = &mut self.sides[usize::from(self.rows[id as usize].side)];
             state.stored_from = state.stored_from.min(self.rows[id as usize].time);
             self.copied.put(key, value);
         }
+        Ok(())
     }
 
     fn place(&self) -> &Place {
@@ -444,49 +480,55 @@ impl AppendTable {
     }
 
     /// side | time | arrival -> mark | length of the key | key | row.
-    fn encode(&self, id: RowId) -> (Vec<u8>, Vec<u8>) {
+    fn encode(&self, id: RowId) -> Result<(Vec<u8>, Vec<u8>)> {
         let (place, row, mut scratch) = (self.place(), &self.rows[id as usize], [0; 8]);
         let key = self.index.key_bytes(row.slot, &mut scratch);
-        let bytes = self.arena.get(row.span);
+        let bytes = self.arena.get(row.span)?;
         let mut value = Vec::with_capacity(5 + key.len() + bytes.len());
         value.push(row.mark);
         value.extend_from_slice(&(key.len() as u32).to_be_bytes());
         value.extend_from_slice(key);
-        value.extend_from_slice(bytes);
+        value.extend_from_slice(&bytes);
         let mut name = [0; 17];
         name[0] = row.side;
         name[1..9].copy_from_slice(&time_bytes(row.time));
         name[9..].copy_from_slice(&row.sequence.to_be_bytes());
-        (state_key(self.index.group(row.slot, place.max_parallelism), place.table, &name), value)
+        Ok((state_key(self.index.group(row.slot, place.max_parallelism), place.table, &name), value))
     }
 
     /// Rows in the order of the store: group, side, time, arrival.
     fn load(&mut self, place: &Place) -> Result<()> {
-        let mut rows: Vec<(u64, u8, i64, Vec<u8>)> = Vec::new();
+        let mut arrived = Vec::new();
         place.scan(|_, name, value| {
             let (side, rest) = name.split_first().ok_or_else(|| damaged("the name of a row is cut short"))?;
             let (time, sequence) = split_time(rest)?;
             let sequence = sequence.try_into().map_err(|_| damaged("the name of a row has another length"))?;
-            rows.push((u64::from_be_bytes(sequence), *side, time, value.to_vec()));
-            Ok(())
+            let id = self.load_row(*side, time, u64::from_be_bytes(sequence), value)?;
+            arrived.push(id);
+            match &self.scratch {
+                Some(scratch) if self.arena.bytes() > LOADED + LOADED / 4 => self.arena.evict(self.arena.bytes() - LOADED, scratch),
+                _ => Ok(()),
+            }
         })?;
         // By arrival. Old tasks counted each for itself; rows of one key come from one of them.
-        rows.sort_unstable();
-        for (sequence, side, time, value) in rows {
-            let cut = || damaged("a row is cut short");
-            let (mark, rest) = value.split_first().ok_or_else(cut)?;
-            let (len, rest) = rest.split_first_chunk::<4>().ok_or_else(cut)?;
-            let (key, row) = rest.split_at_checked(u32::from_be_bytes(*len) as usize).ok_or_else(cut)?;
-            let slot = self.index.resolve_one(key, XxHash3_64::oneshot(key), &mut self.fresh);
-            self.grow();
-            let state = self.sides.get_mut(usize::from(side)).ok_or_else(|| damaged("a row is of a side that there is not"))?;
-            state.stored_from = state.stored_from.min(time);
-            let id = self.insert(usize::from(side), slot, time, sequence, *mark, row);
-            self.rows[id as usize].stamp = 0;
-        }
-        self.changed.clear();
+        arrived.sort_by_key(|&id| self.rows[id as usize].sequence);
+        arrived.into_iter().for_each(|id| self.wait(id));
         self.fresh.clear();
         Ok(())
+    }
+
+    fn load_row(&mut self, side: u8, time: i64, sequence: u64, value: &[u8]) -> Result<RowId> {
+        let cut = || damaged("a row is cut short");
+        let (mark, rest) = value.split_first().ok_or_else(cut)?;
+        let (len, rest) = rest.split_first_chunk::<4>().ok_or_else(cut)?;
+        let (key, row) = rest.split_at_checked(u32::from_be_bytes(*len) as usize).ok_or_else(cut)?;
+        let slot = self.index.resolve_one(key, XxHash3_64::oneshot(key), &mut self.fresh);
+        self.grow();
+        let state = self.sides.get_mut(usize::from(side)).ok_or_else(|| damaged("a row is of a side that there is not"))?;
+        state.stored_from = state.stored_from.min(time);
+        let id = self.place_row(usize::from(side), slot, time, sequence, *mark, row);
+        self.rows[id as usize].stamp = 0;
+        Ok(id)
     }
 }
 
@@ -502,6 +544,7 @@ impl Table for AppendTable {
     fn open(&mut self, context: &TableContext, restored: bool) -> Result<()> {
         let place = Place::new(context, &self.name);
         self.place = Some(place.clone());
+        self.scratch = place.store.scratch();
         if restored {
             self.load(&place).map_err(|e| e.at(place.label.clone()))?;
         }
@@ -518,7 +561,7 @@ impl Table for AppendTable {
         self.sides.iter_mut().for_each(|side| side.frozen_floor = side.floor);
     }
 
-    fn drain(&mut self, out: &mut WriteBatch, entries: usize) -> bool {
+    fn drain(&mut self, out: &mut WriteBatch, entries: usize) -> Result<bool> {
         // First, because an epoch that was given up may have left rows here that are over by now.
         out.append(std::mem::take(&mut self.copied));
         if let Some(place) = &self.place {
@@ -532,12 +575,16 @@ impl Table for AppendTable {
         }
         let mut written = 0;
         while written < entries {
-            let Some(id) = self.frozen.pop() else { return true };
+            let Some(id) = self.frozen.pop() else { return Ok(true) };
             let stamp = self.rows[id as usize].stamp;
             if stamp == 0 || stamp >= self.generation {
                 continue; // copied when it changed, or gone
             }
-            let (key, value) = self.encode(id);
+            let encoded = self.encode(id);
+            if encoded.is_err() {
+                self.frozen.push(id);
+            }
+            let (key, value) = encoded?;
             out.put(key, value);
             let row = &mut self.rows[id as usize];
             row.stamp = 0;
@@ -545,7 +592,7 @@ impl Table for AppendTable {
             state.stored_from = state.stored_from.min(row.time);
             written += 1;
         }
-        self.frozen.is_empty()
+        Ok(self.frozen.is_empty())
     }
 
     fn drained(&mut self, _epoch: Epoch) {}
@@ -560,11 +607,12 @@ impl Table for AppendTable {
         self.len() * per_row + self.arena.bytes() + self.index.bytes() + self.index.len() * per_key
     }
 
-    fn stays_in_memory(&self) -> bool {
-        true
+    fn pinned_bytes(&self) -> usize {
+        let moving = if self.scratch.is_some() { self.arena.bytes() } else { 0 };
+        self.bytes() - moving
     }
 
-    fn evict(&mut self, _target: usize) -> Result<()> {
-        Ok(())
+    fn evict(&mut self, target: usize) -> Result<()> {
+        self.scratch.as_ref().map_or(Ok(()), |scratch| self.arena.evict(target, scratch))
     }
 }

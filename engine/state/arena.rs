@@ -1,7 +1,11 @@
 //! Bytes of rows in chunks, for tables whose rows come and go: no allocation a row, and memory goes back when rows do.
 //!
 //! Invariant: a span is valid until it is freed or moved. A chunk without rows is gone at once; one in which little is left
-//! is thin, and its owner moves the rest, so that a few rows that stay for years hold no more than their own bytes.
+//! is thin, and its owner moves the rest, so that a few rows that stay for years hold no more than their own bytes. One that is on disk costs no memory, and stays as it is.
+
+use super::chunks::{Chunks, Scratch};
+use crate::error::Result;
+use std::borrow::Cow;
 
 /// Bytes of a chunk; a longer row has one of its own.
 const CHUNK: usize = if cfg!(test) { 64 } else { 64 << 10 };
@@ -14,9 +18,9 @@ pub(super) struct Span {
     len: u32,
 }
 
+/// What is known of a chunk.
 #[derive(Default)]
-struct Chunk {
-    data: Vec<u8>,
+struct Use {
     /// Rows that were put here, also those that have left.
     rows: Vec<u32>,
     live_rows: u32,
@@ -26,11 +30,12 @@ struct Chunk {
 /// See the module's header. Rows are known by a number of their owner's.
 #[derive(Default)]
 pub(super) struct RowArena {
-    chunks: Vec<Chunk>,
+    chunks: Chunks,
+    /// By chunk.
+    uses: Vec<Use>,
     free: Vec<u32>,
-    /// The chunk that is being filled; `None` before the first row.
-    current: Option<u32>,
-    bytes: usize,
+    /// The chunk that is being filled, if one is.
+    current: Option<usize>,
 }
 
 impl RowArena {
@@ -39,14 +44,12 @@ impl RowArena {
         assert!(bytes.len() < u32::MAX as usize, "a row of 4 GiB");
         let at = match self.current {
             // Rows may be empty: their number is bounded too.
-            Some(at) if self.chunks[at as usize].data.len() + bytes.len() <= CHUNK && self.chunks[at as usize].rows.len() < CHUNK / 4 => at,
+            Some(at) if self.chunks.len(at) + bytes.len() <= CHUNK && self.uses[at].rows.len() < CHUNK / 4 => at,
             _ => self.open(),
         };
-        let chunk = &mut self.chunks[at as usize];
-        let span = Span { chunk: at, at: chunk.data.len() as u32, len: bytes.len() as u32 };
-        let before = chunk.data.capacity();
-        chunk.data.extend_from_slice(bytes);
-        self.bytes += chunk.data.capacity() - before;
+        let span = Span { chunk: at as u32, at: self.chunks.len(at) as u32, len: bytes.len() as u32 };
+        self.chunks.extend(at, bytes);
+        let chunk = &mut self.uses[at];
         chunk.rows.push(row);
         chunk.live_rows += 1;
         chunk.live_bytes += bytes.len();
@@ -54,24 +57,30 @@ impl RowArena {
     }
 
     /// The bytes of a row.
+    ///
+    /// # Errors
+    /// Of the disk.
     #[inline]
-    pub(super) fn get(&self, span: Span) -> &[u8] {
-        &self.chunks[span.chunk as usize].data[span.at as usize..(span.at + span.len) as usize]
+    pub(super) fn get(&self, span: Span) -> Result<Cow<'_, [u8]>> {
+        self.chunks.get(span.chunk as usize, span.at as usize..(span.at + span.len) as usize)
     }
 
-    /// Gives a row's bytes up. When its chunk has become thin: the rows that may still be in it, to be pushed again by their
-    /// owner if [`is_in`](RowArena::is_in) says so, with [`thinned`](RowArena::thinned) at the end.
+    /// Gives a row's bytes up. When its chunk is in memory and has become thin: the rows that may still be in it, to be [moved](RowArena::move_row)
+    /// by their owner if [`is_in`](RowArena::is_in) says so, with [`thinned`](RowArena::thinned) at the end.
     pub(super) fn free(&mut self, span: Span) -> Option<Thin> {
-        let chunk = &mut self.chunks[span.chunk as usize];
+        let at = span.chunk as usize;
+        let is_held = self.chunks.in_memory(at).is_some();
+        let chunk = &mut self.uses[at];
         chunk.live_rows -= 1;
         chunk.live_bytes -= span.len as usize;
-        let sealed = self.current != Some(span.chunk);
+        let sealed = self.current != Some(at);
         if chunk.live_rows == 0 && sealed {
             self.close(span.chunk);
             return None;
         }
-        let thin = sealed && chunk.live_rows > 0 && chunk.live_bytes < CHUNK / 8 && chunk.live_rows as usize * 8 < chunk.rows.len();
-        thin.then(|| Thin { chunk: span.chunk, rows: std::mem::take(&mut self.chunks[span.chunk as usize].rows) })
+        let thin =
+            is_held && sealed && chunk.live_rows > 0 && chunk.live_bytes < CHUNK / 8 && chunk.live_rows as usize * 8 < chunk.rows.len();
+        thin.then(|| Thin { chunk: span.chunk, rows: std::mem::take(&mut chunk.rows) })
     }
 
     /// Whether a row that is still there has its bytes in this chunk.
@@ -79,36 +88,53 @@ impl RowArena {
         span.chunk == thin.chunk
     }
 
+    /// Pushes a row of a thin chunk again.
+    pub(super) fn move_row(&mut self, row: u32, span: Span) -> Span {
+        let chunk = self.chunks.in_memory(span.chunk as usize).unwrap_or_else(|| unreachable!("a chunk that is thinned is in memory"));
+        let bytes = chunk[span.at as usize..(span.at + span.len) as usize].to_vec();
+        self.push(row, &bytes)
+    }
+
     /// Every row that was in the chunk has been pushed again.
     pub(super) fn thinned(&mut self, thin: &Thin) {
         self.close(thin.chunk);
     }
 
-    /// Bytes held, free space in chunks included.
+    /// Bytes held in memory, free space in chunks included.
     pub(super) fn bytes(&self) -> usize {
-        self.bytes
+        self.chunks.bytes()
     }
 
-    fn open(&mut self) -> u32 {
-        // What was current is sealed; if all of it has left meanwhile, nobody else would close it.
-        if let Some(old) = self.current.take()
-            && self.chunks[old as usize].live_rows == 0
-        {
-            self.close(old);
+    /// Lets go of about `target` bytes.
+    ///
+    /// # Errors
+    /// Of the disk.
+    pub(super) fn evict(&mut self, target: usize, scratch: &Scratch) -> Result<()> {
+        self.drop_empty();
+        self.chunks.evict(target, &mut self.current, scratch)
+    }
+
+    /// If all has left the chunk that is being filled, nobody else would close it once it is full.
+    fn drop_empty(&mut self) {
+        if let Some(old) = self.current.take_if(|at| self.uses[*at].live_rows == 0) {
+            self.close(old as u32);
         }
+    }
+
+    fn open(&mut self) -> usize {
+        self.drop_empty();
         let at = self.free.pop().unwrap_or_else(|| {
-            self.chunks.push(Chunk::default());
-            (self.chunks.len() - 1) as u32
+            self.uses.push(Use::default());
+            self.chunks.add() as u32
         });
-        self.chunks[at as usize].data.reserve(CHUNK);
-        self.bytes += self.chunks[at as usize].data.capacity();
-        self.current = Some(at);
-        at
+        self.chunks.open(at as usize, CHUNK);
+        self.current = Some(at as usize);
+        at as usize
     }
 
     fn close(&mut self, at: u32) {
-        self.bytes -= self.chunks[at as usize].data.capacity();
-        self.chunks[at as usize] = Chunk::default();
+        self.chunks.close(at as usize);
+        self.uses[at as usize] = Use::default();
         self.free.push(at);
     }
 }
@@ -123,20 +149,26 @@ pub(super) struct Thin {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::SimMachine;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
+    use std::path::Path;
 
     proptest! {
         #[test]
-        fn rows_come_back_as_they_were_and_memory_follows_them(script in proptest::collection::vec((0u32..40, 0usize..30), 0..300)) {
+        fn rows_come_back_as_they_were_and_memory_follows_them(
+            script in proptest::collection::vec((0u32..40, 0usize..30, 0u8..8), 0..300),
+            evicts in any::<bool>(),
+        ) {
+            let files = SimMachine::new(1).env().files;
+            let scratch = Scratch::new(&files, Path::new("rows"));
             let (mut arena, mut model) = (RowArena::default(), BTreeMap::<u32, (Span, Vec<u8>)>::new());
-            for (row, len) in script {
+            for (row, len, evict) in script {
                 if let Some((span, _)) = model.remove(&row) {
                     if let Some(thin) = arena.free(span) {
                         for &row in &thin.rows {
                             if let Some((span, _)) = model.get_mut(&row) && RowArena::is_in(*span, &thin) {
-                                let bytes = arena.get(*span).to_vec();
-                                *span = arena.push(row, &bytes);
+                                *span = arena.move_row(row, *span);
                             }
                         }
                         arena.thinned(&thin);
@@ -145,14 +177,37 @@ mod tests {
                     let bytes = vec![row as u8; len];
                     model.insert(row, (arena.push(row, &bytes), bytes));
                 }
-                for (span, bytes) in model.values() {
-                    prop_assert_eq!(arena.get(*span), &bytes[..]);
+                if evicts && evict == 0 {
+                    arena.evict(usize::MAX, &scratch).unwrap();
+                    prop_assert_eq!(arena.bytes(), 0, "all is on disk");
                 }
-                let open = arena.chunks.iter().filter(|c| c.live_rows > 0).count();
+                for (span, bytes) in model.values().filter(|_| evict < 4) {
+                    prop_assert_eq!(&arena.get(*span).unwrap()[..], &bytes[..]);
+                }
+                let open = arena.uses.iter().filter(|c| c.live_rows > 0).count();
                 prop_assert!(open <= 2 + model.len(), "{} chunks for {} rows", open, model.len());
-                let held: usize = arena.chunks.iter().map(|c| c.data.capacity()).sum();
-                prop_assert_eq!(arena.bytes(), held);
+                let held: usize = (0..arena.chunks.count()).filter_map(|at| arena.chunks.in_memory(at)).map(<[u8]>::len).sum();
+                prop_assert!(held <= arena.bytes() && arena.bytes() <= CHUNK * arena.chunks.count());
+                if model.is_empty() && files.exists(Path::new("rows")).unwrap() {
+                    prop_assert!(files.list(Path::new("rows")).unwrap().len() <= 1, "files go with their rows");
+                }
             }
         }
+    }
+
+    #[test]
+    fn rows_that_were_changed_on_disk_are_an_error() {
+        let files = SimMachine::new(1).env().files;
+        let (scratch, mut arena) = (Scratch::new(&files, Path::new("rows")), RowArena::default());
+        let spans: Vec<Span> = (0..20).map(|row| arena.push(row, &[row as u8; 10])).collect();
+        arena.evict(usize::MAX, &scratch).unwrap();
+        let path = Path::new("rows").join(&files.list(Path::new("rows")).unwrap()[0]);
+        let mut bytes = files.read(&path).unwrap();
+        bytes.iter_mut().step_by(5).for_each(|byte| *byte ^= 1);
+        files.create(&path).unwrap().write_all(&bytes).unwrap();
+        let error = arena.get(spans[0]).unwrap_err().to_string();
+        assert!(error.contains("not what was written"), "{error}");
+        files.remove(&path).unwrap();
+        assert!(arena.get(spans[1]).is_err());
     }
 }

@@ -106,10 +106,30 @@ impl WriteBatch {
             *self = other;
             return;
         }
+        self.append_copy(&other);
+    }
+
+    /// As [`append`](Self::append), of a batch that stays.
+    pub(super) fn append_copy(&mut self, other: &WriteBatch) {
         let shift = self.data.len();
         self.data.extend_from_slice(&other.data);
         self.entries.extend(other.entries.iter().map(|entry| Entry { at: entry.at + shift, ..*entry }));
         self.ranges += other.ranges;
+    }
+
+    /// Whether it removes ranges.
+    pub(super) fn has_ranges(&self) -> bool {
+        self.ranges > 0
+    }
+
+    /// The change at a place.
+    pub(super) fn nth(&self, nth: u32) -> Write<'_> {
+        self.write(&self.entries[nth as usize])
+    }
+
+    /// The key of the change at a place.
+    pub(super) fn key(&self, nth: u32) -> &[u8] {
+        self.first(&self.entries[nth as usize])
     }
 
     /// Bytes of keys and values.

@@ -120,8 +120,8 @@ impl<K: Key, V: StateValue> Table for BroadcastTable<K, V> {
         self.frozen.extend(self.changed.drain(..));
     }
 
-    fn drain(&mut self, out: &mut WriteBatch, entries: usize) -> bool {
-        let Some(place) = &self.place else { return true };
+    fn drain(&mut self, out: &mut WriteBatch, entries: usize) -> Result<bool> {
+        let Some(place) = &self.place else { return Ok(true) };
         let mut written = 0;
         while let Some((name, value)) = self.frozen.front() {
             while self.next_group < place.groups.end && written < entries {
@@ -134,12 +134,12 @@ impl<K: Key, V: StateValue> Table for BroadcastTable<K, V> {
                 written += 1;
             }
             if self.next_group < place.groups.end {
-                return false;
+                return Ok(false);
             }
             self.next_group = place.groups.start;
             self.frozen.pop_front();
         }
-        true
+        Ok(true)
     }
 
     fn drained(&mut self, _epoch: Epoch) {}

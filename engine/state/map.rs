@@ -244,12 +244,12 @@ impl<V: StateValue> Table for MapTable<V> {
         }
     }
 
-    fn drain(&mut self, out: &mut WriteBatch, entries: usize) -> bool {
+    fn drain(&mut self, out: &mut WriteBatch, entries: usize) -> Result<bool> {
         out.append(std::mem::take(&mut self.backlog));
         self.write_pending(out);
         let mut written = 0;
         while written < entries {
-            let Some((slot, name)) = self.frozen.pop() else { return true };
+            let Some((slot, name)) = self.frozen.pop() else { return Ok(true) };
             let generation = self.generation;
             let Some(entry) = self.maps[slot as usize].get_mut(&name) else { continue };
             if entry.stamp == 0 || entry.stamp >= generation {
@@ -261,7 +261,7 @@ impl<V: StateValue> Table for MapTable<V> {
             out.put(self.full_key(slot, &name), value);
             written += 1;
         }
-        self.frozen.is_empty()
+        Ok(self.frozen.is_empty())
     }
 
     fn drained(&mut self, _epoch: Epoch) {}
@@ -277,8 +277,8 @@ impl<V: StateValue> Table for MapTable<V> {
         self.name_bytes + self.entries * (each + self.heap.mean()) + self.index.bytes() + self.index.len() * per_key
     }
 
-    fn stays_in_memory(&self) -> bool {
-        true
+    fn pinned_bytes(&self) -> usize {
+        self.bytes()
     }
 
     fn evict(&mut self, _target: usize) -> Result<()> {

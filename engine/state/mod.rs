@@ -22,6 +22,8 @@ mod append;
 mod arena;
 mod batch;
 mod broadcast;
+mod buffer;
+mod chunks;
 mod described;
 mod evolve;
 mod ids;
@@ -50,6 +52,7 @@ mod value;
 pub use append::{AppendTable, RowId, Side, Waiting};
 pub use batch::{Write, WriteBatch};
 pub use broadcast::BroadcastTable;
+pub use chunks::Scratch;
 pub use described::show as show_value;
 pub use evolve::{check_schema, evolve, forget_table};
 pub use index::KeyIndex;
@@ -142,6 +145,10 @@ pub trait StateStore: Send + Sync {
     fn tidy(&self) -> Result<()> {
         Ok(())
     }
+    /// Where tables of rows may put bytes that they have no room for; without, they keep them in memory.
+    fn scratch(&self) -> Option<Scratch> {
+        None
+    }
     /// Values of `table` whose first 8 bytes are below `before` are over: they may be dropped whenever that is cheap. Until
     /// then they may be read; a table with a time to live checks each value that it reads.
     fn expire(&self, _table: u32, _before: [u8; 8]) {}
@@ -195,16 +202,19 @@ pub trait Table: Send {
     /// up: then its changes go with this one, and whatever `drain` has put out so far is still written first.
     fn freeze(&mut self, epoch: Epoch);
     /// Encodes up to `entries` frozen entries; `true` when none is left.
-    fn drain(&mut self, out: &mut WriteBatch, entries: usize) -> bool;
+    ///
+    /// # Errors
+    /// Of the disk: a frozen entry that is not in memory cannot be read.
+    fn drain(&mut self, out: &mut WriteBatch, entries: usize) -> Result<bool>;
     /// The drained epoch is in the store: entries unchanged since are clean and may be evicted.
     fn drained(&mut self, epoch: Epoch);
     /// Bytes held in memory.
     fn bytes(&self) -> usize;
     /// Keys held in memory; what is kept by time (timers) has none of its own.
     fn keys(&self) -> usize;
-    /// Whether all of it must be in memory: `evict` frees nothing.
-    fn stays_in_memory(&self) -> bool {
-        false
+    /// Those of [`bytes`](Table::bytes) that `evict` cannot free, because they must be in memory.
+    fn pinned_bytes(&self) -> usize {
+        0
     }
     /// Frees about `target` bytes by dropping clean entries and writing dirty ones to the store. Kinds that must stay in
     /// memory free nothing. Called only while no epoch is being drained.

@@ -400,12 +400,12 @@ impl<V: StateValue> Table for OrderedTable<V> {
         self.frozen.append(&mut self.changed);
     }
 
-    fn drain(&mut self, out: &mut WriteBatch, entries: usize) -> bool {
+    fn drain(&mut self, out: &mut WriteBatch, entries: usize) -> Result<bool> {
         out.append(std::mem::take(&mut self.backlog));
         self.write_pending(out);
         let mut written = 0;
         while written < entries {
-            let Some(id) = self.frozen.pop() else { return true };
+            let Some(id) = self.frozen.pop() else { return Ok(true) };
             let entry = &self.slab.entries[id as usize];
             // Else it was copied when it changed again, or is gone; its id may be another entry's by now.
             if entry.stamp != 0
@@ -419,7 +419,7 @@ impl<V: StateValue> Table for OrderedTable<V> {
                 written += 1;
             }
         }
-        self.frozen.is_empty()
+        Ok(self.frozen.is_empty())
     }
 
     fn drained(&mut self, _epoch: Epoch) {}
@@ -434,8 +434,8 @@ impl<V: StateValue> Table for OrderedTable<V> {
         (self.live + self.dead) * each + self.live * self.heap.mean() + self.slab.names.bytes()
     }
 
-    fn stays_in_memory(&self) -> bool {
-        true
+    fn pinned_bytes(&self) -> usize {
+        self.bytes()
     }
 
     fn evict(&mut self, _target: usize) -> Result<()> {

@@ -5,17 +5,22 @@
 //! to store is what was added since the last one. It is stored in blocks of many rows, a key group's rows together, so that
 //! runs and merges deal with few entries.
 //!
-//! Lives in memory whole; a restore loads it all.
+//! Where the rows of a key begin lives in memory; the rows do as long as there is room, else they are in scratch files
+//! ([`Chunks`]) and are read when they are asked for. A restore reads all, and leaves most on disk.
 //!
 //! Invariant: the rows of a key and side come newest first, after a restore as well: blocks of a key group are numbered in
 //! the order in which their rows came, and no number is used twice.
+//!
+//! [`Chunks`]: super::chunks::Chunks
 
+use super::chunks::{Chunks, Scratch};
 use super::index::touch;
 use super::keyspace::{Place, damaged, state_key};
 use super::value::key_text;
 use super::{KeyIndex, Side, Table, TableContext, WriteBatch};
 use crate::error::Result;
 use crate::record::{Epoch, Keys};
+use std::borrow::Cow;
 use twox_hash::XxHash3_64;
 
 /// Bytes of a chunk; a longer row has one of its own.
@@ -28,6 +33,10 @@ const UNITS: usize = CHUNK / UNIT;
 const HEADER: usize = 12;
 /// Bytes of a stored block, more or less.
 const BLOCK: usize = if cfg!(test) { 64 } else { 32 << 10 };
+/// Bytes of rows that a restore leaves in memory, and a quarter more while it loads.
+const LOADED: usize = if cfg!(test) { 256 } else { 64 << 20 };
+/// Bytes that a row on disk probably does not exceed, its header included.
+const LIKELY: usize = if cfg!(test) { 20 } else { 512 };
 /// Sides of a table.
 const SIDES: usize = 2;
 
@@ -52,8 +61,9 @@ struct Cursor {
 /// table.resolve(&Keys::encode([7u64, 9].into_iter()), &mut slots);
 /// table.add(0, slots[0], b"first");
 /// table.add(0, slots[0], b"second");
-/// assert_eq!(table.rows(0, slots[0]).collect::<Vec<_>>(), [&b"second"[..], b"first"]);
+/// assert_eq!(table.rows(0, slots[0]).collect::<Result<Vec<_>, _>>()?, [&b"second"[..], b"first"]);
 /// assert_eq!(table.rows(1, slots[0]).count() + table.rows(0, slots[1]).count(), 0);
+/// # Ok::<(), waterwheel_engine::error::Error>(())
 /// ```
 pub struct PileTable {
     name: String,
@@ -64,10 +74,11 @@ pub struct PileTable {
     fresh: Vec<u32>,
     /// By slot: the newest row of each side.
     newest: Vec<[At; SIDES]>,
-    chunks: Vec<Vec<u8>>,
+    chunks: Chunks,
+    /// The chunk that is being filled, if one is: the last.
+    filling: Option<usize>,
+    scratch: Option<Scratch>,
     rows: usize,
-    /// Bytes of the chunks.
-    held: usize,
     /// Before this all is in the store, or in `blocks`.
     drained: Cursor,
     /// Up to here is to be drained.
@@ -87,9 +98,10 @@ impl PileTable {
             index: KeyIndex::new(),
             fresh: Vec::new(),
             newest: Vec::new(),
-            chunks: Vec::new(),
+            chunks: Chunks::default(),
+            filling: None,
+            scratch: None,
             rows: 0,
-            held: 0,
             drained: Cursor::default(),
             frozen: Cursor::default(),
             blocks: Vec::new(),
@@ -123,39 +135,43 @@ impl PileTable {
 
     fn push(&mut self, side: Side, slot: u32, before: At, row: &[u8]) -> At {
         let size = HEADER + row.len();
-        let chunk = match self.chunks.last_mut() {
-            Some(chunk) if chunk.len() + size <= CHUNK => chunk,
+        let chunk = match self.filling {
+            Some(last) if self.chunks.len(last) + size <= CHUNK => last,
             _ => {
-                self.held += size.max(CHUNK);
-                self.chunks.push(Vec::with_capacity(size.max(CHUNK)));
-                let last = self.chunks.len() - 1;
-                &mut self.chunks[last]
+                let chunk = self.chunks.add();
+                self.chunks.open(chunk, size.max(CHUNK));
+                self.filling = Some(chunk);
+                chunk
             }
         };
-        let start = chunk.len();
+        let start = self.chunks.len(chunk);
         let length = u32::try_from(row.len() << 1 | side).unwrap_or_else(|_| panic!("a row of 2 GiB"));
-        chunk.extend_from_slice(&before.to_le_bytes());
-        chunk.extend_from_slice(&slot.to_le_bytes());
-        chunk.extend_from_slice(&length.to_le_bytes());
-        chunk.extend_from_slice(row);
+        let mut header = [0; HEADER];
+        header[..4].copy_from_slice(&before.to_le_bytes());
+        header[4..8].copy_from_slice(&slot.to_le_bytes());
+        header[8..].copy_from_slice(&length.to_le_bytes());
+        self.chunks.extend(chunk, &header);
+        self.chunks.extend(chunk, row);
         // The next one begins at a unit; the last one of a full chunk may end it anywhere.
-        chunk.resize(chunk.len().next_multiple_of(UNIT).min(chunk.capacity()), 0);
+        let end = self.chunks.len(chunk);
+        let padding = end.next_multiple_of(UNIT).min(size.max(CHUNK)).saturating_sub(end);
+        self.chunks.extend(chunk, &[0; UNIT][..padding]);
         self.rows += 1;
-        let at = (self.chunks.len() - 1) * UNITS + start / UNIT;
+        let at = chunk * UNITS + start / UNIT;
         At::try_from(at).ok().filter(|at| *at != NONE).unwrap_or_else(|| panic!("the rows of one task of a join exceed 32 GiB"))
     }
 
-    /// The rows of a key and side, newest first.
+    /// The rows of a key and side, newest first. One that fails is the last.
     #[inline]
-    pub fn rows(&self, side: Side, slot: u32) -> impl Iterator<Item = &[u8]> {
+    pub fn rows(&self, side: Side, slot: u32) -> impl Iterator<Item = Result<Cow<'_, [u8]>>> {
         let mut at = self.newest[slot as usize][side];
         std::iter::from_fn(move || {
             if at == NONE {
                 return None;
             }
-            let (before, _, _, row) = row_at(&self.chunks[at as usize / UNITS], at as usize % UNITS * UNIT);
-            at = before;
-            Some(row)
+            let row = row_at(&self.chunks, at as usize / UNITS, at as usize % UNITS * UNIT);
+            at = row.as_ref().map_or(NONE, |row| row.before);
+            Some(row.map(|row| row.bytes))
         })
     }
 
@@ -163,7 +179,7 @@ impl PileTable {
     pub fn touch(&self, side: Side, slots: &[u32]) {
         touch(slots.iter().copied(), |slot| {
             let at = self.newest[slot as usize][side];
-            let chunk = self.chunks.get(at as usize / UNITS);
+            let chunk = (at != NONE).then(|| self.chunks.in_memory(at as usize / UNITS)).flatten();
             chunk.and_then(|chunk| chunk.get(at as usize % UNITS * UNIT)).copied().unwrap_or_default() as usize
         });
     }
@@ -184,20 +200,20 @@ impl PileTable {
     }
 
     fn end(&self) -> Cursor {
-        match self.chunks.last() {
-            Some(chunk) => Cursor { chunk: self.chunks.len() - 1, at: chunk.len() },
+        match self.chunks.count().checked_sub(1) {
+            Some(chunk) => Cursor { chunk, at: self.chunks.len(chunk) },
             None => Cursor::default(),
         }
     }
 
     /// Puts the next row that is to be drained into its group's block, and the block into `out` once it is full.
-    fn drain_row(&mut self, place: &Place, out: &mut WriteBatch) {
+    fn drain_row(&mut self, place: &Place, out: &mut WriteBatch) -> Result<()> {
         let Cursor { chunk, at } = self.drained;
-        if at == self.chunks[chunk].len() {
+        if at == self.chunks.len(chunk) {
             self.drained = Cursor { chunk: chunk + 1, at: 0 };
-            return;
+            return Ok(());
         }
-        let (_, slot, side, row) = row_at(&self.chunks[chunk], at);
+        let Row { slot, side, bytes: row, .. } = row_at(&self.chunks, chunk, at)?;
         let group = self.index.group(slot, place.max_parallelism);
         let mut scratch = [0; 8];
         let key = self.index.key_bytes(slot, &mut scratch);
@@ -206,11 +222,12 @@ impl PileTable {
         put_number(block, key.len());
         put_number(block, row.len() << 1 | side);
         block.extend_from_slice(key);
-        block.extend_from_slice(row);
+        block.extend_from_slice(&row);
         if block.len() >= BLOCK {
             put_block(place, group, block, next, out);
         }
-        self.drained.at = (at + size).next_multiple_of(UNIT).min(self.chunks[chunk].len());
+        self.drained.at = (at + size).next_multiple_of(UNIT).min(self.chunks.len(chunk));
+        Ok(())
     }
 
     fn load(&mut self, place: &Place) -> Result<()> {
@@ -228,6 +245,9 @@ impl PileTable {
                 self.add(side, slot, row);
                 Ok(())
             })?;
+            if self.chunks.bytes() > LOADED + LOADED / 4 {
+                self.evict(self.chunks.bytes() - LOADED)?;
+            }
         }
         self.fresh.clear();
         self.drained = self.end();
@@ -236,13 +256,41 @@ impl PileTable {
     }
 }
 
-/// A row of a chunk: the row before, the slot of its key, its side, its bytes.
+/// A row of a chunk.
+struct Row<'a> {
+    /// The row that its key and side had before.
+    before: At,
+    slot: u32,
+    side: Side,
+    bytes: Cow<'a, [u8]>,
+}
+
+/// The row that begins at a place of a chunk.
 #[inline]
-fn row_at(chunk: &[u8], at: usize) -> (At, u32, Side, &[u8]) {
-    let (head, rest) = chunk[at..].split_at(HEADER);
+fn row_at(chunks: &Chunks, chunk: usize, at: usize) -> Result<Row<'_>> {
+    if let Some(bytes) = chunks.whole(chunk) {
+        let (head, rest) = bytes[at..].split_at(HEADER);
+        let (before, slot, side, len) = header(head);
+        return Ok(Row { before, slot, side, bytes: Cow::Borrowed(&rest[..len]) });
+    }
+    // Most rows are short: header and row in one.
+    let some = chunks.get(chunk, at..chunks.len(chunk).min(at + LIKELY))?;
+    let (before, slot, side, len) = header(&some[..HEADER]);
+    let end = HEADER + len;
+    let bytes = match some {
+        some if some.len() < end => chunks.get(chunk, at + HEADER..at + end)?,
+        Cow::Borrowed(some) => Cow::Borrowed(&some[HEADER..end]),
+        Cow::Owned(some) => Cow::Owned(some[HEADER..end].to_vec()),
+    };
+    Ok(Row { before, slot, side, bytes })
+}
+
+/// What is in front of a row: the row before, the slot of its key, its side, its length.
+#[inline]
+fn header(head: &[u8]) -> (At, u32, Side, usize) {
     let number = |i: usize| u32::from_le_bytes([head[i], head[i + 1], head[i + 2], head[i + 3]]);
     let length = number(8);
-    (number(0), number(4), (length & 1) as Side, &rest[..length as usize >> 1])
+    (number(0), number(4), (length & 1) as Side, length as usize >> 1)
 }
 
 /// Rows of a stored block: side, key and row.
@@ -300,6 +348,7 @@ impl Table for PileTable {
     fn open(&mut self, context: &TableContext, restored: bool) -> Result<()> {
         let place = Place::new(context, &self.name);
         self.place = Some(place.clone());
+        self.scratch = place.store.scratch();
         self.blocks = place.groups.clone().map(|_| (Vec::new(), 0)).collect();
         if restored {
             self.load(&place).map_err(|e| e.at(place.label.clone()))?;
@@ -311,11 +360,11 @@ impl Table for PileTable {
         self.frozen = self.end();
     }
 
-    fn drain(&mut self, out: &mut WriteBatch, entries: usize) -> bool {
-        let Some(place) = self.place.take() else { return true };
+    fn drain(&mut self, out: &mut WriteBatch, entries: usize) -> Result<bool> {
+        let Some(place) = self.place.clone() else { return Ok(true) };
         let mut left = entries;
         while left > 0 && self.drained < self.frozen {
-            self.drain_row(&place, out);
+            self.drain_row(&place, out)?;
             left -= 1;
         }
         let is_done = self.drained >= self.frozen;
@@ -326,8 +375,7 @@ impl Table for PileTable {
                 }
             }
         }
-        self.place = Some(place);
-        is_done
+        Ok(is_done)
     }
 
     fn drained(&mut self, _epoch: Epoch) {}
@@ -337,14 +385,15 @@ impl Table for PileTable {
     }
 
     fn bytes(&self) -> usize {
-        self.held + self.index.bytes() + self.index.len() * size_of::<[At; SIDES]>()
+        self.chunks.bytes() + self.index.bytes() + self.index.len() * size_of::<[At; SIDES]>()
     }
 
-    fn stays_in_memory(&self) -> bool {
-        true
+    fn pinned_bytes(&self) -> usize {
+        let moving = if self.scratch.is_some() { self.chunks.bytes() } else { 0 };
+        self.bytes() - moving
     }
 
-    fn evict(&mut self, _target: usize) -> Result<()> {
-        Ok(())
+    fn evict(&mut self, target: usize) -> Result<()> {
+        self.scratch.as_ref().map_or(Ok(()), |scratch| self.chunks.evict(target, &mut self.filling, scratch))
     }
 }

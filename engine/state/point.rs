@@ -535,7 +535,7 @@ impl<V: StateValue> Table for PointTable<V> {
         }
     }
 
-    fn drain(&mut self, out: &mut WriteBatch, entries: usize) -> bool {
+    fn drain(&mut self, out: &mut WriteBatch, entries: usize) -> Result<bool> {
         out.append(std::mem::take(&mut self.copied));
         if let (Some(ttl), Some(place)) = (&mut self.ttl, &self.place) {
             ttl.watermark.drain(place, out);
@@ -554,7 +554,7 @@ impl<V: StateValue> Table for PointTable<V> {
             }
             written += slots.len();
         }
-        self.frozen.is_empty()
+        Ok(self.frozen.is_empty())
     }
 
     fn drained(&mut self, epoch: Epoch) {

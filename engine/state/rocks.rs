@@ -1,11 +1,14 @@
 //! RocksDB as a store, once tables evict: one database per task; all of a process share block cache, write buffers and threads.
 //!
-//! The write-ahead log is off: durability comes from checkpoints, and the live content is thrown away on restart. A
-//! checkpoint flushes, then hard-links the SST files: what was uploaded before is not written again.
+//! Nothing goes through a memtable or a write-ahead log: what tables evict is gathered in a [`Buffer`], and that, as an epoch's
+//! run, goes in as a sorted file. Durability comes from checkpoints, and the live content is thrown away on restart. A checkpoint
+//! hard-links the files: what was uploaded before is not written again. For the same reason files are compacted by size and
+//! not by level: each epoch changes keys all over the place, and levels would be written anew for every few of them.
 //!
-//! Invariant: after the first failed write, flush or checkpoint a store answers nothing but that error. RocksDB tries to
+//! Invariant: the buffer being filled is newer than the one on its way in, and that is newer than the files. After the first failed write, flush or checkpoint a store answers nothing but that error. RocksDB tries to
 //! resume by itself, and then it is not known which writes it lost.
 
+use super::buffer::Buffer;
 use super::keyspace::group_range;
 use super::memory::table_of;
 use super::sorted::SortedFiles;
@@ -17,39 +20,46 @@ use rocksdb::checkpoint::Checkpoint;
 use rocksdb::compaction_filter::{CompactionFilter, Decision};
 use rocksdb::compaction_filter_factory::{CompactionFilterContext, CompactionFilterFactory};
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, DB, DBCompressionType, DEFAULT_COLUMN_FAMILY_NAME, DataBlockIndexType, Direction, IteratorMode,
-    Options, ReadOptions, WriteBufferManager, WriteOptions,
+    BlockBasedOptions, Cache, ColumnFamily, DB, DBCompactionStyle, DBCompressionType, DEFAULT_COLUMN_FAMILY_NAME, DataBlockIndexType,
+    Direction, IteratorMode, Options, ReadOptions, UniversalCompactOptions, WaitForCompactOptions, properties,
 };
 use std::collections::BTreeMap;
 use std::ffi::CStr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// Bytes read at a time for a checksum or a copy.
 const CHUNK: usize = 1 << 20;
 
-/// A run smaller than this goes the way of any write: a file costs more than it saves.
-const RUN_BYTES: usize = if cfg!(test) { 64 } else { 256 << 10 };
+/// Bytes that a buffer may have when it goes in, at least and at most.
+const BUFFERED: (usize, usize) = if cfg!(test) { (128, 128) } else { (1 << 20, 16 << 20) };
 
-/// Files at level 0 that are merged into the levels below.
-const LEVEL_0_FILES: i32 = 8;
+/// So many sorted files are merged into fewer. The longer they gather, the seldomer is written what was written before; a read
+/// of a key that is not in memory asks each file's filter.
+const SORTED_FILES: i32 = 8;
+
+/// With so many, whoever brings more waits until they are merged.
+const TOO_MANY_FILES: u64 = 64;
+
+/// A key may take so much room in files that newer ones have replaced, in percent, before all are merged into one.
+const REPLACED_PERCENT: i32 = 150;
 
 /// Memory and threads that all databases of a process share.
 #[derive(Debug, Clone, Copy)]
 pub struct RocksSettings {
-    /// Block cache, in bytes; write buffers are counted in it.
+    /// Block cache, in bytes.
     pub cache_bytes: usize,
-    /// All write buffers together, in bytes.
+    /// What was evicted and is on its way into a database, of one task, in bytes.
     pub write_buffer_bytes: usize,
-    /// Flush and compaction threads.
+    /// Compaction threads.
     pub threads: i32,
 }
 
 impl Default for RocksSettings {
     fn default() -> Self {
-        RocksSettings { cache_bytes: 256 << 20, write_buffer_bytes: 128 << 20, threads: 2 }
+        RocksSettings { cache_bytes: 256 << 20, write_buffer_bytes: 32 << 20, threads: 2 }
     }
 }
 
@@ -58,31 +68,52 @@ pub struct RocksStores {
     env: Env,
     settings: RocksSettings,
     cache: Cache,
-    buffers: WriteBufferManager,
 }
 
 /// Up to which value tables have expired.
 type Expired = Arc<Mutex<BTreeMap<u32, [u8; 8]>>>;
 
 pub(super) struct RocksStore {
-    db: DB,
-    files: Arc<dyn Files>,
-    dir: PathBuf,
+    database: Arc<Database>,
+    pending: Arc<Pending>,
+    env: Env,
     expired: Expired,
     /// Length and checksum of SST files seen before: they never change.
     known: Mutex<BTreeMap<String, (u64, u32)>>,
+    /// Bytes at which a buffer goes in.
+    buffered: usize,
+}
+
+/// The database itself: sorted files go in, values come out.
+struct Database {
+    db: DB,
+    dir: PathBuf,
     failed: OnceLock<String>,
     /// Of files that hold one epoch's changes: soon to be merged with others, so not worth packing.
     run_options: Options,
     runs: AtomicU64,
 }
 
+/// What is not in the database yet.
+#[derive(Default)]
+struct Pending {
+    buffers: Mutex<Buffers>,
+    /// Nothing is on its way in any more.
+    is_in: Condvar,
+}
+
+#[derive(Default)]
+struct Buffers {
+    filling: Buffer,
+    /// On its way in.
+    entering: Option<Arc<Buffer>>,
+}
+
 impl RocksStores {
     /// Databases below folders of the real file system; checksums and copies go through `env`.
     pub fn new(env: Env, settings: RocksSettings) -> Self {
         let cache = Cache::new_hyper_clock_cache(settings.cache_bytes, 0);
-        let buffers = WriteBufferManager::new_write_buffer_manager_with_cache(settings.write_buffer_bytes, false, cache.clone());
-        RocksStores { env, settings, cache, buffers }
+        RocksStores { env, settings, cache }
     }
 
     fn options(&self) -> Options {
@@ -97,17 +128,14 @@ impl RocksStores {
         let mut options = Options::default();
         options.create_if_missing(true);
         options.set_block_based_table_factory(&blocks);
-        options.set_write_buffer_manager(&self.buffers);
-        options.set_write_buffer_size(self.settings.write_buffer_bytes.clamp(1 << 20, 64 << 20));
         options.set_compression_type(DBCompressionType::Lz4);
-        // Most keys asked for are not among those written last.
-        options.set_memtable_whole_key_filtering(true);
-        options.set_memtable_prefix_bloom_ratio(0.05);
-        // Each epoch adds files of all keys at level 0. The longer they gather, the seldomer the levels below are rewritten; a
-        // read of a key that is not in memory asks each file's filter.
-        options.set_level_zero_file_num_compaction_trigger(LEVEL_0_FILES);
-        options.set_level_zero_slowdown_writes_trigger(4 * LEVEL_0_FILES);
-        options.set_level_zero_stop_writes_trigger(8 * LEVEL_0_FILES);
+        let mut universal = UniversalCompactOptions::default();
+        universal.set_max_size_amplification_percent(REPLACED_PERCENT);
+        options.set_compaction_style(DBCompactionStyle::Universal);
+        options.set_universal_compaction_options(&universal);
+        options.set_level_zero_file_num_compaction_trigger(SORTED_FILES);
+        options.set_level_zero_slowdown_writes_trigger(4 * SORTED_FILES);
+        options.set_level_zero_stop_writes_trigger(16 * SORTED_FILES);
         options.set_max_background_jobs(self.settings.threads);
         options.set_paranoid_checks(true);
         options.set_max_open_files(512);
@@ -123,15 +151,16 @@ impl RocksStores {
         let db = DB::open_cf_with_opts(&self.options(), dir, [(DEFAULT_COLUMN_FAMILY_NAME, family)]).map_err(|e| unreadable(e, dir))?;
         let mut run_options = self.options();
         run_options.set_compression_type(DBCompressionType::None);
+        let (failed, runs) = (OnceLock::new(), AtomicU64::new(0));
+        let database = Database { db, dir: dir.to_path_buf(), failed, run_options, runs };
         Ok(RocksStore {
-            db,
-            files: self.env.files.clone(),
-            dir: dir.to_path_buf(),
+            database: Arc::new(database),
+            pending: Arc::default(),
+            env: self.env.clone(),
             expired,
             known: Mutex::default(),
-            failed: OnceLock::new(),
-            run_options,
-            runs: AtomicU64::new(0),
+            // One is filled while another one goes in.
+            buffered: (self.settings.write_buffer_bytes / 2).clamp(BUFFERED.0, BUFFERED.1),
         })
     }
 
@@ -161,18 +190,19 @@ impl RocksStores {
         let mut options = self.options();
         options.create_if_missing(false);
         // Its log must not land among the snapshot's files.
-        options.set_db_log_dir(&store.dir);
+        let Database { db, dir, .. } = &*store.database;
+        options.set_db_log_dir(dir);
         let source = DB::open_for_read_only(&options, &snapshot.dir, false).map_err(|e| unreadable(e, &snapshot.dir))?;
         let (from, to) = group_range(wanted);
         let mut read = ReadOptions::default();
         read.set_iterate_upper_bound(to);
         let writing = self.options();
-        let mut files = SortedFiles::new(&store.db, &writing, store.dir.join(format!("restore-{nth}")));
+        let mut files = SortedFiles::new(db, &writing, dir.join(format!("restore-{nth}")));
         for row in source.iterator_opt(IteratorMode::From(&from, Direction::Forward), read) {
             let (key, value) = row.map_err(|e| unreadable(e, &snapshot.dir))?;
-            files.add(Write::Put { key: &key, value: &value }).map_err(|e| failure(e, &store.dir))?;
+            files.add(Write::Put { key: &key, value: &value }).map_err(|e| failure(e, dir))?;
         }
-        files.ingest().map_err(|e| failure(e, &store.dir))
+        files.ingest().map_err(|e| failure(e, dir))
     }
 }
 
@@ -201,7 +231,7 @@ impl StateStores for RocksStores {
     }
 }
 
-impl RocksStore {
+impl Database {
     fn family(&self) -> Result<&ColumnFamily> {
         let missing = || Error::fatal("a state database has no default column family").at(self.dir.display().to_string());
         self.db.cf_handle(DEFAULT_COLUMN_FAMILY_NAME).ok_or_else(missing)
@@ -220,10 +250,80 @@ impl RocksStore {
         failure(e, &self.dir)
     }
 
+    /// Takes a batch in as sorted files. While there are far too many of them it waits: else reads would get slower and slower.
+    fn enter(&self, batch: &WriteBatch) -> Result<()> {
+        self.check()?;
+        let files = self.db.property_int_value(properties::num_files_at_level(0)).map_err(|e| self.fail(e))?;
+        if files.is_some_and(|files| files >= TOO_MANY_FILES) {
+            self.db.wait_for_compact(&WaitForCompactOptions::default()).map_err(|e| self.fail(e))?;
+        }
+        let nth = self.runs.fetch_add(1, Relaxed);
+        let mut files = SortedFiles::new(&self.db, &self.run_options, self.dir.join(format!("run-{nth}")));
+        let added = batch.outcome().try_for_each(|write| files.add(write));
+        added.and_then(|()| files.ingest()).map_err(|e| self.fail(e))
+    }
+}
+
+impl Pending {
+    fn lock(&self) -> MutexGuard<'_, Buffers> {
+        self.buffers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// As soon as nothing is on its way in.
+    fn when_in(&self) -> MutexGuard<'_, Buffers> {
+        self.is_in.wait_while(self.lock(), |buffers| buffers.entering.is_some()).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was on its way is in the database, or that has failed and says so.
+    fn entered(&self) {
+        self.lock().entering = None;
+        self.is_in.notify_all();
+    }
+}
+
+impl Buffers {
+    /// Sends off what there is; the next changes are newer.
+    fn send(&mut self) -> Arc<Buffer> {
+        let buffer = Arc::new(std::mem::take(&mut self.filling));
+        self.entering = Some(buffer.clone());
+        buffer
+    }
+}
+
+impl RocksStore {
+    /// Everything buffered is in the database.
+    fn settle(&self) -> Result<()> {
+        let mut buffers = self.pending.when_in();
+        if buffers.filling.is_empty() {
+            return self.database.check();
+        }
+        let buffer = buffers.send();
+        drop(buffers);
+        let entered = self.database.enter(buffer.batch());
+        self.pending.entered();
+        entered
+    }
+
+    /// Lets a full buffer go in, without waiting for it.
+    fn send_full(&self) {
+        let mut buffers = self.pending.when_in();
+        let buffer = buffers.send();
+        drop(buffers);
+        let (database, pending) = (self.database.clone(), self.pending.clone());
+        let enter = move || {
+            // Whatever comes next finds the failure noted.
+            let _ = database.enter(buffer.batch());
+            // First, because whoever waits may open the folder again.
+            drop(database);
+            pending.entered();
+        };
+        self.env.background.run(&format!("spill {}", self.database.dir.display()), Box::new(enter));
+    }
+
     #[cfg(test)]
     pub(super) fn compact(&self) -> Result<()> {
-        self.db.flush().map_err(|e| self.fail(e))?;
-        self.db.compact_range(None::<&[u8]>, None::<&[u8]>);
+        self.settle()?;
+        self.database.db.compact_range(None::<&[u8]>, None::<&[u8]>);
         Ok(())
     }
 
@@ -232,13 +332,13 @@ impl RocksStore {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let mut still_there = BTreeMap::new();
         let mut files = Vec::new();
-        for name in self.files.list(dir)? {
+        for name in self.env.files.list(dir)? {
             let immutable = is_sst(&name);
             let (len, crc) = match known.get(&name) {
                 Some(&seen) => seen,
                 None => {
                     let (mut len, mut crc) = (0, crc32fast::Hasher::new());
-                    read_chunks(&self.files, &dir.join(&name), &mut |chunk| {
+                    read_chunks(&self.env.files, &dir.join(&name), &mut |chunk| {
                         len += chunk.len() as u64;
                         crc.update(chunk);
                         Ok(())
@@ -256,17 +356,41 @@ impl RocksStore {
     }
 }
 
+impl Drop for RocksStore {
+    fn drop(&mut self) {
+        // The folder may be used again at once.
+        drop(self.pending.when_in());
+    }
+}
+
 impl StateStore for RocksStore {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        self.check()?;
-        self.db.get(key).map_err(|e| failure(e, &self.dir))
+        let mut found = None;
+        self.multi_get(&[key], &mut |_, value| {
+            found = Some(value.to_vec());
+            Ok(())
+        })?;
+        Ok(found)
     }
 
     fn multi_get(&self, keys: &[&[u8]], visit: VisitFound<'_>) -> Result<()> {
-        self.check()?;
-        let found = self.db.batched_multi_get_cf(self.family()?, keys.iter().copied(), false);
-        for (at, value) in found.into_iter().enumerate() {
-            if let Some(value) = value.map_err(|e| failure(e, &self.dir))? {
+        let database = &*self.database;
+        database.check()?;
+        let mut missing = Vec::with_capacity(keys.len());
+        {
+            let buffers = self.pending.lock();
+            for (at, key) in keys.iter().enumerate() {
+                let entering = || buffers.entering.as_ref().and_then(|buffer| buffer.get(key));
+                match buffers.filling.get(key).or_else(entering) {
+                    Some(Some(value)) => visit(at, value)?,
+                    Some(None) => {}
+                    None => missing.push(at),
+                }
+            }
+        }
+        let found = database.db.batched_multi_get_cf(database.family()?, missing.iter().map(|&at| keys[at]), false);
+        for (at, value) in missing.into_iter().zip(found) {
+            if let Some(value) = value.map_err(|e| failure(e, &database.dir))? {
                 visit(at, &value)?;
             }
         }
@@ -274,54 +398,47 @@ impl StateStore for RocksStore {
     }
 
     fn scan(&self, from: &[u8], to: &[u8], visit: Visit<'_>) -> Result<()> {
-        self.check()?;
+        self.settle()?;
         if from >= to {
             return Ok(());
         }
         let mut read = ReadOptions::default();
         read.set_iterate_upper_bound(to);
-        for row in self.db.iterator_opt(IteratorMode::From(from, Direction::Forward), read) {
-            let (key, value) = row.map_err(|e| failure(e, &self.dir))?;
+        for row in self.database.db.iterator_opt(IteratorMode::From(from, Direction::Forward), read) {
+            let (key, value) = row.map_err(|e| failure(e, &self.database.dir))?;
             visit(&key, &value)?;
         }
         Ok(())
     }
 
     fn write(&self, batch: &WriteBatch) -> Result<()> {
-        self.check()?;
-        // In key order the memtable finds each place near the one before.
-        let mut writes = rocksdb::WriteBatch::default();
-        for write in batch.outcome() {
-            match write {
-                Write::Put { key, value } => writes.put(key, value),
-                Write::Delete { key } => writes.delete(key),
-                Write::DeleteRange { from, to } => writes.delete_range(from, to),
-            }
+        if batch.has_ranges() || batch.bytes() >= self.buffered {
+            return self.write_run(batch);
         }
-        let mut options = WriteOptions::default();
-        options.disable_wal(true);
-        self.db.write_opt(writes, &options).map_err(|e| self.fail(e))
+        self.database.check()?;
+        let is_full = {
+            let mut buffers = self.pending.lock();
+            buffers.filling.add(batch);
+            buffers.filling.bytes() >= self.buffered
+        };
+        if is_full {
+            self.send_full();
+        }
+        Ok(())
     }
 
     fn write_run(&self, batch: &WriteBatch) -> Result<()> {
-        if batch.bytes() < RUN_BYTES {
-            return self.write(batch);
-        }
-        self.check()?;
-        let nth = self.runs.fetch_add(1, Relaxed);
-        let mut files = SortedFiles::new(&self.db, &self.run_options, self.dir.join(format!("run-{nth}")));
-        let added = batch.outcome().try_for_each(|write| files.add(write));
-        added.and_then(|()| files.ingest()).map_err(|e| self.fail(e))
+        self.settle()?;
+        self.database.enter(batch)
     }
 
     fn checkpoint(&self, dir: &Path) -> Result<Vec<StateFile>> {
-        self.check()?;
+        self.settle()?;
         if let Some(parent) = dir.parent() {
-            self.files.create_dir_all(parent)?;
+            self.env.files.create_dir_all(parent)?;
         }
-        // Without a log, what is not flushed is in no file.
-        self.db.flush().map_err(|e| self.fail(e))?;
-        Checkpoint::new(&self.db).and_then(|checkpoint| checkpoint.create_checkpoint(dir)).map_err(|e| self.fail(e))?;
+        let database = &*self.database;
+        Checkpoint::new(&database.db).and_then(|checkpoint| checkpoint.create_checkpoint(dir)).map_err(|e| database.fail(e))?;
         self.describe(dir)
     }
 

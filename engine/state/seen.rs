@@ -472,7 +472,7 @@ impl Table for SeenTable {
         self.watermark.freeze();
     }
 
-    fn drain(&mut self, out: &mut WriteBatch, entries: usize) -> bool {
+    fn drain(&mut self, out: &mut WriteBatch, entries: usize) -> Result<bool> {
         out.append(std::mem::take(&mut self.backlog));
         self.write_dropped(out);
         if let Some(place) = &self.place {
@@ -482,11 +482,11 @@ impl Table for SeenTable {
         while written < entries {
             let Some(chunk) = self.frozen.pop() else {
                 self.write_pieces(out);
-                return true;
+                return Ok(true);
             };
             written += self.put_out(chunk);
         }
-        false
+        Ok(false)
     }
 
     fn drained(&mut self, _epoch: Epoch) {

@@ -4,7 +4,7 @@
 //! A slice that dies before it was ever drained never reaches the store. Lives in memory whole; a restore loads it all.
 //!
 //! Invariant: a key has a slot exactly as long as one slice holds a cell of it (or since the last `resolve`); a cell whose
-//! stamp is the current generation is listed as changed once.
+//! stamp is the current generation is listed as changed once, or its slice is new.
 
 use super::evolve::rewrite;
 use super::index::{ABREAST, touch};
@@ -34,6 +34,8 @@ struct Slice<A> {
     cells: usize,
     /// Generation that `changed` belongs to.
     generation: u32,
+    /// Made in that generation: all of its cells changed in it, and none is listed.
+    is_new: bool,
     changed: Vec<u32>,
     /// Changed before the last freeze, not yet drained (or rewritten since, or gone: the stamp tells).
     frozen: Vec<u32>,
@@ -476,7 +478,9 @@ impl<A: StateValue> SliceCursor<'_, A> {
             slice.stored = true;
         }
         slice.cell(slot).stamp = shared.generation;
-        slice.changed.push(slot);
+        if !slice.is_new {
+            slice.changed.push(slot);
+        }
     }
 }
 
@@ -518,14 +522,29 @@ impl<'a, A> SliceView<'a, A> {
 
 impl<A> Slice<A> {
     fn new(generation: u32) -> Self {
-        Slice { pages: Vec::new(), used_pages: 0, cells: 0, generation, changed: Vec::new(), frozen: Vec::new(), stored: false }
+        Slice {
+            pages: Vec::new(),
+            used_pages: 0,
+            cells: 0,
+            generation,
+            is_new: true,
+            changed: Vec::new(),
+            frozen: Vec::new(),
+            stored: false,
+        }
     }
 
     /// Catches up with a freeze: what changed before it is frozen now.
     fn roll(&mut self, generation: u32) {
-        if self.generation != generation {
-            self.frozen.append(&mut self.changed);
-            self.generation = generation;
+        if self.generation == generation {
+            return;
+        }
+        self.generation = generation;
+        self.frozen.append(&mut self.changed);
+        if std::mem::take(&mut self.is_new) {
+            let mut all = Vec::with_capacity(self.cells);
+            self.occupied(|slot, _| all.push(slot));
+            self.frozen = all;
         }
     }
 
@@ -638,14 +657,14 @@ impl<A: StateValue> Table for SliceTable<A> {
         (self.drained_to, self.drained_all) = (None, false);
     }
 
-    fn drain(&mut self, out: &mut WriteBatch, entries: usize) -> bool {
+    fn drain(&mut self, out: &mut WriteBatch, entries: usize) -> Result<bool> {
         out.append(std::mem::take(&mut self.backlog));
         self.write_pending(out);
         let mut written = 0;
         while !self.drained_all && written < entries {
             written += self.drain_slice(out, entries - written);
         }
-        self.drained_all
+        Ok(self.drained_all)
     }
 
     fn drained(&mut self, _epoch: Epoch) {}
@@ -660,8 +679,8 @@ impl<A: StateValue> Table for SliceTable<A> {
         pages * PAGE * size_of::<Cell<A>>() + cells * self.shared.heap.mean() + self.shared.index.bytes()
     }
 
-    fn stays_in_memory(&self) -> bool {
-        true
+    fn pinned_bytes(&self) -> usize {
+        self.bytes()
     }
 
     fn evict(&mut self, _target: usize) -> Result<()> {

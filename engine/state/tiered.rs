@@ -11,7 +11,7 @@ use super::journal::{Journal, runs_of};
 use super::keyspace::group_range;
 use super::rocks::{RocksSettings, RocksStores};
 use super::run::RunReader;
-use super::{RestoredSnapshot, StateFile, StateStore, StateStores, Visit, VisitFound, Write, WriteBatch};
+use super::{RestoredSnapshot, Scratch, StateFile, StateStore, StateStores, Visit, VisitFound, Write, WriteBatch};
 use crate::env::{Env, Files};
 use crate::error::{Error, Kind, Result};
 use crate::record::KeyGroup;
@@ -48,6 +48,7 @@ impl TieredStores {
         Ok(TieredStore {
             files: self.files.clone(),
             databases: self.databases.clone(),
+            scratch: Scratch::new(&self.files, &dir.join("rows")),
             journal_dir,
             database_dir,
             journal: Mutex::default(),
@@ -89,6 +90,7 @@ impl StateStores for TieredStores {
 struct TieredStore {
     files: Arc<dyn Files>,
     databases: Arc<dyn StateStores>,
+    scratch: Scratch,
     journal_dir: PathBuf,
     database_dir: PathBuf,
     journal: Mutex<Option<Journal>>,
@@ -238,6 +240,10 @@ impl StateStore for TieredStore {
             Some(result) => result,
             None => self.database()?.tidy(),
         }
+    }
+
+    fn scratch(&self) -> Option<Scratch> {
+        Some(self.scratch.clone())
     }
 
     fn expire(&self, table: u32, before: [u8; 8]) {

@@ -59,7 +59,7 @@ impl Step {
 pub enum Mode {
     /// Batches as they are.
     Whole,
-    /// A batch a row.
+    /// A batch a row; after each, all leaves memory that may.
     SingleRows,
     /// Snapshot and restore into a fresh instance after every step.
     Restored,
@@ -180,6 +180,7 @@ impl Harness {
                     let rows: Vec<u32> = (0..batch.len() as u32).collect();
                     for row in batch.clone_batch().scatter(&rows, rows.len()) {
                         self.push(*input, row);
+                        self.evict();
                     }
                 }
                 Step::Batch(input, batch) => self.push(*input, batch.clone_batch()),
@@ -311,6 +312,18 @@ impl Harness {
         first
     }
 
+    /// All state leaves memory that may.
+    ///
+    /// # Panics
+    /// When the disk fails.
+    pub fn evict(&mut self) {
+        for instance in &mut self.instances {
+            for table in instance.node.operator.tables() {
+                table.evict(usize::MAX).unwrap_or_else(|e| panic!("{}", e.report()));
+            }
+        }
+    }
+
     /// Takes a checkpoint of all instances and goes on with `parallelism` fresh ones restored from it.
     ///
     /// # Panics
@@ -337,7 +350,7 @@ impl Harness {
                 let mut done = false;
                 while !done {
                     let mut writes = WriteBatch::default();
-                    done = table.drain(&mut writes, 2);
+                    done = table.drain(&mut writes, 2)?;
                     instance.store.write_run(&writes)?;
                 }
                 table.drained(self.epoch);

@@ -95,8 +95,9 @@ impl<N: PairKernel> WindowJoin<N> {
     fn fire_key(&mut self, rows: &[Waiting], time: EventTime, out: &mut Output<'_>) -> Result<()> {
         let (table, matches) = (&self.table, &mut self.matches);
         let (lefts, rights) = rows.split_at(rows.partition_point(|row| table.side(row.row) == LEFT));
-        let bytes = |row: &Waiting| table.bytes_of(row.row);
-        matches.meet_all(lefts.iter().map(bytes), rights.iter().map(bytes), time, out)
+        let read = |rows: &[Waiting]| rows.iter().map(|row| table.bytes_of(row.row)).collect::<Result<Vec<_>>>();
+        let (lefts, rights) = (read(lefts)?, read(rights)?);
+        matches.meet_all(lefts.iter().map(|row| &**row), rights.iter().map(|row| &**row), time, out)
     }
 }
 
@@ -134,7 +135,7 @@ impl<N: PairKernel> Operator for WindowJoin<N> {
         self.behind.clear();
         // Before the first window that has not fired, no row is of use.
         if let Some(over) = self.layout.window_not_before(due + 1).first.checked_sub(1).filter(|over| *over >= i128::from(i64::MIN)) {
-            self.table.release_waiting(saturate(over + i128::from(planted(Bug::ReleaseEarly))));
+            self.table.release_waiting(saturate(over + i128::from(planted(Bug::ReleaseEarly))))?;
         }
         self.matches.flush(out)
     }
@@ -278,6 +279,9 @@ mod tests {
                     }
                     for part in numbered.chunks(if single { 1 } else { usize::MAX }) {
                         harness.push(*side, batch(part).boxed());
+                        if single {
+                            harness.evict(); // and all that is kept is on disk
+                        }
                     }
                 }
                 Event::Watermark(wm) => {

@@ -64,7 +64,7 @@ impl<N: PairKernel> Operator for GrowingJoin<N> {
                 continue;
             }
             for partner in table.rows(other(side), slot) {
-                pairs.add(row, partner, kernel, out)?;
+                pairs.add(row, partner?, kernel, out)?;
             }
         }
         pairs.flush(kernel, out)?;

@@ -112,12 +112,12 @@ impl<N: PairKernel> IntervalJoin<N> {
         while let Some(kept) = partner.filter(|&kept| self.table.time(kept) <= until) {
             let (left, right) = in_order(side, row.row, kept);
             let has_partner = self.table.mark(left) == PARTNER;
-            if self.matches.meet(self.table.bytes_of(left), has_partner, self.table.bytes_of(right), time, out)? {
+            if self.matches.meet(&self.table.bytes_of(left)?, has_partner, &self.table.bytes_of(right)?, time, out)? {
                 if kind.marks(LEFT) {
-                    self.table.set_mark(left, PARTNER);
+                    self.table.set_mark(left, PARTNER)?;
                 }
                 if kind.marks(RIGHT) {
-                    self.table.set_mark(right, PARTNER);
+                    self.table.set_mark(right, PARTNER)?;
                 }
             }
             partner = self.table.after(kept);
@@ -132,10 +132,9 @@ impl<N: PairKernel> IntervalJoin<N> {
     /// No more partners will come for a row.
     fn end(&mut self, row: u32, time: EventTime, out: &mut Output<'_>) -> Result<()> {
         if self.table.mark(row) != PARTNER {
-            self.matches.stays_alone(self.table.side(row), self.table.bytes_of(row), time, out)?;
+            self.matches.stays_alone(self.table.side(row), &self.table.bytes_of(row)?, time, out)?;
         }
-        self.table.release(row);
-        Ok(())
+        self.table.release(row)
     }
 
     /// Kept rows whose span ends at or before `time`.

@@ -17,6 +17,7 @@ use crate::operators::{OpenContext, Operator, OperatorFactory, Output, TABLE_INP
 use crate::record::{Batch, BatchBox};
 use crate::state::{MapTable, Table};
 use crate::time::EventTime;
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// A lookup join of a stream (input 0) with a table (input 1), both keyed by keys of one type; `kind` is inner, left, semi or
@@ -57,7 +58,7 @@ impl<N: PairKernel> LookupJoin<N> {
                 continue;
             }
             for (partner, &copies) in bags.entries(slot) {
-                (0..copies).try_for_each(|_| pairs.add(row, partner, kernel, out))?;
+                (0..copies).try_for_each(|_| pairs.add(row, Cow::Borrowed(partner), kernel, out))?;
             }
         }
         pairs.flush(kernel, out)?;

@@ -7,6 +7,7 @@ use crate::error::Result;
 use crate::operators::Output;
 use crate::record::Batch;
 use crate::state::Side;
+use std::borrow::Cow;
 
 /// Pairs that a kernel gets together.
 const PAIRS: usize = 4096;
@@ -17,7 +18,8 @@ pub(super) struct Pairings<'a> {
     batch: &'a dyn Batch,
     own: &'a EncodedRows,
     rows: Vec<u32>,
-    partners: Vec<&'a [u8]>,
+    /// Read from disk, where they were not in memory.
+    partners: Vec<Cow<'a, [u8]>>,
 }
 
 impl<'a> Pairings<'a> {
@@ -31,7 +33,7 @@ impl<'a> Pairings<'a> {
     /// # Errors
     /// As [`flush`](Self::flush).
     #[inline]
-    pub(super) fn add<N: PairKernel>(&mut self, row: usize, partner: &'a [u8], kernel: &mut N, out: &mut Output<'_>) -> Result<()> {
+    pub(super) fn add<N: PairKernel>(&mut self, row: usize, partner: Cow<'a, [u8]>, kernel: &mut N, out: &mut Output<'_>) -> Result<()> {
         self.rows.push(row as u32);
         self.partners.push(partner);
         if self.rows.len() == PAIRS { self.flush(kernel, out) } else { Ok(()) }
@@ -45,7 +47,8 @@ impl<'a> Pairings<'a> {
         if self.rows.is_empty() {
             return Ok(());
         }
-        let pairing = Pairing { batch: self.batch, own: self.own, rows: &self.rows, partners: &self.partners };
+        let partners: Vec<&[u8]> = self.partners.iter().map(|partner| &**partner).collect();
+        let pairing = Pairing { batch: self.batch, own: self.own, rows: &self.rows, partners: &partners };
         let mut failed = Vec::new();
         if let Some(results) = kernel.meet(self.side, &pairing, &mut failed)? {
             out.emit(results)?;

@@ -112,13 +112,16 @@ impl<N: PairKernel> TemporalJoin<N> {
         for (&(time, waiting), &slot) in due.iter().zip(&self.slots) {
             let row = waiting.row;
             if self.waiting.side(row) == VERSIONS {
-                let version = (self.waiting.mark(row) != ENDS).then(|| self.waiting.bytes_of(row).to_vec());
+                let version = match self.waiting.mark(row) {
+                    ENDS => None,
+                    _ => Some(self.waiting.bytes_of(row)?.into_owned()),
+                };
                 let older = i64::from(planted(Bug::OlderVersion));
                 if self.versions.get(slot).is_none_or(|(newest, _)| time.0 >= newest.saturating_add(older)) {
                     self.versions.insert(slot, (time.0, version));
                 }
             } else {
-                let bytes = self.waiting.bytes_of(row);
+                let bytes = &self.waiting.bytes_of(row)?;
                 let has_version = match self.versions.get(slot) {
                     Some((_, Some(version))) => self.matches.meet(bytes, false, version, time, out)?,
                     _ => false,
@@ -127,7 +130,7 @@ impl<N: PairKernel> TemporalJoin<N> {
                     self.matches.stays_alone(LEFT, bytes, time, out)?;
                 }
             }
-            self.waiting.release(row);
+            self.waiting.release(row)?;
         }
         Ok(())
     }

@@ -132,6 +132,9 @@ fn check(kind: JoinKind, (from, to): (i64, i64), script: &[Event], single: bool,
                 }
                 for part in numbered.chunks(if single { 1 } else { usize::MAX }) {
                     harness.push(*side, batch(part).boxed());
+                    if single {
+                        harness.evict(); // and all that is kept is on disk
+                    }
                 }
             }
             Event::Watermark(wm) => {
@@ -334,6 +337,9 @@ fn check_temporal(kind: JoinKind, script: &[Event], single: bool, restore: impl 
                 }
                 for part in numbered.chunks(if single { 1 } else { usize::MAX }) {
                     harness.push(*side, batch(part).boxed());
+                    if single {
+                        harness.evict(); // and all that is kept is on disk
+                    }
                 }
             }
             Event::Watermark(wm) => {
@@ -494,6 +500,9 @@ proptest! {
                 let mut batch = Rows::new(part.iter().map(|r| (r.1, r.2)).collect(), vec![EventTime(0); part.len()]);
                 batch.keys = Some(Keys::encode(part.iter().map(|r| r.0).collect::<Vec<_>>().into_iter()));
                 harness.push(*side, batch.boxed());
+                if single {
+                    harness.evict(); // and all that is kept is on disk
+                }
             }
             for (key, number, is_addition) in rows {
                 *bags[*side].entry((*key, *number)).or_default() += if *is_addition { 1 } else { -1 };
@@ -530,6 +539,9 @@ proptest! {
                 let mut batch = Rows::new(part.to_vec(), vec![EventTime(7); part.len()]);
                 batch.keys = Some(Keys::encode(part.iter().map(|r| r.0).collect::<Vec<_>>().into_iter()));
                 harness.push(*side, batch.boxed());
+                if single {
+                    harness.evict(); // and all that is kept is on disk
+                }
             }
             for (key, number) in numbered {
                 let met = bags[other(*side)].iter().filter(|((k, n), _)| *k == key && (number == POISON || *n == POISON));

@@ -67,8 +67,9 @@ impl<V: StateValue> ByKey<V> {
             let (time, slot) = (peers[0].0, self.slots[first]);
             first += peers.len();
             let mut peers: Vec<Waiting> = peers.iter().map(|peer| peer.1).collect();
-            order_peers(results.kernel(), rows, &mut peers);
-            let bytes: Vec<&[u8]> = peers.iter().map(|peer| rows.bytes_of(peer.row)).collect();
+            order_peers(results.kernel(), rows, &mut peers)?;
+            let read = peers.iter().map(|peer| rows.bytes_of(peer.row)).collect::<Result<Vec<_>>>()?;
+            let bytes: Vec<&[u8]> = read.iter().map(|row| &**row).collect();
             let value = self.table.get_mut(slot);
             if self.ttl_ms.is_some_and(|ttl| value.as_ref().is_some_and(|(last, _)| last.saturating_add(ttl) <= time.0)) {
                 *value = None;
@@ -81,7 +82,7 @@ impl<V: StateValue> ByKey<V> {
             } else {
                 self.table.touch(slot, time);
             }
-            peers.iter().for_each(|peer| rows.release(peer.row));
+            peers.iter().try_for_each(|peer| rows.release(peer.row))?;
         }
         Ok(())
     }

@@ -162,10 +162,13 @@ impl<K: OverKernel, F: Frames<K>> Over<K, F> {
 }
 
 /// Puts peers, given in the order of arrival, in the order that the kernel wants.
-fn order_peers<K: OverKernel>(kernel: &K, rows: &AppendTable, peers: &mut [Waiting]) {
+fn order_peers<K: OverKernel>(kernel: &K, rows: &AppendTable, peers: &mut [Waiting]) -> Result<()> {
     if peers.len() > 1 {
-        peers.sort_by(|a, b| kernel.compare(rows.bytes_of(a.row), rows.bytes_of(b.row)));
+        let mut read = peers.iter().map(|peer| Ok((rows.bytes_of(peer.row)?, *peer))).collect::<Result<Vec<_>>>()?;
+        read.sort_by(|(a, _), (b, _)| kernel.compare(a, b));
+        peers.iter_mut().zip(read).for_each(|(peer, (_, in_order))| *peer = in_order);
     }
+    Ok(())
 }
 
 impl<K: OverKernel, F: Frames<K>> Operator for Over<K, F> {

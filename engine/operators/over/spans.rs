@@ -12,6 +12,7 @@ use crate::error::Result;
 use crate::operators::Output;
 use crate::state::{AppendTable, RowId, Table, Waiting};
 use crate::time::EventTime;
+use std::borrow::Cow;
 
 /// A mark: the newest row before the boundary.
 const BOUNDARY: u8 = 1;
@@ -32,8 +33,17 @@ fn folded(rows: &AppendTable, slot: u32) -> Vec<RowId> {
     chain.filter(|&row| rows.mark(row) != REJECTED).collect()
 }
 
-fn timed<'a>(rows: &'a AppendTable, ids: &[RowId]) -> Vec<TimedRow<'a>> {
-    ids.iter().map(|&row| (rows.bytes_of(row), rows.time(row))).collect()
+/// Rows with their times.
+struct Read<'a>(Vec<(Cow<'a, [u8]>, EventTime)>);
+
+impl<'a> Read<'a> {
+    fn of(rows: &'a AppendTable, ids: &[RowId]) -> Result<Self> {
+        ids.iter().map(|&row| Ok((rows.bytes_of(row)?, rows.time(row)))).collect::<Result<_>>().map(Read)
+    }
+
+    fn timed(&self) -> Vec<TimedRow<'_>> {
+        self.0.iter().map(|(bytes, time)| (&**bytes, *time)).collect()
+    }
 }
 
 impl<A: Clone> Spans<A> {
@@ -59,16 +69,16 @@ impl<A: Clone> Spans<A> {
             if let Some(mut stacks) = self.take(slot) {
                 if rows.mark(row) != REJECTED && !stacks.pop() {
                     let left = folded(rows, slot);
-                    stacks.move_boundary(kernel, &timed(rows, &left))?;
+                    stacks.move_boundary(kernel, &Read::of(rows, &left)?.timed())?;
                     if let Some(&newest) = left.last().filter(|_| !planted(Bug::ForgetBoundary)) {
-                        rows.set_mark(newest, BOUNDARY);
+                        rows.set_mark(newest, BOUNDARY)?;
                     }
                 }
                 if rows.first(ROWS, slot).is_some() {
                     self.put(slot, stacks);
                 }
             }
-            rows.release(row);
+            rows.release(row)?;
         }
         Ok(())
     }
@@ -82,17 +92,17 @@ impl<A: Clone> Spans<A> {
         results: &mut Results<K>,
         out: &mut Output<'_>,
     ) -> Result<()> {
-        order_peers(results.kernel(), rows, peers);
+        order_peers(results.kernel(), rows, peers)?;
         let slot = peers[0].slot;
         let mut stacks = self.take(slot).unwrap_or_default();
         let mut in_frame = Vec::with_capacity(peers.len());
         for peer in peers.iter() {
-            let done = stacks.push(results.kernel(), (rows.bytes_of(peer.row), time))?;
+            let done = stacks.push(results.kernel(), (&rows.bytes_of(peer.row)?, time))?;
             if let Err(error) = done {
                 out.reject(None, time, error)?;
-                rows.set_mark(peer.row, REJECTED);
+                rows.set_mark(peer.row, REJECTED)?;
                 let before = folded(rows, slot);
-                stacks.refold(results.kernel(), &timed(rows, &before[stacks.before()..]))?;
+                stacks.refold(results.kernel(), &Read::of(rows, &before[stacks.before()..])?.timed())?;
             } else {
                 in_frame.push(peer.row);
             }
@@ -101,7 +111,7 @@ impl<A: Clone> Spans<A> {
         let total = stacks.total(results.kernel());
         for (index, &row) in in_frame.iter().enumerate() {
             let place = Place { index, peers: in_frame.len() };
-            results.emit(rows.bytes_of(row), total.as_ref(), place, time, out)?;
+            results.emit(&rows.bytes_of(row)?, total.as_ref(), place, time, out)?;
         }
         drop(total);
         self.put(slot, stacks);
@@ -144,7 +154,7 @@ impl<K: OverKernel> Frames<K> for Spans<K::Acc> {
                     waiting.push((time, peers.to_vec()));
                     continue;
                 }
-                order_peers(kernel, rows, peers);
+                order_peers(kernel, rows, peers)?;
                 peers.iter().for_each(|peer| rows.keep(peer.row));
                 slots.push(slot);
             }
@@ -155,7 +165,7 @@ impl<K: OverKernel> Frames<K> for Spans<K::Acc> {
         for slot in slots {
             let all = folded(rows, slot);
             let before = all.iter().rposition(|&row| rows.mark(row) == BOUNDARY).map_or(0, |newest| newest + 1);
-            self.put(slot, Stacks::of(kernel, &timed(rows, &all), before)?);
+            self.put(slot, Stacks::of(kernel, &Read::of(rows, &all)?.timed(), before)?);
         }
         Ok(())
     }

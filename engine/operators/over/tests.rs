@@ -123,6 +123,9 @@ fn check(frame: Frame, ttl: Option<i64>, tied: bool, script: &[Event], single: b
                 }
                 for part in numbered.chunks(if single { 1 } else { usize::MAX }) {
                     harness.push(0, batch(part).boxed());
+                    if single {
+                        harness.evict(); // and all that is kept is on disk
+                    }
                 }
             }
             Event::Watermark(wm) => {

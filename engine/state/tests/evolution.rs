@@ -169,7 +169,7 @@ fn restored<Old: Table, New: Table>(mut old: Old, fill: impl FnOnce(&mut Old), m
     fill(&mut old);
     old.freeze(1);
     let mut writes = WriteBatch::default();
-    while !old.drain(&mut writes, 7) {}
+    while !old.drain(&mut writes, 7).unwrap() {}
     store.write(&writes).unwrap();
     store.checkpoint(Path::new("/snap")).unwrap();
     let store = stores.restore(Path::new("/b"), &[RestoredSnapshot { dir: "/snap".into(), groups: 0..8 }], 0..8).unwrap();

@@ -7,10 +7,12 @@ mod stores;
 mod tables;
 mod types;
 
-use super::{MemoryStore, StateFile, StateStore, Table, TableContext, Visit, VisitFound, WriteBatch};
+use super::{MemoryStore, Scratch, StateFile, StateStore, Table, TableContext, Visit, VisitFound, WriteBatch};
 use crate::error::Result;
 use crate::record::{Epoch, KeyGroup, key_groups_of};
+use crate::testing::SimMachine;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 
 const GROUPS: u16 = 16;
@@ -58,35 +60,43 @@ struct Rig<S: Subject> {
     saved: Option<Snapshot<S::Model>>,
 }
 
-/// A store that is loaded whole, as a journal is.
-struct Resident(Arc<MemoryStore>);
+/// A store with room for rows on disk, which may be loaded whole, as a journal is.
+struct Opened {
+    store: Arc<MemoryStore>,
+    is_resident: bool,
+    scratch: Scratch,
+}
 
-impl StateStore for Resident {
+impl StateStore for Opened {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        self.0.get(key)
+        self.store.get(key)
     }
     fn multi_get(&self, keys: &[&[u8]], visit: VisitFound<'_>) -> Result<()> {
-        self.0.multi_get(keys, visit)
+        self.store.multi_get(keys, visit)
     }
     fn scan(&self, from: &[u8], to: &[u8], visit: Visit<'_>) -> Result<()> {
-        self.0.scan(from, to, visit)
+        self.store.scan(from, to, visit)
     }
     fn is_resident(&self) -> bool {
-        true
+        self.is_resident
     }
     fn write(&self, batch: &WriteBatch) -> Result<()> {
-        self.0.write(batch)
+        self.store.write(batch)
     }
-    fn checkpoint(&self, dir: &std::path::Path) -> Result<Vec<StateFile>> {
-        self.0.checkpoint(dir)
+    fn checkpoint(&self, dir: &Path) -> Result<Vec<StateFile>> {
+        self.store.checkpoint(dir)
+    }
+    fn scratch(&self) -> Option<Scratch> {
+        Some(self.scratch.clone())
     }
     fn expire(&self, table: u32, before: [u8; 8]) {
-        self.0.expire(table, before);
+        self.store.expire(table, before);
     }
 }
 
 fn open<T: Table>(table: &mut T, store: &Arc<MemoryStore>, groups: Range<KeyGroup>, restored: bool, resident: bool) {
-    let store: Arc<dyn StateStore> = if resident { Arc::new(Resident(store.clone())) } else { store.clone() };
+    let scratch = Scratch::new(&SimMachine::new(1).env().files, Path::new("rows"));
+    let store = Arc::new(Opened { store: store.clone(), is_resident: resident, scratch });
     let context = TableContext { operator: "op".into(), store, groups, max_parallelism: GROUPS };
     table.open(&context, restored).unwrap();
 }
@@ -134,7 +144,7 @@ impl<S: Subject> Rig<S> {
 
     fn drain(&mut self, entries: usize) {
         let Some(frozen) = self.draining.clone() else { return };
-        if self.table.drain(&mut self.batch, entries) {
+        if self.table.drain(&mut self.batch, entries).unwrap() {
             self.store.write(&std::mem::take(&mut self.batch)).unwrap();
             let store = copy(std::slice::from_ref(&self.store), &(0..GROUPS));
             self.saved = Some(Snapshot { stores: vec![store], model: frozen });
@@ -172,7 +182,7 @@ impl<S: Subject> Rig<S> {
                 found = S::merge(found, S::read(&mut table));
                 table.freeze(1);
                 let mut batch = WriteBatch::default();
-                while !table.drain(&mut batch, 2) {}
+                while !table.drain(&mut batch, 2).unwrap() {}
                 store.write(&batch).unwrap();
                 stores.push(store);
             }

@@ -41,7 +41,7 @@ impl Subject for Pile {
             let name = bytes(key);
             let Some(slot) = table.index().find(&name, XxHash3_64::oneshot(&name)) else { continue };
             for side in 0..2 {
-                let rows: Vec<_> = table.rows(side, slot).map(<[u8]>::to_vec).collect();
+                let rows: Vec<_> = table.rows(side, slot).map(|row| row.unwrap().into_owned()).collect();
                 if !rows.is_empty() {
                     model.insert((side, key), rows);
                 }

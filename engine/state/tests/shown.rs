@@ -18,7 +18,7 @@ fn shown<T: Table>(mut table: T, fill: impl FnOnce(&mut T, &Keys)) -> Vec<serde_
     fill(&mut table, &Keys::encode(["ann".to_string(), "bob".to_string()].into_iter()));
     let mut batch = WriteBatch::default();
     table.freeze(1);
-    while !table.drain(&mut batch, 10) {}
+    while !table.drain(&mut batch, 10).unwrap() {}
     crate::state::StateStore::write(&*store, &batch).unwrap();
     let mut all = Vec::new();
     let mut visit = |entry| {

@@ -2,10 +2,11 @@
 
 use super::{GROUPS, Step, Subject, run};
 use crate::record::Keys;
-use crate::state::{AppendTable, MapTable, OrderedTable, PointTable, SeenTable, SliceTable};
+use crate::state::{AppendTable, MapTable, MemoryStore, OrderedTable, PointTable, SeenTable, SliceTable, StateStore, Table, WriteBatch};
 use crate::time::EventTime;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use twox_hash::XxHash3_64;
 
 pub(super) fn keys(names: impl ExactSizeIterator<Item = u8>) -> Keys {
@@ -591,9 +592,9 @@ impl Subject for Rows {
                 let (mut due, mut got, mut expect) = (Vec::new(), Vec::new(), Vec::new());
                 while let Some(time) = table.take_due(EventTime(*until), &mut due) {
                     for w in due.clone() {
-                        let row = table.bytes_of(w.row).to_vec();
+                        let row = table.bytes_of(w.row).unwrap().into_owned();
                         got.push((time.0, key_of(table, w.slot), table.side(w.row), row.clone()));
-                        if table.side(w.row) == 0 { table.keep(w.row) } else { table.release(w.row) }
+                        if table.side(w.row) == 0 { table.keep(w.row) } else { table.release(w.row).unwrap() }
                     }
                 }
                 let turn = model.turn;
@@ -612,7 +613,7 @@ impl Subject for Rows {
                 while let Some(row) = table.take_over(*side, EventTime(*until)) {
                     assert!(table.time(row).0 >= last && table.time(row).0 <= *until);
                     last = table.time(row).0;
-                    table.release(row);
+                    table.release(row).unwrap();
                 }
                 let until = model.turn.min(*until);
                 model.rows.iter_mut().filter(|((s, _), _)| s == side).for_each(|(_, rows)| rows.retain(|row| row.0 > until));
@@ -623,7 +624,7 @@ impl Subject for Rows {
                 let kept = model.rows.get_mut(&(*side, *k)).and_then(|rows| rows.iter_mut().find(|row| row.0 <= model.turn));
                 assert_eq!(table.first(*side, slots[0]).is_some(), kept.is_some());
                 if let (Some(row), Some(kept)) = (table.first(*side, slots[0]), kept) {
-                    table.set_mark(row, *mark);
+                    table.set_mark(row, *mark).unwrap();
                     kept.2 = *mark;
                 }
             }
@@ -634,7 +635,7 @@ impl Subject for Rows {
     /// Kept rows first: they are the older ones.
     fn read(table: &mut AppendTable) -> RowModel {
         let mut rows: BTreeMap<(usize, u8), Vec<_>> = BTreeMap::new();
-        let listed = |row| (table.time(row).0, table.bytes_of(row).to_vec(), table.mark(row));
+        let listed = |row| (table.time(row).0, table.bytes_of(row).unwrap().into_owned(), table.mark(row));
         for name in 0..8 {
             let key = bytes(name);
             let Some(slot) = table.index().find(&key, XxHash3_64::oneshot(&key)) else { continue };
@@ -702,8 +703,7 @@ proptest! {
 /// Another time to live cuts time into other buckets: what was seen is put into those.
 #[test]
 fn a_changed_time_to_live_keeps_what_was_seen() {
-    use crate::state::Table;
-    let store = std::sync::Arc::new(crate::state::MemoryStore::default());
+    let store = Arc::new(MemoryStore::default());
     let ids = keys(0..12);
     let times = |id: usize| EventTime(100 + 7 * id as i64);
     for (round, ttl) in [64, 640, 64].into_iter().enumerate() {
@@ -717,9 +717,9 @@ fn a_changed_time_to_live_keeps_what_was_seen() {
             }
         }
         table.freeze(1);
-        let mut batch = crate::state::WriteBatch::default();
-        while !table.drain(&mut batch, 3) {}
-        crate::state::StateStore::write(&*store, &batch).unwrap();
+        let mut batch = WriteBatch::default();
+        while !table.drain(&mut batch, 3).unwrap() {}
+        store.write(&batch).unwrap();
         table.drained(1);
     }
 }
@@ -727,9 +727,8 @@ fn a_changed_time_to_live_keeps_what_was_seen() {
 #[test]
 fn a_tiny_budget_keeps_everything_reachable() {
     let mut table = PointTable::<String>::new("p");
-    let store = std::sync::Arc::new(crate::state::MemoryStore::default());
+    let store = Arc::new(MemoryStore::default());
     super::open(&mut table, &store, 0..GROUPS, false, false);
-    use crate::state::Table;
     let mut slots = Vec::new();
     for round in 0..3u64 {
         for start in (0..10_000u64).step_by(100) {
@@ -745,4 +744,35 @@ fn a_tiny_budget_keeps_everything_reachable() {
         }
     }
     assert!(table.index().len() < 1_000, "most keys are on disk only");
+}
+
+/// Rows that have no room in memory are on disk, drained or not; what is known of them stays. So it is after a restore.
+#[test]
+fn rows_leave_memory_and_come_back() {
+    let store = Arc::new(MemoryStore::default());
+    let mut table = AppendTable::new("a", 1, "bytes");
+    super::open(&mut table, &store, 0..GROUPS, false, false);
+    let mut slots = Vec::new();
+    for n in 0..1000u32 {
+        table.resolve(&keys([(n % 8) as u8].into_iter()), &mut slots);
+        table.append(0, slots[0], EventTime(n.into()), &[n as u8; 100]);
+    }
+    assert!(table.bytes() - table.pinned_bytes() >= 100_000);
+    table.evict(usize::MAX).unwrap();
+    assert_eq!(table.bytes(), table.pinned_bytes(), "no row's bytes are left");
+    table.freeze(1);
+    let mut batch = WriteBatch::default();
+    while !table.drain(&mut batch, 3).unwrap() {}
+    store.write(&batch).unwrap();
+
+    let mut table = AppendTable::new("a", 1, "bytes");
+    super::open(&mut table, &store, 0..GROUPS, true, false);
+    assert!(table.bytes() - table.pinned_bytes() < 1000, "a restore leaves most of them on disk");
+    let mut due = Vec::new();
+    for n in 0..1000u32 {
+        let time = table.take_due(EventTime(i64::MAX), &mut due).unwrap();
+        assert_eq!((time, &table.bytes_of(due[0].row).unwrap()[..]), (EventTime(n.into()), &[n as u8; 100][..]));
+        table.release(due[0].row).unwrap();
+    }
+    assert!(table.is_empty());
 }

@@ -72,6 +72,7 @@ pub(crate) const ALL: &[Workload] = &[
     windows::SLIDING,
     windows::LATE,
     windows::HOURS_LATE,
+    windows::LATE_ROWS,
     sessions::SESSIONS,
     sessions::COUNTS,
     sessions::CUMULATIVE,

@@ -2,13 +2,14 @@
 //!
 //! Invariant: a window's value is the sorted list of its ids, whatever their order of arrival.
 
-use super::super::graph::{OUT, SIDE, Text};
+use super::super::graph::{Draw, OUT, SIDE, Text};
 use super::super::input::{Input, Row};
 use super::{Order, Output, Workload, nothing};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use waterwheel::engine::dsl::{Merge, OutOfOrder, Stream};
+use waterwheel::engine::operators::late_rows;
 use waterwheel::engine::time::EventTime;
 use waterwheel::engine::windowing::{Sliding, Tumbling, Windowed};
 
@@ -151,18 +152,38 @@ fn is_hours_late(input: &Input, row: &Row) -> bool {
     row.id.is_multiple_of(9) && row.id / splits > input.splits[0].len() as u32 / 2
 }
 
+/// The rows, some of them hours late, dealt out to the tasks.
+fn dealt(draw: &Draw) -> Stream<Row> {
+    let input = draw.ground.input.clone();
+    let begin = begin(&input);
+    let time = move |row: &Row| EventTime(if is_hours_late(&input, row) { begin - 1 } else { row.at });
+    let tenth = (draw.input().rows().map(|row| row.at - begin).max().unwrap_or(0) / 10).max(1);
+    let disorder = OutOfOrder::by(millis(draw.input().disorder_ms));
+    draw.rows_at(time, disorder).max_ahead(millis(tenth)).rebalance().map(|row| row).id("dealt")
+}
+
+/// Rows that are late whatever happens, as any stream tells them apart.
+pub(crate) const LATE_ROWS: Workload = Workload {
+    name: "late-rows",
+    draw: |draw| {
+        let late: Stream<Row> = dealt(draw).operator("late", late_rows()).id("late");
+        draw.out(&late.map(|row| (row.key.to_string(), row.id.to_string())));
+    },
+    expect: |input| {
+        let late = input.rows().filter(|row| is_hours_late(input, row));
+        late.map(|row| (row.key.to_string(), row.id.to_string())).collect()
+    },
+    order: Order::None,
+    also: nothing,
+};
+
 /// Rows that are late whatever happens: no split runs far ahead, so the watermark has long passed them. Each of them leaves by
 /// the side, in whatever attempt and task; no other row does.
 pub(crate) const HOURS_LATE: Workload = Workload {
     name: "hours-late",
     draw: |draw| {
-        let (input, ground) = (draw.ground.input.clone(), draw.ground.clone());
-        let begin = begin(&input);
-        let time = move |row: &Row| EventTime(if is_hours_late(&input, row) { begin - 1 } else { row.at });
-        let tenth = (draw.input().rows().map(|row| row.at - begin).max().unwrap_or(0) / 10).max(1);
-        let disorder = OutOfOrder::by(millis(draw.input().disorder_ms));
-        let rows = draw.rows_at(time, disorder).max_ahead(millis(tenth)).rebalance().map(|row| row).id("dealt");
-        let sorted = rows.key_by(|row| row.key).sort_by_time(|row| row.id);
+        let ground = draw.ground.clone();
+        let sorted = dealt(draw).key_by(|row| row.key).sort_by_time(|row| row.id);
         let sorted = sorted.late_to(move |late| ground.write(&late.map(|row| (row.key.to_string(), row.id.to_string())), SIDE)).id("sort");
         let windows = sorted.window(Tumbling::of(millis(draw.input().span_ms)));
         draw.out(&shown(&windows.aggregate_windows(Ids::default, |ids, row: &Row| ids.0.push(row.id)).id("windows")));

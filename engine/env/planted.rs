@@ -101,8 +101,6 @@ bugs! {
     DeleteShared,
     /// A copy of a file of state is named by a checkpoint whatever the disk gave when it was read.
     CopyUnseen,
-    /// Rows that were put to disk for want of memory are taken as the disk gives them.
-    ReadUnseen,
     /// A sync that failed is tried again, as if it had lost nothing.
     RetrySync,
     // Restore and rescale.

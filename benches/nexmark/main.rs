@@ -51,7 +51,9 @@ fn options(args: impl Iterator<Item = String>) -> std::result::Result<Options, S
             "--write" => options.write = true,
             name if query::QUERIES.iter().any(|q| q.name == name) => options.queries.push(name.to_string()),
             other => {
-                return Err(format!("{other} is no option and no query; there are --events N, --partitions N, --kafka, --write, q0 to q23"));
+                return Err(format!(
+                    "{other} is no option and no query; there are --events N, --partitions N, --kafka, --write, q0 to q23"
+                ));
             }
         }
     }

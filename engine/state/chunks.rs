@@ -84,11 +84,7 @@ impl Place {
         let read = files.read_at(path, self.start + from as u64, to - from);
         let bytes = read.map_err(|e| fail("rows that were put to disk cannot be read").because(e))?;
         let is_whole = bytes.len() == to - from && bytes.chunks(BLOCK).map(crc32fast::hash).eq(self.checksums[blocks].iter().copied());
-        if is_whole {
-            Ok(bytes)
-        } else {
-            Err(fail("rows that were put to disk are not what was written"))
-        }
+        if is_whole { Ok(bytes) } else { Err(fail("rows that were put to disk are not what was written")) }
     }
 }
 

@@ -70,6 +70,22 @@ impl Packing {
     }
 }
 
+/// Texts, and whatever else has no width, are taken to be so long where there is none to look at.
+const TYPICAL: usize = 16;
+
+/// Bytes that a packed row of these types takes, as far as types tell.
+pub(crate) fn about_bytes<'a>(kinds: impl IntoIterator<Item = &'a DataType>) -> usize {
+    let (mut columns, mut bytes) = (0usize, 0);
+    for kind in kinds {
+        columns += 1;
+        bytes += match Packing::of(kind) {
+            Some(Packing::Bytes) | None => Packing::Bytes.width() + TYPICAL,
+            Some(fixed) => fixed.width(),
+        };
+    }
+    columns.div_ceil(8) + bytes
+}
+
 /// A value in a packed row.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Cell<'a> {
@@ -508,6 +524,8 @@ mod tests {
             let mut all = EncodedRows::default();
             packed.pack_all(&batch, &mut all);
             prop_assert_eq!((0..rows.len()).map(|row| all.row(row).to_vec()).collect::<Vec<_>>(), bytes.clone());
+            let fixed = kinds.iter().all(|kind| Packing::of(kind) != Some(Packing::Bytes));
+            prop_assert!(!fixed || bytes.iter().all(|row| row.len() == about_bytes(&kinds)));
             for (c, kind) in kinds.iter().enumerate() {
                 let back = packed.column(c, bytes.iter().map(|b| Some(&b[..])).chain([None])).unwrap();
                 prop_assert_eq!(back.data_type(), kind);

@@ -9,7 +9,7 @@
 
 use super::rows::named;
 use super::windows::operator;
-use super::{Fired, Lowered, Lowering, Place, arrow_schema, check_class, column_of, physical};
+use super::{Fired, Lowered, Lowering, Place, arrow_schema, check_class, column_of, physical, size};
 use crate::error::{SqlError, SqlResult};
 use crate::kernels::aggregate::{Argument, Call, Calls, Function};
 use crate::kernels::group::GroupBy;
@@ -83,7 +83,7 @@ impl Lowering<'_> {
             group(Grouping { global: key_count == 0, only_new }, move || GroupBy::new(calls.clone(), classes.clone(), schema.clone()));
         let note = NodeNote {
             detail,
-            state: vec![StateNote { what: kept(key_count, values, arrivals), bound: Bound::Unbounded }],
+            state: vec![StateNote { what: kept(size::about(&node.schema), key_count, values, arrivals), bound: Bound::Unbounded }],
             class: vec![(EqualityClass::Converging, "running aggregate".into())],
             glue: false,
         };
@@ -109,7 +109,7 @@ impl Lowering<'_> {
                 Over::Windows(w) => format!("{w}: {}", detail(node)),
                 Over::Fired => format!("of windows that have fired: {}", detail(node)),
             },
-            state: vec![StateNote { what: kept, bound: Bound::Watermark }],
+            state: vec![StateNote { what: format!("{kept}{}", size::each(&node.schema)), bound: Bound::Watermark }],
             class: vec![(EqualityClass::TimeDependent, "late rows".into())],
             glue: false,
         };
@@ -360,8 +360,8 @@ fn detail(node: &Aggregate) -> String {
     if node.group_expr.is_empty() { list(&node.aggr_expr) } else { format!("{} by {}", list(&node.aggr_expr), list(&node.group_expr)) }
 }
 
-fn kept(keys: usize, values: usize, arrivals: usize) -> String {
-    let row = if keys == 0 { "1 row" } else { "1 row a key" };
+fn kept(bytes: usize, keys: usize, values: usize, arrivals: usize) -> String {
+    let row = if keys == 0 { "1 row".into() } else { format!("1 row a key, about {bytes} B each") };
     let distinct = if values == 0 { String::new() } else { format!(", and every distinct value of {values} aggregates") };
     let all = if arrivals == 0 { String::new() } else { format!(", and every value of {arrivals} aggregates") };
     format!("{row}{distinct}{all}")

@@ -8,7 +8,7 @@
 
 use super::condition::{self, Sides};
 use super::meet::{Meeting, Met};
-use super::{Fired, Lowered, Lowering, Place, column_of};
+use super::{Fired, Lowered, Lowering, Place, column_of, size};
 use crate::error::{SqlError, SqlResult};
 use crate::plan::Versions;
 use datafusion_common::{DFSchema, JoinType, NullEquality};
@@ -82,7 +82,7 @@ impl Lowering<'_> {
         let meeting = Meeting {
             how: Met::Regular,
             updating: inputs_change || !matches!(joined.kind, JoinKind::Inner | JoinKind::Semi),
-            state: vec![StateNote { what: "the rows of both sides".into(), bound: Bound::Unbounded }],
+            state: vec![StateNote { what: format!("the rows of both sides, {}", size::of_sides(&joined)), bound: Bound::Unbounded }],
             class: (EqualityClass::Converging, "regular join".into()),
         };
         let lowered = self.meet(joined, meeting)?;
@@ -100,7 +100,10 @@ impl Lowering<'_> {
         let meeting = Meeting {
             how: Met::Interval(bounds),
             updating: false,
-            state: vec![state(format!("left rows for {} of event time", keeps(LEFT))), state(format!("right rows for {}", keeps(RIGHT)))],
+            state: vec![
+                state(format!("left rows for {} of event time{}", keeps(LEFT), size::each(&joined.sides[LEFT].schema))),
+                state(format!("right rows for {}{}", keeps(RIGHT), size::each(&joined.sides[RIGHT].schema))),
+            ],
             class: (EqualityClass::TimeDependent, "late rows".into()),
         };
         // A result has the later time of its two rows, or that at which it is known that there is no partner. By so much the
@@ -127,7 +130,7 @@ impl Lowering<'_> {
         let meeting = Meeting {
             how: Met::AtWindowEnd,
             updating: false,
-            state: vec![StateNote { what: "the rows of both sides".into(), bound: Bound::Watermark }],
+            state: vec![StateNote { what: format!("the rows of both sides, {}", size::of_sides(&joined)), bound: Bound::Watermark }],
             class: (EqualityClass::TimeDependent, "late rows".into()),
         };
         // Of a side that has a row in every result.

@@ -22,6 +22,7 @@ mod scan;
 mod sets;
 mod shared;
 mod sink;
+mod size;
 mod times;
 mod unnest;
 mod upserts;

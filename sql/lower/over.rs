@@ -10,7 +10,7 @@
 
 use super::aggregate::{argument, check_result, name_of, separator};
 use super::ranks::list;
-use super::{Lowered, Lowering, column_of};
+use super::{Lowered, Lowering, column_of, size};
 use crate::error::{SqlError, SqlResult};
 use crate::kernels::aggregate::{Argument, Call, Calls};
 use crate::kernels::keys::ColumnKeys;
@@ -165,11 +165,12 @@ impl Lowering<'_> {
         let schema = with_results(&input, group.functions.iter().map(|(at, _)| *at), window)?;
         let rules = Arc::new(rules(&places, &aggregates, &kept, &schema, group, input.updating)?);
         let glue = NodeNote { glue: true, ..NodeNote::default() };
+        let note = note(group, &input.schema);
         let keyed = self.add("key_by", key_columns(Arc::new(ColumnKeys(places.partition))), &[(from, Routing::Forward)], glue);
         if !group.in_turn {
             let frame = group.frame;
             let factory = over_changes(move || OverChanges::new(rules.clone(), frame));
-            let node = self.add("over_changes", factory, &[(keyed, Routing::KeyGroup)], note(group));
+            let node = self.add("over_changes", factory, &[(keyed, Routing::KeyGroup)], note);
             // A row stays in one task as long as it is known by what the partitions are by.
             let partition: Option<Vec<usize>> = group.params.partition_by.iter().map(|e| column_of(e, &input.schema)).collect();
             let key = input.key.filter(|key| partition.is_some_and(|partition| partition.iter().all(|column| key.contains(column))));
@@ -177,7 +178,7 @@ impl Lowering<'_> {
         }
         let options = OverOptions { frame: group.frame, ttl_ms: None, keys: None };
         let factory = over(options, move || Ok(OverCalls::new(rules.clone())));
-        let node = self.add("over", factory, &[(keyed, Routing::KeyGroup)], note(group));
+        let node = self.add("over", factory, &[(keyed, Routing::KeyGroup)], note);
         let lowered = Lowered::plain(node, Arc::new(schema), false);
         if group.lead.is_some() {
             return Ok(lowered);
@@ -437,7 +438,7 @@ fn default_of(function: &WindowFunction, kind: &DataType) -> SqlResult<Value> {
     Ok(crate::kernels::value::Cells::of(&array).map_err(|_| wrong())?.value(0))
 }
 
-fn note(group: &Group<'_>) -> NodeNote {
+fn note(group: &Group<'_>, rows: &DFSchema) -> NodeNote {
     let names: Vec<String> = group.functions.iter().map(|(_, f)| f.fun.name().to_uppercase()).collect();
     let (frame, what, bound) = match (group.frame, group.lead) {
         (_, Some(n)) => (format!("{n} rows behind"), format!("{n} rows a key"), Bound::Unbounded),
@@ -452,7 +453,7 @@ fn note(group: &Group<'_>) -> NodeNote {
     let by = list(group.params.partition_by.iter());
     if !group.in_turn {
         let order = list(group.params.order_by.iter().map(|sort| &sort.expr));
-        let state = vec![StateNote { what: "every row, and its results".into(), bound: Bound::Unbounded }];
+        let state = vec![StateNote { what: format!("every row, and its results{}", size::each(rows)), bound: Bound::Unbounded }];
         let class = vec![(EqualityClass::Converging, "results over the rows so far".into())];
         return NodeNote { detail: format!("{} {frame}, by ({by}) in the order of {order}", names.join(", ")), state, class, glue: false };
     }
@@ -460,7 +461,7 @@ fn note(group: &Group<'_>) -> NodeNote {
     if group.params.order_by.len() == 1 && matches!(group.frame, Frame::Rows(_)) {
         class.push((EqualityClass::TimeDependent, "arrival order of rows of one time".to_string()));
     }
-    let ahead = StateNote { what: "rows ahead of the watermark".into(), bound: Bound::Watermark };
+    let ahead = StateNote { what: format!("rows ahead of the watermark{}", size::each(rows)), bound: Bound::Watermark };
     let detail = format!("{} {frame}, by ({by})", names.join(", "));
     NodeNote { detail, state: vec![ahead, StateNote { what, bound }], class, glue: false }
 }

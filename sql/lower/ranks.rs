@@ -7,7 +7,7 @@
 //! Invariant: rows have the input's columns, then the rank; the rank means something only where somebody looks at it.
 
 use super::aggregate::of_updates;
-use super::{Lowered, Lowering, Place, arrow_schema, check_class, check_ordered, column_of};
+use super::{Lowered, Lowering, Place, arrow_schema, check_class, check_ordered, column_of, size};
 use crate::error::{SqlError, SqlResult};
 use crate::kernels::keys::ColumnKeys;
 use crate::kernels::ranked::{OrderColumn, RowNumbers};
@@ -183,6 +183,7 @@ impl Lowering<'_> {
         let (of_kernel, order_text) = (partition.clone(), list(params.order_by.iter().map(|s| &s.expr)));
         let factory = ranked(ranking, move || RowNumbers::new(order.clone(), schema.clone(), of_kernel.clone()));
         let kept = if input.updating { "every row".to_string() } else { format!("{} rows a partition", wanted.first) };
+        let kept = format!("{kept}{}", size::each(&input.schema));
         let note = NodeNote {
             detail: format!("first {} by {order_text} of ({partition}){}", wanted.first, of_updates(only_new)),
             state: vec![StateNote { what: kept, bound: Bound::Unbounded }],

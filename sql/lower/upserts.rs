@@ -5,7 +5,7 @@
 //!
 //! Invariant: what has left adds up to the newest rows of all keys, whatever was left out or repeated in the topic.
 
-use super::{Lowered, Lowering, arrow_schema, column_expr, nullable};
+use super::{Lowered, Lowering, arrow_schema, column_expr, nullable, size};
 use crate::catalog::Table;
 use crate::error::{SqlError, SqlResult};
 use crate::kernels::keys::ColumnKeys;
@@ -60,7 +60,7 @@ impl Lowering<'_> {
         let keyed = self.add("key_by", key_columns(Arc::new(ColumnKeys(key.clone()))), &[(records.node, Routing::Forward)], glue);
         let note = NodeNote {
             detail: format!("newest row of each key of {}", table.name),
-            state: vec![StateNote { what: "1 row a key".into(), bound: Bound::Unbounded }],
+            state: vec![StateNote { what: format!("1 row a key{}", size::each(&records.schema)), bound: Bound::Unbounded }],
             class: vec![(EqualityClass::Converging, "rows that replace each other".into())],
             glue: false,
         };

@@ -6,7 +6,7 @@
 
 use super::join::Joined;
 use super::meet::{Meeting, Met};
-use super::{Lowered, Lowering, Place, column_of};
+use super::{Lowered, Lowering, Place, column_of, size};
 use crate::error::{SqlError, SqlResult};
 use crate::plan::Versions;
 use datafusion_common::DFSchema;
@@ -68,8 +68,11 @@ impl Lowering<'_> {
             how: Met::Temporal,
             updating: false,
             state: vec![
-                StateNote { what: "rows and versions ahead of the watermark".into(), bound: Bound::Watermark },
-                StateNote { what: "1 version a key".into(), bound: Bound::Unbounded },
+                StateNote {
+                    what: format!("rows and versions ahead of the watermark, {}", size::of_sides(&joined)),
+                    bound: Bound::Watermark,
+                },
+                StateNote { what: format!("1 version a key{}", size::each(&joined.sides[RIGHT].schema)), bound: Bound::Unbounded },
             ],
             class: (EqualityClass::TimeDependent, "late rows and versions".into()),
         };
@@ -104,7 +107,10 @@ impl Lowering<'_> {
         let meeting = Meeting {
             how: Met::Lookup,
             updating: false,
-            state: vec![StateNote { what: format!("the rows of {table}, read in first"), bound: Bound::Unbounded }],
+            state: vec![StateNote {
+                what: format!("the rows of {table}, read in first{}", size::each(&joined.sides[RIGHT].schema)),
+                bound: Bound::Unbounded,
+            }],
             class: (EqualityClass::Exact, "lookup in a table that is read to its end".into()),
         };
         let lowered = self.meet(joined, meeting)?;

@@ -53,12 +53,13 @@ impl Bounds {
         }
     }
 
-    /// The last time at which a row may meet kept rows of the other side.
-    fn until(self, side: Side, time: EventTime) -> EventTime {
-        match side {
-            LEFT => time.plus_ms(self.to),
-            _ => time.minus_ms(self.from),
-        }
+    /// The last time at which a row may meet kept rows of the other side; none before time begins.
+    fn until(self, side: Side, time: EventTime) -> Option<EventTime> {
+        let until = match side {
+            LEFT => i128::from(time.0) + i128::from(self.to),
+            _ => i128::from(time.0) - i128::from(self.from),
+        };
+        (until >= i128::from(i64::MIN)).then(|| EventTime(i64::try_from(until).unwrap_or(i64::MAX)))
     }
 }
 
@@ -109,7 +110,7 @@ impl<N: PairKernel> IntervalJoin<N> {
         let kind = self.matches.kind();
         let until = self.bounds.until(side, time);
         let mut partner = self.table.first(other(side), row.slot);
-        while let Some(kept) = partner.filter(|&kept| self.table.time(kept) <= until) {
+        while let Some(kept) = partner.filter(|&kept| until.is_some_and(|until| self.table.time(kept) <= until)) {
             let (left, right) = in_order(side, row.row, kept);
             let has_partner = self.table.mark(left) == PARTNER;
             if self.matches.meet(&self.table.bytes_of(left)?, has_partner, &self.table.bytes_of(right)?, time, out)? {

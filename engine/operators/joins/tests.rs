@@ -215,6 +215,12 @@ fn the_boundaries_are_exact() {
         h.watermark(EventTime(100.max(100 + apart)));
         assert_eq!(h.take::<Out>(0).len(), usize::from(joins), "{apart} apart");
     }
+    // A span that lies before the begin of time holds nothing, not even its first millisecond.
+    let mut h = Harness::new(&factory(JoinKind::Inner, -10, -10), 2);
+    h.push(LEFT, batch(&[(1, i64::MIN + 9, 1)]).boxed());
+    h.push(RIGHT, batch(&[(1, i64::MIN, 2)]).boxed());
+    h.watermark(EventTime(0));
+    assert!(h.take::<Out>(0).is_empty());
     // The left row waits for the last right row that may come: not a millisecond less, and not more.
     let mut h = Harness::new(&factory(JoinKind::Left, -10, 5), 2);
     h.push(LEFT, batch(&[(1, 100, 1)]).boxed());

@@ -5,8 +5,9 @@
 //! hard-links the files: what was uploaded before is not written again. For the same reason files are compacted by size and
 //! not by level: each epoch changes keys all over the place, and levels would be written anew for every few of them.
 //!
-//! Invariant: the buffer being filled is newer than the one on its way in, and that is newer than the files. After the first failed write, flush or checkpoint a store answers nothing but that error. RocksDB tries to
-//! resume by itself, and then it is not known which writes it lost.
+//! Invariant: the buffer being filled is newer than the one on its way in, and that is newer than the files. After the first
+//! failed write or checkpoint a store answers nothing but that error: RocksDB tries to resume by itself, and then it is not
+//! known which writes it lost.
 
 use super::buffer::Buffer;
 use super::keyspace::group_range;

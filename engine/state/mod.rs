@@ -106,7 +106,14 @@ pub trait StateStore: Send + Sync {
     ///
     /// # Errors
     /// Of the disk, or a checksum that does not hold.
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>>;
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        let mut found = None;
+        self.multi_get(&[key], &mut |_, value| {
+            found = Some(value.to_vec());
+            Ok(())
+        })?;
+        Ok(found)
+    }
     /// Many values in one call: visits each key that is there, by its place in `keys`, in any order.
     ///
     /// # Errors

@@ -365,15 +365,6 @@ impl Drop for RocksStore {
 }
 
 impl StateStore for RocksStore {
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        let mut found = None;
-        self.multi_get(&[key], &mut |_, value| {
-            found = Some(value.to_vec());
-            Ok(())
-        })?;
-        Ok(found)
-    }
-
     fn multi_get(&self, keys: &[&[u8]], visit: VisitFound<'_>) -> Result<()> {
         let database = &*self.database;
         database.check()?;

@@ -187,15 +187,6 @@ impl TieredStore {
 }
 
 impl StateStore for TieredStore {
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        let mut found = None;
-        self.multi_get(&[key], &mut |_, value| {
-            found = Some(value.to_vec());
-            Ok(())
-        })?;
-        Ok(found)
-    }
-
     fn multi_get(&self, keys: &[&[u8]], visit: VisitFound<'_>) -> Result<()> {
         match self.read_journal(|journal| journal.multi_get(keys, visit)) {
             Some(result) => result,

@@ -101,6 +101,11 @@ impl Job {
         self.draw.0.borrow_mut().parallelism = tasks;
     }
 
+    /// Tasks per operator, as said so far.
+    pub fn tasks(&self) -> u32 {
+        self.draw.0.borrow().parallelism
+    }
+
     /// Number of key groups, the upper limit of parallelism; 128 unless set. Fixed once the job has state.
     pub fn max_parallelism(&self, key_groups: u16) {
         self.draw.0.borrow_mut().max_parallelism = key_groups;

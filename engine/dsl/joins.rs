@@ -9,8 +9,8 @@ use crate::error::Error;
 use crate::graph::{Bound, EqualityClass, NodeNote, StateNote};
 use crate::observe::human_duration;
 use crate::operators::joins::{
-    Bounds, EndsVersion, JoinKind, LATE_LEFT_PORT, LATE_RIGHT_PORT, LEFT, PairKernel, RIGHT, TypedPairs, growing_join, interval_join,
-    regular_join, temporal_join,
+    Bounds, EndsVersion, Forget, JoinKind, LATE_LEFT_PORT, LATE_RIGHT_PORT, LEFT, PairKernel, RIGHT, TypedPairs, growing_join,
+    interval_join, regular_join, temporal_join,
 };
 use crate::operators::{Either, OperatorFactory, map, timed_either, union};
 use crate::record::{Batch, Change, Data, Key, Rows};
@@ -483,7 +483,7 @@ impl How {
                 // The rows of typed streams only come.
                 let factory = match (kind, ttl) {
                     (JoinKind::Inner, None) => growing_join(kernel),
-                    _ => regular_join(kind, ttl.map(millis), kernel),
+                    (_, ttl) => regular_join(kind, ttl.map_or(Forget::Never, |ttl| Forget::ByWatermark(millis(ttl))), kernel),
                 };
                 ("join", factory, note)
             }

@@ -8,6 +8,7 @@
 //! key that it touches at most one old result (-U, -D) and one new one (+U, +I), none when they are equal, in the order of the
 //! keys' first rows; so the sum, and never the sequence, is independent of how rows were batched.
 
+use super::aging::Aging;
 use super::columnar::RowError;
 use super::touched::{Touched, TouchedKeys};
 use super::{OpenContext, Operator, OperatorFactory, Output};
@@ -60,17 +61,21 @@ pub struct Grouping {
     pub global: bool,
     /// Nobody asks for the old row of an update: `-U` is left out.
     pub only_new: bool,
+    /// A key that nothing has changed for so many milliseconds of the wall clock is forgotten, silently.
+    pub ttl_ms: Option<i64>,
 }
 
 /// Keyed changes in, changes of the results out: `ChangeBatch` to `ChangeBatch`.
 pub fn group<K: GroupKernel>(grouping: Grouping, make: impl Fn() -> Result<K> + Send + Sync + 'static) -> OperatorFactory {
     let make = Arc::new(make);
     Arc::new(move || {
+        let aging = Aging::new(grouping.ttl_ms);
         Box::new(Group {
             make: make.clone(),
             grouping,
             kernel: None,
-            table: PointTable::<K::Acc>::new("groups"),
+            aging,
+            table: aging.table::<K::Acc>("groups"),
             slots: Vec::new(),
             touched: TouchedKeys::default(),
             groups: 0..0,
@@ -91,6 +96,7 @@ struct Group<K: GroupKernel, M> {
     make: Arc<M>,
     grouping: Grouping,
     kernel: Option<K>,
+    aging: Aging,
     table: PointTable<K::Acc>,
     slots: Vec<u32>,
     touched: TouchedKeys<Before>,
@@ -142,6 +148,8 @@ impl<K: GroupKernel, M> Group<K, M> {
             }
             if gone {
                 self.table.remove(slot);
+            } else {
+                self.aging.touch(&mut self.table, slot);
             }
             match (old, new) {
                 (Some(old), Some(new)) if kernel.is_same(old, new) => {}
@@ -208,6 +216,10 @@ impl<K: GroupKernel, M: Fn() -> Result<K> + Send + Sync + 'static> Operator for 
         }
         let leaving = self.results(keys, appended)?;
         self.leave(&leaving, out)
+    }
+
+    fn on_time(&mut self, wall_ms: i64, _out: &mut Output<'_>) -> Result<Option<i64>> {
+        Ok(self.aging.on_time(wall_ms, &mut self.table))
     }
 
     fn on_end(&mut self, out: &mut Output<'_>) -> Result<()> {
@@ -352,11 +364,54 @@ mod tests {
             }
             let expected: BTreeMap<(i64, i64), i64> = model.into_iter().filter(|(_, (rows, _))| *rows > 0).map(|(key, (_, sum))| ((key, sum), 1)).collect();
             for mode in Mode::ALL {
-                let mut harness = Harness::new(&group(Grouping { global: false, only_new }, || Ok(Sums::default())), 0);
+                let mut harness = Harness::new(&group(Grouping { only_new, ..Grouping::default() }, || Ok(Sums::default())), 0);
                 let steps: Vec<Step> = batches.iter().map(|rows| Step::Batch(0, changes(rows))).chain([Step::End]).collect();
                 harness.run(&steps, mode);
                 prop_assert_eq!(sum(&mut harness, only_new), expected.clone(), "{:?}", mode);
                 prop_assert_eq!(harness.take_rejected().len(), batches.iter().flatten().filter(|r| r.1 == 13).count());
+            }
+        }
+    }
+
+    const TTL: i64 = 320;
+
+    proptest! {
+        /// A key is there as long as less than its time to live has passed since its last change; what it gave stays.
+        #[test]
+        fn what_nothing_changes_is_forgotten_by_the_clock(
+            batches in proptest::collection::vec((0..40i64, proptest::collection::vec((0..3i64, 10..13i64, prop_oneof![3 => Just(1i64), 1 => Just(-1i64)]), 0..4)), 0..12),
+        ) {
+            let mut model: BTreeMap<i64, (i64, i64, i64)> = BTreeMap::new();
+            let (mut now, mut steps) = (1_000_000, Vec::new());
+            let mut expected: BTreeMap<(i64, i64), i64> = BTreeMap::new();
+            for (later, rows) in &batches {
+                now += later * 10;
+                model.retain(|key, (rows, sum, last)| {
+                    let stays = *last + TTL > now;
+                    if !stays && *rows > 0 {
+                        *expected.entry((*key, *sum)).or_insert(0) += 1;
+                    }
+                    stays
+                });
+                for (key, value, weight) in rows {
+                    let (rows, sum, last) = model.entry(*key).or_default();
+                    (*rows, *sum, *last) = (*rows + weight, *sum + weight * value, now);
+                    if (*rows, *sum) == (0, 0) {
+                        model.remove(key);
+                    }
+                }
+                steps.push(Step::WallTime(now));
+                steps.push(Step::Batch(0, changes(rows)));
+            }
+            for (key, (_, sum, _)) in model.into_iter().filter(|(_, (rows, ..))| *rows > 0) {
+                *expected.entry((key, sum)).or_insert(0) += 1;
+            }
+            steps.push(Step::End);
+            for mode in Mode::ALL {
+                let grouping = Grouping { ttl_ms: Some(TTL), ..Grouping::default() };
+                let mut harness = Harness::new(&group(grouping, || Ok(Sums::default())), 0);
+                harness.run(&steps, mode);
+                prop_assert_eq!(sum(&mut harness, false), expected.clone(), "{:?}", mode);
             }
         }
     }
@@ -377,7 +432,7 @@ mod tests {
     #[test]
     fn all_rows_have_a_result_also_when_there_are_none() {
         for mode in Mode::ALL {
-            let mut harness = Harness::new(&group(Grouping { global: true, only_new: false }, || Ok(Sums::default())), 0);
+            let mut harness = Harness::new(&group(Grouping { global: true, ..Grouping::default() }, || Ok(Sums::default())), 0);
             harness.run(&[Step::watermark(5), Step::End], mode);
             assert_eq!(sum(&mut harness, false), BTreeMap::from([((-1, 0), 1)]), "{mode:?}");
         }

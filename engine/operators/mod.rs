@@ -21,6 +21,7 @@
 //! with several inputs are always the head of a task, because only the gate merges inputs.
 
 mod aggregate;
+mod aging;
 mod async_options;
 mod bootstrap;
 mod broadcast;
@@ -65,6 +66,7 @@ mod staging;
 pub mod tables;
 mod to_raw;
 mod touched;
+mod ttl;
 mod union;
 
 pub use crate::exchange::EdgeSender;
@@ -107,6 +109,7 @@ pub use source_task::{Aligned, Alignment, SourceStep, SourceTask};
 pub use split::split;
 pub use staging::{SegmentReader, SegmentRef, SegmentWriter};
 pub use to_raw::to_raw;
+pub use ttl::Ttl;
 pub use union::union;
 
 use crate::env::Env;

@@ -7,6 +7,7 @@
 //! Invariant: after any batch, the sum of what was emitted is the results over the sum of what came in. Weights are signed: a
 //! row may be taken away before it was added; rows without weight have no result and are part of nobody's.
 
+use super::aging::Aging;
 use super::group::check_description;
 use super::touched::{Touched, TouchedKeys};
 use super::{OpenContext, Operator, OperatorFactory, Output};
@@ -71,14 +72,17 @@ pub trait ChangesKernel: Send + 'static {
     fn take(&mut self) -> Result<RecordBatch>;
 }
 
-/// Keyed changes in, changes of the rows with their results out: `ChangeBatch` to `ChangeBatch`.
-pub fn over_changes<K: ChangesKernel>(make: impl Fn() -> Result<K> + Send + Sync + 'static) -> OperatorFactory {
+/// Keyed changes in, changes of the rows with their results out: `ChangeBatch` to `ChangeBatch`. A key of which no row has come
+/// or gone for `ttl_ms` milliseconds of the wall clock is forgotten, silently.
+pub fn over_changes<K: ChangesKernel>(ttl_ms: Option<i64>, make: impl Fn() -> Result<K> + Send + Sync + 'static) -> OperatorFactory {
     let make = Arc::new(make);
     Arc::new(move || {
+        let aging = Aging::new(ttl_ms);
         Box::new(OverChanges {
             make: make.clone(),
             kernel: None,
-            table: PointTable::<Partition>::new("rows"),
+            aging,
+            table: aging.table::<Partition>("rows"),
             slots: Vec::new(),
             touched: TouchedKeys::default(),
         })
@@ -184,6 +188,7 @@ struct Leaving {
 struct OverChanges<K, M> {
     make: Arc<M>,
     kernel: Option<K>,
+    aging: Aging,
     table: PointTable<Partition>,
     slots: Vec<u32>,
     touched: TouchedKeys<Span>,
@@ -267,6 +272,8 @@ impl<K: ChangesKernel, M> OverChanges<K, M> {
             partition.rows.retain(|_, kept| kept.weight != 0);
             if partition.rows.is_empty() {
                 self.table.remove(slot);
+            } else {
+                self.aging.touch(&mut self.table, slot);
             }
             leaving.append(&mut gone);
             leaving.append(&mut left);
@@ -302,6 +309,10 @@ impl<K: ChangesKernel, M: Fn() -> Result<K> + Send + Sync + 'static> Operator fo
         let mut changes = ChangeBatch::inserts(kernel.take()?, leaving.iter().map(|l| l.time).collect());
         changes.kinds = Some(leaving.iter().map(|l| l.kind).collect());
         out.emit(changes.boxed())
+    }
+
+    fn on_time(&mut self, wall_ms: i64, _out: &mut Output<'_>) -> Result<Option<i64>> {
+        Ok(self.aging.on_time(wall_ms, &mut self.table))
     }
 
     fn save(&mut self) -> Vec<u8> {

@@ -302,6 +302,7 @@ impl<K: Key, T: Data, U: Data, P: ProcessFunction<K, T, U>> Process<P, K, T, U> 
             };
             function.on_timer(&mut context, timer);
         });
+        states.note_reads(time);
         if let Err(error) = fired {
             self.emitted.roll_back(&self.marks);
             out.reject(None, time, error)?;
@@ -339,13 +340,24 @@ impl<K: Key, T: Data, U: Data, P: ProcessFunction<K, T, U>> Operator for Process
                 let Some(row) = rows.next() else { return Ok(()) };
                 let (time, origin) = (times[i], origin(i));
                 let (watermark, wall_ms) = (*watermark, *wall_ms);
-                let mut context =
-                    ProcessContext { states, row: i, keys: &keys, time, watermark, wall_ms, origin, emitted, key: PhantomData };
+                let mut context = ProcessContext {
+                    states: &mut *states,
+                    row: i,
+                    keys: &keys,
+                    time,
+                    watermark,
+                    wall_ms,
+                    origin,
+                    emitted,
+                    key: PhantomData,
+                };
                 function.on_element(&mut context, row);
+                states.note_reads(time);
                 Ok(())
             });
             let Some((i, error)) = failed else { break };
             emitted.roll_back(&marks);
+            states.note_reads(times[i]);
             out.reject(origin(i), times[i], error)?;
             next = i + 1;
         }

@@ -4,8 +4,9 @@
 //! state holds data only.
 
 use super::process::{ProcessContext, ProcessOpen};
+use super::ttl::Ttl;
 use crate::record::{Data, Key};
-use crate::state::{PointTable, StateValue};
+use crate::state::StateValue;
 use std::sync::Arc;
 
 type Create<A> = Arc<dyn Fn() -> A + Send + Sync>;
@@ -80,7 +81,17 @@ impl<A, V> Default for AggregatingState<A, V> {
 impl ProcessOpen<'_> {
     /// One value per key; `reduce` takes a further value into the one so far.
     pub fn reducing<V: StateValue>(&mut self, name: &str, reduce: impl Fn(&mut V, V) + Send + Sync + 'static) -> ReducingState<V> {
-        ReducingState { at: self.states.add(PointTable::<V>::new(name)), reduce: Some(Arc::new(reduce)) }
+        ReducingState { at: self.states.add::<V>(name, None), reduce: Some(Arc::new(reduce)) }
+    }
+
+    /// As [`reducing`](Self::reducing), forgotten as [`value_with_ttl`](Self::value_with_ttl) says.
+    pub fn reducing_with_ttl<V: StateValue>(
+        &mut self,
+        name: &str,
+        ttl: impl Into<Ttl>,
+        reduce: impl Fn(&mut V, V) + Send + Sync + 'static,
+    ) -> ReducingState<V> {
+        ReducingState { at: self.states.add::<V>(name, Some(ttl.into())), reduce: Some(Arc::new(reduce)) }
     }
 
     /// One accumulator per key, made by `create` when the first value comes; `add` takes a value in.
@@ -90,8 +101,18 @@ impl ProcessOpen<'_> {
         create: impl Fn() -> A + Send + Sync + 'static,
         add: impl Fn(&mut A, V) + Send + Sync + 'static,
     ) -> AggregatingState<A, V> {
-        let at = self.states.add(PointTable::<A>::new(name));
-        AggregatingState { at, fold: Some((Arc::new(create), Arc::new(add))) }
+        AggregatingState { at: self.states.add::<A>(name, None), fold: Some((Arc::new(create), Arc::new(add))) }
+    }
+
+    /// As [`aggregating`](Self::aggregating), forgotten as [`value_with_ttl`](Self::value_with_ttl) says.
+    pub fn aggregating_with_ttl<A: StateValue, V>(
+        &mut self,
+        name: &str,
+        ttl: impl Into<Ttl>,
+        create: impl Fn() -> A + Send + Sync + 'static,
+        add: impl Fn(&mut A, V) + Send + Sync + 'static,
+    ) -> AggregatingState<A, V> {
+        AggregatingState { at: self.states.add::<A>(name, Some(ttl.into())), fold: Some((Arc::new(create), Arc::new(add))) }
     }
 }
 

@@ -5,14 +5,15 @@
 
 use super::broadcast::Shared;
 use super::process::{ProcessContext, ProcessOpen};
+use super::ttl::{Since, Ttl};
 use crate::error::{Error, Result};
 use crate::record::{Data, Key, Keys};
 use crate::state::{OrderedTable, PointTable, StateValue, Table};
-use crate::time::{EventTime, millis};
+use crate::time::EventTime;
 use std::any::Any;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
-use std::time::Duration;
 
 /// A timer that fires.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +38,10 @@ pub(super) struct States {
     values: Vec<Box<dyn KeyedState>>,
     /// Per table: slot of each row of the batch at hand.
     slots: Vec<Vec<u32>>,
+    /// Per table: what its time to live counts from.
+    since: Vec<Option<Since>>,
+    /// Tables that a look makes younger, and rows that looked during the call at hand.
+    read: RefCell<Vec<(usize, usize)>>,
     pub(super) timers: OrderedTable<()>,
     pub(super) wall_timers: OrderedTable<()>,
     pub(super) uses_wall: bool,
@@ -54,6 +59,8 @@ impl Default for States {
         States {
             values: Vec::new(),
             slots: Vec::new(),
+            since: Vec::new(),
+            read: RefCell::default(),
             timers: OrderedTable::new("timers"),
             wall_timers: OrderedTable::new("processing-timers"),
             uses_wall: false,
@@ -69,6 +76,7 @@ impl Default for States {
 pub(super) trait KeyedState: Send {
     fn resolve(&mut self, keys: &Keys, slots: &mut Vec<u32>) -> Result<()>;
     fn expire(&mut self, watermark: EventTime);
+    fn touch(&mut self, slot: u32, time: EventTime);
     fn table(&mut self) -> &mut dyn Table;
     fn as_any(&self) -> &dyn Any;
     fn as_any_mut(&mut self) -> &mut dyn Any;
@@ -80,6 +88,9 @@ impl<V: StateValue> KeyedState for PointTable<V> {
     }
     fn expire(&mut self, watermark: EventTime) {
         PointTable::expire(self, watermark);
+    }
+    fn touch(&mut self, slot: u32, time: EventTime) {
+        PointTable::touch(self, slot, time);
     }
     fn table(&mut self) -> &mut dyn Table {
         self
@@ -134,10 +145,23 @@ impl States {
         }
     }
 
-    pub(super) fn add<V: StateValue>(&mut self, table: PointTable<V>) -> usize {
-        self.values.push(Box::new(table.with_key(self.key.clone())));
+    /// A further table; its place.
+    pub(super) fn add<V: StateValue>(&mut self, name: &str, ttl: Option<Ttl>) -> usize {
+        let table = PointTable::<V>::new(name).with_key(self.key.clone());
+        self.values.push(Box::new(match ttl {
+            Some(ttl) => table.with_ttl(ttl.span_ms),
+            None => table,
+        }));
         self.slots.push(Vec::new());
+        self.since.push(ttl.map(|ttl| ttl.since));
         self.values.len() - 1
+    }
+
+    /// The call at `time` is over: what it looked at is as young as that, where a look counts.
+    pub(super) fn note_reads(&mut self, time: EventTime) {
+        for (at, row) in self.read.get_mut().drain(..) {
+            self.values[at].touch(self.slots[at][row], time);
+        }
     }
 
     #[inline]
@@ -145,6 +169,9 @@ impl States {
         let Some(table) = self.values[at].as_any().downcast_ref::<PointTable<V>>() else {
             unreachable!("a handle is of the type it was declared with")
         };
+        if self.since[at] == Some(Since::Use) {
+            self.read.borrow_mut().push((at, row));
+        }
         table.get(self.slots[at][row])
     }
 
@@ -161,7 +188,9 @@ impl States {
         };
         let slot = self.slots[at][row];
         let result = change(table.get_mut(slot));
-        table.touch(slot, time);
+        if self.since[at] != Some(Since::Creation) || !table.is_touched(slot) {
+            table.touch(slot, time);
+        }
         result
     }
 
@@ -209,22 +238,32 @@ handle! {
 impl ProcessOpen<'_> {
     /// A value per key.
     pub fn value<V: StateValue>(&mut self, name: &str) -> ValueState<V> {
-        ValueState { at: self.states.add(PointTable::<V>::new(name)), types: PhantomData }
+        ValueState { at: self.states.add::<V>(name, None), types: PhantomData }
     }
 
-    /// A value per key that is forgotten when the watermark is `ttl` past the event time of its last change.
-    pub fn value_with_ttl<V: StateValue>(&mut self, name: &str, ttl: Duration) -> ValueState<V> {
-        ValueState { at: self.states.add(PointTable::<V>::new(name).with_ttl(millis(ttl))), types: PhantomData }
+    /// A value per key that is forgotten: a `Duration` after its last change, or as [`Ttl`] says.
+    pub fn value_with_ttl<V: StateValue>(&mut self, name: &str, ttl: impl Into<Ttl>) -> ValueState<V> {
+        ValueState { at: self.states.add::<V>(name, Some(ttl.into())), types: PhantomData }
     }
 
     /// A list per key.
     pub fn list<V: StateValue>(&mut self, name: &str) -> ListState<V> {
-        ListState { at: self.states.add(PointTable::<Vec<V>>::new(name)), types: PhantomData }
+        ListState { at: self.states.add::<Vec<V>>(name, None), types: PhantomData }
+    }
+
+    /// A list per key that is forgotten as a whole, as [`value_with_ttl`](Self::value_with_ttl).
+    pub fn list_with_ttl<V: StateValue>(&mut self, name: &str, ttl: impl Into<Ttl>) -> ListState<V> {
+        ListState { at: self.states.add::<Vec<V>>(name, Some(ttl.into())), types: PhantomData }
     }
 
     /// A map per key.
     pub fn map<M: StateValue + Ord, V: StateValue>(&mut self, name: &str) -> MapState<M, V> {
-        MapState { at: self.states.add(PointTable::<BTreeMap<M, V>>::new(name)), types: PhantomData }
+        MapState { at: self.states.add::<BTreeMap<M, V>>(name, None), types: PhantomData }
+    }
+
+    /// A map per key that is forgotten as a whole, as [`value_with_ttl`](Self::value_with_ttl).
+    pub fn map_with_ttl<M: StateValue + Ord, V: StateValue>(&mut self, name: &str, ttl: impl Into<Ttl>) -> MapState<M, V> {
+        MapState { at: self.states.add::<BTreeMap<M, V>>(name, Some(ttl.into())), types: PhantomData }
     }
 }
 

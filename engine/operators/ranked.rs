@@ -10,6 +10,7 @@
 
 mod ordered;
 
+use super::aging::Aging;
 use super::group::check_description;
 use super::joins::EncodedRows;
 use super::touched::{Touched, TouchedKeys};
@@ -72,17 +73,21 @@ pub struct Ranking {
     pub with_rank: bool,
     /// Nobody asks for the old row of an update: `-U` is left out.
     pub only_new: bool,
+    /// A key whose first rows nothing has changed for so many milliseconds of the wall clock is forgotten, silently.
+    pub ttl_ms: Option<i64>,
 }
 
 /// Keyed changes in, changes of the first rows of each key out: `ChangeBatch` to `ChangeBatch`.
 pub fn ranked<K: RankKernel>(ranking: Ranking, make: impl Fn() -> Result<K> + Send + Sync + 'static) -> OperatorFactory {
     let make = Arc::new(make);
     Arc::new(move || {
+        let aging = Aging::new(ranking.ttl_ms);
         Box::new(Ranked {
             make: make.clone(),
             ranking,
             kernel: None,
-            table: PointTable::<Kept>::new("ranked"),
+            aging,
+            table: aging.table::<Kept>("ranked"),
             slots: Vec::new(),
             touched: TouchedKeys::default(),
             scratch: Vec::new(),
@@ -165,6 +170,7 @@ struct Ranked<K, M> {
     make: Arc<M>,
     ranking: Ranking,
     kernel: Option<K>,
+    aging: Aging,
     table: PointTable<Kept>,
     slots: Vec<u32>,
     /// With its first rows.
@@ -247,6 +253,8 @@ impl<K: RankKernel, M> Ranked<K, M> {
             }
             if self.table.get(slot).is_some_and(Kept::is_empty) {
                 self.table.remove(slot);
+            } else {
+                self.aging.touch(&mut self.table, slot);
             }
         }
         Ok((kinds, times))
@@ -323,6 +331,10 @@ impl<K: RankKernel, M: Fn() -> Result<K> + Send + Sync + 'static> Operator for R
         let mut changes = ChangeBatch::inserts(self.kernel().take()?, times);
         changes.kinds = Some(kinds);
         out.emit(changes.boxed())
+    }
+
+    fn on_time(&mut self, wall_ms: i64, _out: &mut Output<'_>) -> Result<Option<i64>> {
+        Ok(self.aging.on_time(wall_ms, &mut self.table))
     }
 
     fn save(&mut self) -> Vec<u8> {

@@ -392,6 +392,49 @@ fn process_keeps_all_kinds_of_state() {
     assert_eq!(seen, 7);
 }
 
+/// One value kept as each time to live says; a row above 0 is set, 0 looks at it.
+#[derive(Default)]
+struct Kept([ValueState<i64>; 3]);
+
+impl ProcessFunction<u64, i64, (u64, String)> for Kept {
+    fn open(&mut self, open: &mut ProcessOpen<'_>) {
+        let span = Duration::from_millis(10);
+        let ttls = [Ttl::since_creation(span), Ttl::since_change(span), Ttl::since_use(span)];
+        self.0 = [0, 1, 2].map(|i| open.value_with_ttl(["creation", "change", "use"][i], ttls[i]));
+    }
+
+    fn on_element(&mut self, c: &mut ProcessContext<'_, u64, (u64, String)>, row: i64) {
+        let known: Vec<i64> = self.0.iter().map(|state| state.get(c).copied().unwrap_or(0)).collect();
+        let key = c.key();
+        c.emit((key, format!("{known:?}")));
+        if row > 0 {
+            self.0.iter().for_each(|state| state.set(c, row));
+        }
+    }
+}
+
+#[test]
+fn a_time_to_live_counts_from_creation_change_or_use() {
+    let seen = |rows: &[(i64, i64)], watermark: i64| {
+        let mut steps: Vec<Step> = rows.iter().map(|(time, row)| Step::rows(keyed([(*time, 1u64, *row)]))).collect();
+        steps.push(Step::watermark(watermark));
+        steps.push(Step::rows(keyed([(watermark + 1, 1u64, 0i64)])));
+        let read = |h: &mut Harness| sorted::<(u64, String)>(h, 0);
+        let all = Harness::in_every_mode(&process(Kept::default), 0, &steps, read);
+        all.into_iter().find(|(_, time)| *time == watermark + 1).map(|((_, text), _)| text).unwrap()
+    };
+    // Made at 1: there up to a watermark of 10.
+    assert_eq!(seen(&[(1, 5)], 10), "[5, 5, 5]");
+    assert_eq!(seen(&[(1, 5)], 11), "[0, 0, 0]");
+    // Changed at 4, looked at at 7.
+    let rows = [(1, 5), (4, 6), (7, 0)];
+    assert_eq!(seen(&rows, 10), "[6, 6, 6]");
+    assert_eq!(seen(&rows, 13), "[0, 6, 6]");
+    assert_eq!(seen(&rows, 14), "[0, 0, 6]");
+    assert_eq!(seen(&rows, 16), "[0, 0, 6]");
+    assert_eq!(seen(&rows, 17), "[0, 0, 0]");
+}
+
 /// Row x > 0: timer "a" at x and "b" at x; x < 0: delete "a" at -x. A timer "a" sets "again" ten later; "again" panics at 40.
 #[derive(Default)]
 struct Timers;

@@ -1,9 +1,11 @@
 //! Entries by key and name, each on its own in the store: what one key has many of (rows that refer to it, rows of a join).
 //!
-//! Unlike a map kept as one value, changing an entry writes that entry only. Lives in memory whole; a restore loads it all.
+//! Unlike a map kept as one value, changing an entry writes that entry only. A key's entries are in memory all or none of them:
+//! those of cold keys are in the store alone, and come back when a batch names their key. Of these keys the hashes stay, so
+//! that the store is not asked for keys that it does not have. A restore from a store that is in memory anyway loads all.
 //!
-//! Invariant: the entries of a key come in the order of their names. A key has a slot as long as it has an entry (or since the
-//! last `resolve`). Entries live under the key group of their key, so that they follow it through a rescale.
+//! Invariant: the entries of a key come in the order of their names. A key has a slot as long as it has an entry in memory (or
+//! since the last `resolve`). Entries live under the key group of their key, so that they follow it through a rescale.
 
 use super::evolve::rewrite;
 use super::keyspace::{Place, damaged, state_key};
@@ -11,9 +13,13 @@ use super::value::{Heap, StateValue, check_codec, decode, encode, key_text, sche
 use super::{KeyIndex, Schema, Table, TableContext, WriteBatch};
 use crate::error::Result;
 use crate::record::{Epoch, Keys};
+use hashbrown::HashMap;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use twox_hash::XxHash3_64;
+
+/// Encoded bytes that an eviction writes at a time.
+const EVICT_WRITE: usize = 1 << 20;
 
 /// Name of an entry, shared between the map and the change lists.
 type Name = Arc<[u8]>;
@@ -36,6 +42,11 @@ pub struct MapTable<V> {
     index: KeyIndex,
     /// By slot.
     maps: Vec<BTreeMap<Name, Entry<V>>>,
+    /// By slot: it was asked for since the clock hand passed; counted once something was evicted.
+    used: Vec<bool>,
+    /// By hash, how many keys have their entries in the store alone.
+    cold: HashMap<u64, u32, foldhash::fast::RandomState>,
+    hand: usize,
     /// Slots that may be without entries.
     fresh: Vec<u32>,
     entries: usize,
@@ -61,6 +72,9 @@ impl<V: StateValue> MapTable<V> {
             place: None,
             index: KeyIndex::new(),
             maps: Vec::new(),
+            used: Vec::new(),
+            cold: HashMap::default(),
+            hand: 0,
             fresh: Vec::new(),
             entries: 0,
             name_bytes: 0,
@@ -83,15 +97,93 @@ impl<V: StateValue> MapTable<V> {
         self
     }
 
-    /// Gives every key of a batch a slot, in row order, replacing the content of `slots`.
-    pub fn resolve(&mut self, keys: &Keys, slots: &mut Vec<u32>) {
+    /// Gives every key of a batch a slot, in row order, replacing the content of `slots`, and brings back the entries of those
+    /// that were cold.
+    ///
+    /// # Errors
+    /// Of the store, or a stored value that does not decode.
+    pub fn resolve(&mut self, keys: &Keys, slots: &mut Vec<u32>) -> Result<()> {
+        self.sweep();
+        let known = self.fresh.len();
+        self.index.resolve(keys, slots, &mut self.fresh);
+        self.grow();
+        slots.iter().for_each(|&slot| self.used[slot as usize] = true);
+        if self.cold.is_empty() {
+            return Ok(());
+        }
+        let fresh = self.fresh[known..].to_vec();
+        fresh.into_iter().try_for_each(|slot| self.warm(slot))
+    }
+
+    /// The slot of one key, given as canonical bytes with their hash, if it has entries.
+    ///
+    /// # Errors
+    /// As [`resolve`](Self::resolve).
+    pub fn find(&mut self, key: &[u8], hash: u64) -> Result<Option<u32>> {
+        if let Some(slot) = self.index.find(key, hash) {
+            return Ok(Some(slot));
+        }
+        if !self.cold.contains_key(&hash) {
+            return Ok(None);
+        }
+        let slot = self.index.resolve_one(key, hash, &mut self.fresh);
+        self.grow();
+        self.warm(slot)?;
+        Ok(Some(slot).filter(|slot| !self.maps[*slot as usize].is_empty()))
+    }
+
+    fn grow(&mut self) {
+        self.maps.resize_with(self.index.slots(), BTreeMap::new);
+        self.used.resize(self.index.slots(), false);
+    }
+
+    /// Releases slots that hold nothing.
+    fn sweep(&mut self) {
         for slot in std::mem::take(&mut self.fresh) {
             if self.index.is_live(slot) && self.maps[slot as usize].is_empty() {
                 self.index.release(slot);
             }
         }
-        self.index.resolve(keys, slots, &mut self.fresh);
-        self.maps.resize_with(self.index.slots(), BTreeMap::new);
+    }
+
+    /// Brings back the entries of a key that has just got a slot.
+    fn warm(&mut self, slot: u32) -> Result<()> {
+        let hash = self.index.hash(slot);
+        if !self.cold.contains_key(&hash) {
+            return Ok(());
+        }
+        let place = self.place().clone();
+        let from = self.full_key(slot, &[]);
+        let (mut to, length) = (from.clone(), from.len());
+        // What follows all names of this key; its length is in front of it, so that no other key begins with it.
+        while to.last() == Some(&u8::MAX) {
+            to.pop();
+        }
+        if let Some(last) = to.last_mut() {
+            *last += 1;
+        }
+        let mut found: Vec<(Name, V)> = Vec::new();
+        let mut bytes = 0;
+        let read = place.store.scan(&from, &to, &mut |key, value| {
+            bytes += value.len();
+            found.push((key[length..].into(), decode(value)?));
+            Ok(())
+        });
+        read.map_err(|e| e.at(place.label))?;
+        let Some(mean) = bytes.checked_div(found.len()) else { return Ok(()) }; // another key of this hash
+        self.heap.sample(mean);
+        if let hashbrown::hash_map::Entry::Occupied(mut keys) = self.cold.entry(hash) {
+            *keys.get_mut() -= 1;
+            if *keys.get() == 0 {
+                keys.remove();
+            }
+        }
+        for (name, value) in found {
+            self.entries += 1;
+            self.name_bytes += name.len();
+            self.maps[slot as usize].insert(name, Entry { stamp: 0, stored: true, value });
+        }
+        Ok(())
     }
 
     /// One entry of a key.
@@ -176,9 +268,13 @@ impl<V: StateValue> MapTable<V> {
         self.changed.push((slot, name));
     }
 
+    fn place(&self) -> &Place {
+        self.place.as_ref().unwrap_or_else(|| unreachable!("table {} is used before it was opened", self.name))
+    }
+
     /// group | table | length of the key | key | name.
     fn full_key(&self, slot: u32, name: &[u8]) -> Vec<u8> {
-        let place = self.place.as_ref().unwrap_or_else(|| unreachable!("table {} is used before it was opened", self.name));
+        let place = self.place();
         let mut scratch = [0; 8];
         let key = self.index.key_bytes(slot, &mut scratch);
         let mut full = state_key(self.index.group(slot, place.max_parallelism), place.table, &(key.len() as u32).to_be_bytes());
@@ -193,17 +289,22 @@ impl<V: StateValue> MapTable<V> {
     }
 
     fn load(&mut self, stored: &[u8], value: &[u8]) -> Result<()> {
-        let cut = || damaged("the name of a map's entry is cut short");
-        let (len, rest) = stored.split_first_chunk::<4>().ok_or_else(cut)?;
-        let (key, name) = rest.split_at_checked(u32::from_be_bytes(*len) as usize).ok_or_else(cut)?;
+        let (key, name) = key_and_name(stored)?;
         let slot = self.index.resolve_one(key, XxHash3_64::oneshot(key), &mut self.fresh);
-        self.maps.resize_with(self.index.slots(), BTreeMap::new);
+        self.grow();
         self.heap.sample(value.len());
         self.maps[slot as usize].insert(name.into(), Entry { stamp: 0, stored: true, value: decode(value)? });
         self.entries += 1;
         self.name_bytes += name.len();
         Ok(())
     }
+}
+
+/// What an entry is called in the store.
+fn key_and_name(stored: &[u8]) -> Result<(&[u8], &[u8])> {
+    let cut = || damaged("the name of a map's entry is cut short");
+    let (len, rest) = stored.split_first_chunk::<4>().ok_or_else(cut)?;
+    rest.split_at_checked(u32::from_be_bytes(*len) as usize).ok_or_else(cut)
 }
 
 impl<V: StateValue> Table for MapTable<V> {
@@ -223,9 +324,20 @@ impl<V: StateValue> Table for MapTable<V> {
         check_codec::<V>().map_err(|e| e.at(format!("operator {}, table {}", context.operator, self.name)))?;
         let place = Place::new(context, &self.name);
         self.place = Some(place.clone());
-        if restored {
+        if restored && place.store.is_resident() {
             place.scan(|_, name, value| self.load(name, value))?;
             self.fresh.clear();
+        } else if restored {
+            // Entries of a key come one behind the other.
+            let mut last: Option<Name> = None;
+            place.scan(|_, name, _| {
+                let key = key_and_name(name)?.0;
+                if last.as_deref() != Some(key) {
+                    *self.cold.entry(XxHash3_64::oneshot(key)).or_insert(0) += 1;
+                    last = Some(key.into());
+                }
+                Ok(())
+            })?;
         }
         Ok(())
     }
@@ -274,14 +386,51 @@ impl<V: StateValue> Table for MapTable<V> {
         // A name with its counts, and a map that is three quarters full.
         let each = 16 + (size_of::<Name>() + size_of::<Entry<V>>()) * 4 / 3;
         let per_key = size_of::<BTreeMap<Name, Entry<V>>>();
-        self.name_bytes + self.entries * (each + self.heap.mean()) + self.index.bytes() + self.index.len() * per_key
+        let entries = self.name_bytes + self.entries * (each + self.heap.mean());
+        entries + self.index.bytes() + self.index.len() * per_key + self.pinned_bytes()
     }
 
     fn pinned_bytes(&self) -> usize {
-        self.bytes()
+        self.cold.allocation_size()
     }
 
-    fn evict(&mut self, _target: usize) -> Result<()> {
+    fn evict(&mut self, target: usize) -> Result<()> {
+        debug_assert!(self.copied.is_empty() && self.frozen_deletes.is_empty(), "an epoch is being drained");
+        self.sweep();
+        let store = self.place().store.clone();
+        let (each, per_key) = (self.bytes() / self.entries.max(1), self.index.bytes() / self.index.len().max(1));
+        // What was removed goes first: a key that is cold is what the store says.
+        let (mut freed, mut batch) = (0, std::mem::take(&mut self.deletes));
+        // The first round may only take chances away.
+        for _ in 0..2 * self.maps.len() {
+            if freed >= target {
+                break;
+            }
+            self.hand = (self.hand + 1) % self.maps.len();
+            let slot = self.hand as u32;
+            if std::mem::take(&mut self.used[self.hand]) || !self.index.is_live(slot) {
+                continue;
+            }
+            if self.maps[self.hand].is_empty() {
+                continue; // the next `resolve` releases it
+            }
+            let map = std::mem::take(&mut self.maps[self.hand]);
+            for (name, entry) in map.iter().filter(|(_, entry)| entry.stamp != 0) {
+                batch.put(self.full_key(slot, name), encode(&entry.value));
+            }
+            self.entries -= map.len();
+            self.name_bytes -= map.keys().map(|name| name.len()).sum::<usize>();
+            *self.cold.entry(self.index.hash(slot)).or_insert(0) += 1;
+            self.index.release(slot);
+            freed += map.len() * each + per_key;
+            if batch.bytes() >= EVICT_WRITE {
+                store.write(&batch)?;
+                batch.clear();
+            }
+        }
+        if !batch.is_empty() {
+            store.write(&batch)?;
+        }
         Ok(())
     }
 }

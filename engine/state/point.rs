@@ -257,6 +257,17 @@ impl<V: StateValue> PointTable<V> {
         }
     }
 
+    /// Whether a resident key has a value that was touched and is not over.
+    pub(crate) fn is_touched(&self, slot: u32) -> bool {
+        let last = self.ttl.as_ref().map_or(UNTOUCHED, |ttl| ttl.times[slot as usize]);
+        last != UNTOUCHED && self.get(slot).is_some()
+    }
+
+    /// Up to which time entries have expired, also before a restore; the beginning of time without a time to live.
+    pub(crate) fn expired_to(&self) -> EventTime {
+        self.ttl.as_ref().map_or(EventTime::MIN, |ttl| EventTime(ttl.watermark.get()))
+    }
+
     /// Drops entries whose last touch lies the time to live or longer before the watermark; returns how many were in memory.
     pub fn expire(&mut self, watermark: EventTime) -> u64 {
         let Some(ttl) = &mut self.ttl else { return 0 };

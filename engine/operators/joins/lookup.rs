@@ -104,7 +104,7 @@ impl<N: PairKernel> Operator for LookupJoin<N> {
     fn on_batch(&mut self, input: usize, batch: BatchBox, out: &mut Output<'_>) -> Result<()> {
         let Some(keys) = batch.keys() else { unreachable!("plan bug: a join needs keyed streams") };
         let side = if input == TABLE_INPUT { RIGHT } else { LEFT };
-        self.bags.resolve(keys, &mut self.slots);
+        self.bags.resolve(keys, &mut self.slots)?;
         // Of an inner join nothing is to be remembered of a row but its pairs.
         if side == LEFT && self.matches.kind() == JoinKind::Inner {
             return self.meet_all(&*batch, out);

@@ -24,7 +24,7 @@ pub use interval::{Bounds, interval_join};
 pub use kernel::{EncodedRows, PairKernel, Paired, Pairing, TypedPairs};
 pub use lookup::lookup_join;
 pub use matches::{JoinKind, Matches};
-pub use regular::regular_join;
+pub use regular::{Forget, regular_join};
 pub use temporal::{EndsVersion, temporal_join};
 
 use super::guarded::guarded_call;

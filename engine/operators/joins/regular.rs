@@ -3,7 +3,8 @@
 //! Rows meet as they arrive, whatever their times. Inputs may take rows back; results of outer kinds do: a row that stayed
 //! alone so far is taken back when its first partner comes, and given again when the last one goes. State is a bag of rows a
 //! side and key: how often each is there, and how many partners it has. With a time to live a row is forgotten, silently, when
-//! the watermark is that far past its event time; without one it is kept for ever.
+//! the watermark is that far past its event time, or the wall clock past the last time that it came or went ([`Forget`]);
+//! without one it is kept for ever.
 //!
 //! Invariant (the class *converging*): after any batch, what has left sums up to the join of what has come in and is not
 //! forgotten. A row that is taken back before it was given counts as missing once, and its copy that comes later makes no
@@ -15,6 +16,7 @@ use super::{LEFT, RIGHT, late_to, other};
 use crate::env::{Bug, planted};
 use crate::error::{Error, Result};
 use crate::observe::{Counter, LATE};
+use crate::operators::aging::tick_ms;
 use crate::operators::guarded::guarded_call;
 use crate::operators::{OpenContext, Operator, OperatorFactory, Output, Progress, check_description};
 use crate::record::{BatchBox, RowKind};
@@ -22,14 +24,25 @@ use crate::state::{MapTable, OrderedTable, Side, Table};
 use crate::time::EventTime;
 use std::sync::Arc;
 
-/// A regular join of two streams with keys of one type. `kernel` makes a kernel per task; rows are forgotten `ttl_ms` after their
-/// event time.
-pub fn regular_join<N: PairKernel>(kind: JoinKind, ttl_ms: Option<i64>, kernel: impl Fn() -> N + Send + Sync + 'static) -> OperatorFactory {
+/// When rows of a regular join are forgotten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Forget {
+    /// Never.
+    #[default]
+    Never,
+    /// So many milliseconds of event time after their own.
+    ByWatermark(i64),
+    /// So many milliseconds of the wall clock after they came or went last, as the clock is looked at now and then.
+    ByClock(i64),
+}
+
+/// A regular join of two streams with keys of one type. `kernel` makes a kernel per task.
+pub fn regular_join<N: PairKernel>(kind: JoinKind, forget: Forget, kernel: impl Fn() -> N + Send + Sync + 'static) -> OperatorFactory {
     Arc::new(move || {
         let kernel = kernel();
         Box::new(RegularJoin {
             kind,
-            ttl_ms,
+            forget,
             bags: ["left", "right"].map(|side| MapTable::new(side).with_key(kernel.key())),
             kernel,
             ends: [OrderedTable::new("left-ends"), OrderedTable::new("right-ends")],
@@ -41,17 +54,18 @@ pub fn regular_join<N: PairKernel>(kind: JoinKind, ttl_ms: Option<i64>, kernel: 
     })
 }
 
-/// Copies of a row (below zero: taken back before they were given), its partners, its latest event time.
+/// Copies of a row (below zero: taken back before they were given), its partners, the latest time that it is forgotten by.
 type Stored = (i64, i64, i64);
 
 struct RegularJoin<N> {
     kind: JoinKind,
-    ttl_ms: Option<i64>,
+    forget: Forget,
     kernel: N,
     /// By key and encoded row.
     bags: [MapTable<Stored>; 2],
-    /// When rows are forgotten.
+    /// When rows are forgotten; by the clock those of a key together, without a tag.
     ends: [OrderedTable<()>; 2],
+    /// Of the watermark, or of the clock.
     progress: Progress,
     late: Counter,
     slots: [Vec<u32>; 2],
@@ -62,8 +76,8 @@ struct RegularJoin<N> {
 const EMIT_ROWS: usize = 4096;
 
 impl<N: PairKernel> RegularJoin<N> {
-    /// One copy of a row comes or goes.
-    fn change(&mut self, side: Side, i: usize, time: EventTime, row: &[u8], is_addition: bool, out: &mut Output<'_>) -> Result<()> {
+    /// One copy of a row comes or goes; whether it is kept.
+    fn change(&mut self, side: Side, i: usize, time: EventTime, row: &[u8], is_addition: bool, out: &mut Output<'_>) -> Result<bool> {
         let slot = self.slots[side][i];
         let (copies, _, latest) = self.bags[side].get(slot, row).copied().unwrap_or((0, 0, i64::MIN));
         let now = copies + if is_addition { 1 } else { -1 };
@@ -79,9 +93,24 @@ impl<N: PairKernel> RegularJoin<N> {
         if now == 0 {
             self.bags[side].remove(slot, row);
         } else {
-            self.bags[side].insert(slot, row, (now, partners, latest.max(time.0)));
+            self.bags[side].insert(slot, row, (now, partners, latest.max(self.aged_from(time).0)));
         }
-        Ok(())
+        Ok(now != 0)
+    }
+
+    /// When a row of this event time that comes now begins to age.
+    fn aged_from(&self, time: EventTime) -> EventTime {
+        match self.forget {
+            Forget::ByClock(_) => self.progress.watermark().unwrap_or(EventTime::MIN),
+            Forget::ByWatermark(_) | Forget::Never => time,
+        }
+    }
+
+    fn ttl_ms(&self) -> Option<i64> {
+        match self.forget {
+            Forget::Never => None,
+            Forget::ByWatermark(ttl_ms) | Forget::ByClock(ttl_ms) => Some(ttl_ms),
+        }
     }
 
     /// Pairs a row with all of the other side, where nothing else depends on who has partners.
@@ -200,7 +229,28 @@ impl<N: PairKernel> RegularJoin<N> {
     }
 
     fn is_over(&self, time: EventTime) -> bool {
-        self.ttl_ms.is_some_and(|ttl| self.progress.is_late(time.plus_ms(ttl)))
+        matches!(self.forget, Forget::ByWatermark(ttl_ms) if self.progress.is_late(time.plus_ms(ttl_ms)))
+    }
+
+    /// Forgets rows that are too old, now that it is so late.
+    fn forget(&mut self, now: EventTime) -> Result<()> {
+        let Some(ttl_ms) = self.ttl_ms().filter(|_| self.progress.advance(now)) else { return Ok(()) };
+        for side in [LEFT, RIGHT] {
+            while let Some(end) = self.ends[side].pop_due(now) {
+                let bag = &mut self.bags[side];
+                let Some(slot) = bag.find(&end.key, twox_hash::XxHash3_64::oneshot(&end.key))? else { continue };
+                let is_over = |stored: &Stored| EventTime(stored.2).plus_ms(ttl_ms) <= now;
+                if let Forget::ByClock(_) = self.forget {
+                    let over: Vec<Vec<u8>> = bag.entries(slot).filter(|row| is_over(row.1)).map(|row| row.0.to_vec()).collect();
+                    for row in over {
+                        bag.remove(slot, &row);
+                    }
+                } else if bag.get(slot, &end.tag).is_some_and(is_over) {
+                    bag.remove(slot, &end.tag);
+                }
+            }
+        }
+        Ok(())
     }
 }
 
@@ -219,7 +269,7 @@ impl<N: PairKernel> Operator for RegularJoin<N> {
     fn on_batch(&mut self, side: usize, batch: BatchBox, out: &mut Output<'_>) -> Result<()> {
         let Some(keys) = batch.keys() else { unreachable!("plan bug: a join needs keyed streams") };
         for (bag, slots) in self.bags.iter_mut().zip(&mut self.slots) {
-            bag.resolve(keys, slots);
+            bag.resolve(keys, slots)?;
         }
         let mut scratch = std::mem::take(&mut self.scratch);
         for (i, &time) in batch.times().iter().enumerate() {
@@ -233,9 +283,11 @@ impl<N: PairKernel> Operator for RegularJoin<N> {
             });
             match encoded {
                 Ok(is_addition) => {
-                    self.change(side, i, time, &scratch, is_addition, out)?;
-                    if let Some(ttl) = self.ttl_ms.filter(|_| is_addition) {
-                        self.ends[side].insert(time.plus_ms(ttl), keys.bytes(i, &mut [0; 8]), keys.hashes()[i], &scratch, ());
+                    let is_kept = self.change(side, i, time, &scratch, is_addition, out)?;
+                    if let Some(ttl_ms) = self.ttl_ms().filter(|_| is_kept) {
+                        let end = self.aged_from(time).plus_ms(ttl_ms);
+                        let tag = if matches!(self.forget, Forget::ByClock(_)) { &[][..] } else { &scratch };
+                        self.ends[side].insert(end, keys.bytes(i, &mut [0; 8]), keys.hashes()[i], tag, ());
                     }
                 }
                 Err(error) => out.reject(batch.origins().map(|o| o.0[i].clone()), time, error)?,
@@ -247,20 +299,16 @@ impl<N: PairKernel> Operator for RegularJoin<N> {
     }
 
     fn on_watermark(&mut self, watermark: EventTime, _out: &mut Output<'_>) -> Result<()> {
-        if !self.progress.advance(watermark) || self.ttl_ms.is_none() {
-            return Ok(());
-        }
-        for side in [LEFT, RIGHT] {
-            while let Some(end) = self.ends[side].pop_due(watermark) {
-                let bag = &mut self.bags[side];
-                let Some(slot) = bag.index().find(&end.key, twox_hash::XxHash3_64::oneshot(&end.key)) else { continue };
-                let latest = bag.get(slot, &end.tag).map(|stored| EventTime(stored.2));
-                if latest.is_some_and(|latest| latest.plus_ms(self.ttl_ms.unwrap_or(i64::MAX)) <= watermark) {
-                    bag.remove(slot, &end.tag);
-                }
-            }
+        if matches!(self.forget, Forget::ByWatermark(_)) {
+            self.forget(watermark)?;
         }
         Ok(())
+    }
+
+    fn on_time(&mut self, wall_ms: i64, _out: &mut Output<'_>) -> Result<Option<i64>> {
+        let Forget::ByClock(ttl_ms) = self.forget else { return Ok(None) };
+        self.forget(EventTime(wall_ms))?;
+        Ok(Some(wall_ms.saturating_add(tick_ms(ttl_ms))))
     }
 
     /// The watermark, its length before it, and what the kept rows are.

@@ -499,7 +499,7 @@ proptest! {
         on in proptest::collection::vec(proptest::option::of(1u32..4), 15),
     ) {
         let kernel = || Signed { kind: RowKind::Insert, out: Rows::default() };
-        let mut harness = Harness::new(&regular_join(KINDS[kind], None, kernel), 2);
+        let mut harness = Harness::new(&regular_join(KINDS[kind], Forget::Never, kernel), 2);
         let (mut bags, mut got) = ([Bag::new(), Bag::new()], std::collections::BTreeMap::<Out, i64>::new());
         for ((side, rows), restore) in script.iter().zip(on) {
             for part in rows.chunks(if single { 1 } else { usize::MAX }) {
@@ -576,7 +576,7 @@ fn a_regular_join_forgets() {
         TypedPairs::changes(|_: &Row, _: &Row| true, result)
     };
     for (watermark, is_there) in [(108, true), (109, true), (110, false)] {
-        let mut h = Harness::new(&regular_join(JoinKind::Left, Some(10), typed), 2);
+        let mut h = Harness::new(&regular_join(JoinKind::Left, Forget::ByWatermark(10), typed), 2);
         h.push(LEFT, batch(&[(1, 100, 1)]).boxed());
         assert_eq!(h.take::<Change<Out>>(0)[0].0, Change { kind: RowKind::Insert, row: (Some(1), None) });
         h.watermark(EventTime(watermark));
@@ -590,6 +590,35 @@ fn a_regular_join_forgets() {
         }
         assert_eq!(changes, expect, "watermark {watermark}");
         assert_eq!(h.count(LATE), u64::from(!is_there), "a row that would be forgotten at once is late");
+    }
+}
+
+/// By the clock a row is forgotten its time to live after it came or went last, whatever its event time.
+#[test]
+fn a_regular_join_forgets_by_the_clock() {
+    let typed = || {
+        let result = |l: Option<&Row>, r: Option<&Row>| Some((l.map(|l| l.1), r.map(|r| r.1)));
+        TypedPairs::changes(|_: &Row, _: &Row| true, result)
+    };
+    for (again, now, is_there) in
+        [(false, 1_310, true), (false, 1_320, false), (true, 1_320, true), (true, 1_419, true), (true, 1_420, false)]
+    {
+        let mut h = Harness::new(&regular_join(JoinKind::Left, Forget::ByClock(320), typed), 2);
+        h.wall_time(1_000);
+        h.push(LEFT, batch(&[(1, 900_000, 1)]).boxed());
+        if again {
+            h.wall_time(1_100);
+            h.push(LEFT, batch(&[(1, 5, 1)]).boxed());
+        }
+        // The watermark means nothing.
+        h.watermark(EventTime(2_000_000));
+        h.snapshot_and_restore(2);
+        h.take::<Change<Out>>(0);
+        h.wall_time(now);
+        h.push(RIGHT, batch(&[(1, 3, 2)]).boxed());
+        let pairs = h.take::<Change<Out>>(0).into_iter().filter(|(change, _)| change.row == (Some(1), Some(2))).count();
+        assert_eq!(pairs, if is_there { 1 + usize::from(again) } else { 0 }, "again {again}, at {now}");
+        assert_eq!(h.count(LATE), 0);
     }
 }
 

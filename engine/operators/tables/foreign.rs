@@ -199,7 +199,7 @@ where
     P: Fn(&K, &V, Option<&W>) -> Option<R> + Send + Sync + 'static,
 {
     fn take_references(&mut self, batch: Rows<Reference<K, V>>, waiting: &mut Waiting<K, R>, out: &mut Output<'_>) -> Result<()> {
-        self.lefts.resolve(keys_of(&batch), &mut self.slots.0);
+        self.lefts.resolve(keys_of(&batch), &mut self.slots.0)?;
         self.right.resolve(keys_of(&batch), &mut self.slots.1)?;
         let Rows { rows, times, origins, .. } = batch;
         let mut name = Vec::new();
@@ -235,7 +235,7 @@ where
     }
 
     fn take_changes(&mut self, batch: Changes<F, W>, waiting: &mut Waiting<K, R>, out: &mut Output<'_>) -> Result<()> {
-        self.lefts.resolve(keys_of(&batch), &mut self.slots.0);
+        self.lefts.resolve(keys_of(&batch), &mut self.slots.0)?;
         self.right.resolve(keys_of(&batch), &mut self.slots.1)?;
         for (i, (_, value)) in batch.rows.into_iter().enumerate() {
             let (time, slot) = (batch.times[i], self.slots.1[i]);

@@ -109,7 +109,7 @@ proptest! {
         batches in proptest::collection::vec(proptest::collection::vec((0..2i64, 0..40i64, prop_oneof![3 => Just(1i64), 1 => Just(-1i64)]), 0..8), 0..6),
         first in 1..4usize, retracting: bool, newest_first: bool, with_rank: bool, only_new: bool,
     ) {
-        let ranking = Ranking { first, retracting, newest_first, with_rank, only_new };
+        let ranking = Ranking { first, retracting, newest_first, with_rank, only_new, ttl_ms: None };
         let batches: Vec<Vec<_>> = batches.into_iter().map(|b| b.into_iter().map(|(k, v, w)| (k, v, if retracting { w } else { 1 })).collect()).collect();
         for mode in Mode::ALL {
             let mut harness = Harness::new(&ranked(ranking, || Ok(Smallest::default())), 0);
@@ -123,7 +123,7 @@ proptest! {
 #[test]
 fn a_row_that_moves_is_a_change_where_ranks_are_asked_for() {
     let kinds = |with_rank: bool| {
-        let ranking = Ranking { first: 2, retracting: false, newest_first: false, with_rank, only_new: false };
+        let ranking = Ranking { first: 2, retracting: false, newest_first: false, with_rank, only_new: false, ttl_ms: None };
         let mut harness = Harness::new(&ranked(ranking, || Ok(Smallest::default())), 0);
         let mut kinds = Vec::new();
         for rows in [&[(1, 20, 1), (1, 30, 1)][..], &[(1, 10, 1)], &[(1, 90, 1)]] {
@@ -142,4 +142,24 @@ fn a_row_that_moves_is_a_change_where_ranks_are_asked_for() {
     };
     assert_eq!(kinds(true), ["+I +I", "-U +U -U +U", ""]);
     assert_eq!(kinds(false), ["+I +I", "-D +I", ""]);
+}
+
+#[test]
+fn first_rows_that_nothing_changes_are_forgotten_by_the_clock() {
+    for retracting in [false, true] {
+        for (later, is_there) in [(300, true), (320, false)] {
+            let ranking = Ranking { first: 1, retracting, newest_first: false, with_rank: false, only_new: false, ttl_ms: Some(320) };
+            let mut harness = Harness::new(&ranked(ranking, || Ok(Smallest::default())), 0);
+            harness.wall_time(1_000);
+            harness.push(0, changes(&[(1, 20, 1)]));
+            harness.take_batches(Some(0));
+            harness.snapshot_and_restore(2);
+            // A clock that was set back does not make anything younger.
+            harness.wall_time(500);
+            harness.wall_time(1_000 + later);
+            harness.push(0, changes(&[(1, 30, 1)]));
+            let left: usize = harness.take_batches(Some(0)).iter().map(|batch| batch.len()).sum();
+            assert_eq!(left, usize::from(!is_there), "{retracting} {later}");
+        }
+    }
 }

@@ -477,16 +477,16 @@ impl Subject for Maps {
         let name = |e: u8| vec![e; usize::from(e)];
         match op {
             MapOp::Insert(k, e, v) => {
-                table.resolve(&keys([*k].into_iter()), &mut slots);
+                table.resolve(&keys([*k].into_iter()), &mut slots).unwrap();
                 let old = model.insert((*k, name(*e)), v.to_string());
                 assert_eq!(table.get(slots[0], &name(*e)), old.as_ref());
                 assert_eq!(table.insert(slots[0], &name(*e), v.to_string()), old);
             }
             MapOp::Remove(k, e) => {
-                table.resolve(&keys([*k].into_iter()), &mut slots);
+                table.resolve(&keys([*k].into_iter()), &mut slots).unwrap();
                 assert_eq!(table.remove(slots[0], &name(*e)), model.remove(&(*k, name(*e))));
             }
-            MapOp::Look(names) => table.resolve(&keys(names.iter().copied()), &mut slots),
+            MapOp::Look(names) => table.resolve(&keys(names.iter().copied()), &mut slots).unwrap(),
         }
     }
 
@@ -494,7 +494,7 @@ impl Subject for Maps {
         let mut out = BTreeMap::new();
         for name in 0..8 {
             let key = bytes(name);
-            if let Some(slot) = table.index().find(&key, XxHash3_64::oneshot(&key)) {
+            if let Some(slot) = table.find(&key, XxHash3_64::oneshot(&key)).unwrap() {
                 let entries: Vec<_> = table.entries(slot).map(|(entry, value)| (entry.to_vec(), value.clone())).collect();
                 assert!(entries.is_sorted());
                 out.extend(entries.into_iter().map(|(entry, value)| ((name, entry), value)));

@@ -213,9 +213,12 @@ fn check_key(connector: Connector, known: &[&str], key: &str, columns: &[&str]) 
     Err(SqlError::new(format!("connector '{}' has no option '{key}'", connector.name())).nearest(key, known.iter().copied()))
 }
 
-/// A time as Flink's options have it: `10 min`, `1h`, `500 ms`; a number alone is of milliseconds.
+/// A time as Flink's options have it: `10 min`, `1h`, `500 ms`, `PT1H30M`; a number alone is of milliseconds.
 pub fn milliseconds(text: &str) -> Option<u64> {
-    let (number, unit) = number_and_unit(text)?;
+    let (number, unit) = match text.trim().to_uppercase().strip_prefix('P') {
+        Some(iso) => return iso_milliseconds(iso),
+        None => number_and_unit(text)?,
+    };
     let each = match unit.as_str() {
         "" | "ms" | "milli" | "millis" | "millisecond" | "milliseconds" => 1,
         "s" | "sec" | "secs" | "second" | "seconds" => 1_000,
@@ -225,6 +228,32 @@ pub fn milliseconds(text: &str) -> Option<u64> {
         _ => return None,
     };
     number.checked_mul(each)
+}
+
+/// What follows the `P` of a duration of ISO 8601: days, then behind a `T` hours, minutes and seconds, each at most once.
+fn iso_milliseconds(text: &str) -> Option<u64> {
+    let (days, clock) = text.split_once('T').unwrap_or((text, ""));
+    if text.is_empty() || text.ends_with('T') {
+        return None;
+    }
+    let mut total = match days.strip_suffix('D') {
+        Some(days) => days.parse::<u64>().ok()?.checked_mul(86_400_000)?,
+        None if days.is_empty() => 0,
+        None => return None,
+    };
+    let mut rest = clock;
+    for (unit, each) in [('H', 3_600_000), ('M', 60_000), ('S', 1_000)] {
+        let Some((number, behind)) = rest.split_once(unit) else { continue };
+        let (whole, part) = number.split_once('.').filter(|_| unit == 'S').unwrap_or((number, "0"));
+        let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        if !is_number(whole) || !is_number(part) || part.len() > 3 {
+            return None;
+        }
+        let part = part.parse::<u64>().ok()? * 10u64.pow(3 - part.len() as u32);
+        total = whole.parse::<u64>().ok()?.checked_mul(each)?.checked_add(if unit == 'S' { part } else { 0 })?.checked_add(total)?;
+        rest = behind;
+    }
+    rest.is_empty().then_some(total)
 }
 
 /// A size as Flink's options have it, in powers of 1024: `128MB`, `64 kb`; a number alone is of bytes. Not 0.
@@ -303,5 +332,38 @@ fn check_value(key: &str, value: &str) -> SqlResult<()> {
         )),
         "sink.partition-commit.success-file.name" | "partition.default-name" if !is_file_name(value) => Err(wrong("the name of a file")),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_in_all_of_flinks_words() {
+        let known = [("10 min", 600_000), ("1h", 3_600_000), ("500 ms", 500), ("7", 7), ("2 days", 172_800_000), (" 3 Sec ", 3_000)];
+        let iso =
+            [("PT10M", 600_000), ("P1DT2H", 93_600_000), ("pt1.5s", 1_500), ("PT0.001S", 1), ("P2D", 172_800_000), ("PT1H30M", 5_400_000)];
+        for (text, ms) in known.into_iter().chain(iso) {
+            assert_eq!(milliseconds(text), Some(ms), "{text}");
+        }
+        for text in [
+            "",
+            "soon",
+            "10 minits",
+            "-1 s",
+            "1.5 h",
+            "P",
+            "PT",
+            "P1",
+            "PT1",
+            "PT1M1H",
+            "PT1.5M",
+            "P1M",
+            "PT1.0001S",
+            "99999999999999999999 d",
+        ] {
+            assert_eq!(milliseconds(text), None, "{text}");
+        }
     }
 }

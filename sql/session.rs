@@ -7,13 +7,15 @@ use crate::connect::Connectors;
 use crate::error::{SqlError, SqlResult};
 use crate::like::merged;
 use crate::lower::{Target, check_insert, lower_insert};
-use crate::parser::{ColumnDef, ColumnKind, CreateTable, Insert, Statement, StatementKind, Words, parse, type_name};
+use crate::options::Options;
+use crate::parser::{ColumnDef, ColumnKind, CreateTable, Hinted, Hints, Insert, Statement, StatementKind, Words, parse, type_name};
 use crate::plan::{Functions, ScalarFunction, optimize, plan};
 use crate::settings::Settings;
 use arrow::datatypes::SchemaRef;
 use datafusion_expr::LogicalPlan;
 use datafusion_expr::logical_plan::{FetchType, SkipType};
 use datafusion_sql::sqlparser::ast::{Ident, Query};
+use datafusion_sql::sqlparser::tokenizer::Span;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,6 +53,8 @@ pub struct Planned {
     table: Option<Arc<Table>>,
     order: Vec<OrderBy>,
     limit: Option<usize>,
+    /// How long state that nothing else bounds is kept without a change.
+    pub(crate) ttl: Option<Duration>,
 }
 
 impl std::fmt::Debug for Planned {
@@ -117,7 +121,7 @@ impl Planned {
             (None, Some(sink)) => Target::Changes(sink),
             (None, None) => return Err(SqlError::new("a query needs a place for its rows")),
         };
-        lower_insert(graph, connectors, &self.name, &self.plan, &target).map_err(|e| placed(e, &self.words))
+        lower_insert(graph, connectors, &self.name, &self.plan, self.ttl, &target).map_err(|e| placed(e, &self.words))
     }
 }
 
@@ -206,8 +210,49 @@ impl Session {
         // Planning goes down every chain of operators; the parser bounds how long one is, and this is room for it.
         stacker::maybe_grow(STACK / 2, STACK, || {
             self.infer(statement)?;
-            self.outcome(&statement.kind, &statement.words).map_err(|e| placed(e, &statement.words))
+            let hinted = self.hint(&statement.hints)?;
+            let outcome = self.outcome(&statement.kind, &statement.words).map_err(|e| placed(e, &statement.words));
+            hinted.iter().for_each(|name| drop(self.catalog.remove(name)));
+            outcome
         })
+    }
+
+    /// Puts the tables into the catalog that a statement gives other options; their names there.
+    fn hint(&mut self, hints: &Hints) -> SqlResult<Vec<String>> {
+        let tables = hints.tables.iter().map(|hinted| self.hinted(hinted)).collect::<SqlResult<Vec<_>>>()?;
+        self.notes.extend(hints.notes.iter().cloned());
+        let names = tables.iter().map(|table| table.name.clone()).collect();
+        tables.into_iter().for_each(|table| self.catalog.put(&table.name.clone(), Entry::Table(Arc::new(table))));
+        Ok(names)
+    }
+
+    /// A table with other options than it was declared with.
+    fn hinted(&self, hinted: &Hinted) -> SqlResult<Table> {
+        let table = match self.catalog.get(&hinted.of) {
+            Some(Entry::Table(table)) => table,
+            Some(Entry::View(_)) => {
+                return Err(SqlError::new(format!("\"{}\" is a view: it has no options", hinted.of))
+                    .at(hinted.span)
+                    .help("write the query of the view with the hint"));
+            }
+            None => return Err(self.catalog.missing(&hinted.of).or_at(Some(hinted.span))),
+        };
+        if let Some((.., span)) = hinted.options.iter().find(|option| option.0 == "connector") {
+            return Err(SqlError::new("a hint cannot change the connector").at(*span).help("declare another table"));
+        }
+        let merged = |declared: &[(String, String, Span)]| {
+            let kept = declared.iter().filter(|old| hinted.options.iter().all(|new| new.0 != old.0));
+            kept.chain(&hinted.options).cloned().collect::<Vec<_>>()
+        };
+        if let Some(declared) = self.declared.get(&hinted.of) {
+            let name = Ident::new(&hinted.name);
+            return Table::of(&CreateTable { name, options: merged(&declared.options), ..declared.clone() }, &self.functions);
+        }
+        let implied = std::iter::once(("connector", table.options.connector.name())).chain(table.options.iter());
+        let implied: Vec<_> = implied.map(|(key, value)| (key.to_string(), value.to_string(), hinted.span)).collect();
+        let columns: Vec<&str> = table.schema.fields().iter().map(|field| field.name().as_str()).collect();
+        let options = Options::of(&merged(&implied), &columns)?;
+        Ok(Table { name: hinted.name.clone(), options, ..Table::clone(table) })
     }
 
     /// Makes tables of topics that a statement names and nobody has declared, nor declares now: a topic may be empty until then.
@@ -223,7 +268,9 @@ impl Session {
             self.undeclared = Some(names.into_iter().collect());
         }
         let known = self.undeclared.iter().flatten();
-        let named = known.filter(|name| Some(*name) != declared && self.catalog.get(name).is_none() && is_named(words, name));
+        let is_hinted = |name: &String| statement.hints.tables.iter().any(|hinted| hinted.of == *name);
+        let is_meant = |name: &String| is_named(words, name) || is_hinted(name);
+        let named = known.filter(|name| Some(*name) != declared && self.catalog.get(name).is_none() && is_meant(name));
         let named: Vec<String> = named.cloned().collect();
         for name in named {
             if let Some(table) = self.connectors.infer(&name).map_err(|e| SqlError::new(e.report()).or_at(words.find(&name)))? {
@@ -285,10 +332,12 @@ impl Session {
             StatementKind::Set(None) => Ok(Outcome::Table(["key", "value", "meaning"].map(String::from).to_vec(), self.settings.list())),
             StatementKind::Set(Some((key, value))) => {
                 let note = self.settings.set(key, value).map_err(|e| e.or_at(words.find(key)))?;
+                self.functions.set_zone(self.settings.zone());
                 Ok(Outcome::Done(note.unwrap_or_else(|| "set".into())))
             }
             StatementKind::Reset(key) => {
                 self.settings.reset(key.as_deref());
+                self.functions.set_zone(self.settings.zone());
                 done("reset")
             }
             StatementKind::ShowTables => Ok(self.show_tables()),
@@ -390,7 +439,8 @@ impl Session {
 
     fn query(&self, query: &Query, words: &Words) -> SqlResult<Planned> {
         let (plan, order, limit) = final_order(plan(query, &self.catalog, &self.functions)?)?;
-        Ok(Planned { plan: optimize(plan)?, words: words.clone(), name: "query".into(), table: None, order, limit })
+        let ttl = self.settings.state_ttl();
+        Ok(Planned { plan: optimize(plan, &self.functions)?, words: words.clone(), name: "query".into(), table: None, order, limit, ttl })
     }
 
     fn insert(&self, insert: &Insert, words: &Words) -> SqlResult<Planned> {
@@ -406,8 +456,18 @@ impl Session {
             planned = in_order(planned, &insert.columns, &table)?;
         }
         let planned = check_insert(planned, &table).map_err(|e| e.or_at(Some(insert.table.span)))?;
-        let name = if self.inserts == 0 { table.name.clone() } else { format!("{}-{}", table.name, self.inserts + 1) };
-        Ok(Planned { plan: optimize(planned)?, words: words.clone(), name, table: Some(table), order: Vec::new(), limit: None })
+        let name = without_number(&table.name);
+        let name = if self.inserts == 0 { name.to_string() } else { format!("{name}-{}", self.inserts + 1) };
+        let ttl = self.settings.state_ttl();
+        Ok(Planned {
+            plan: optimize(planned, &self.functions)?,
+            words: words.clone(),
+            name,
+            table: Some(table),
+            order: Vec::new(),
+            limit: None,
+            ttl,
+        })
     }
 
     /// The plan as optimised, then what will run.
@@ -486,6 +546,11 @@ impl Session {
 /// Whether a table's name is there, or that of what it leaves behind.
 fn is_named(words: &Words, name: &str) -> bool {
     words.names(name) || ["$errors", "$late"].iter().any(|left| words.names(&format!("{name}{left}")))
+}
+
+/// The name of a table, without the number that a hint has given it in its statement.
+fn without_number(name: &str) -> &str {
+    name.rsplit_once('#').filter(|(_, number)| number.parse::<u32>().is_ok()).map_or(name, |(name, _)| name)
 }
 
 /// The planner's errors name things; where they stand is looked up.

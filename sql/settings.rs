@@ -3,13 +3,18 @@
 //! Invariant: a key that has no effect here says so; one that nobody knows is an error with the nearest name.
 
 use crate::error::{SqlError, SqlResult};
+use crate::options::milliseconds;
+use crate::plan::Zone;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// Keys with an effect.
 const EFFECTIVE: &[(&str, &str)] = &[
     ("pipeline.name", "name of the job: its state is filed under it"),
     ("parallelism.default", "tasks per operator"),
-    ("execution.checkpointing.interval", "time between checkpoints, e.g. 10s"),
+    ("execution.checkpointing.interval", "time between checkpoints, e.g. 10 s"),
+    ("table.exec.state.ttl", "how long state that nothing else bounds is kept without a change, e.g. 36 h; 0 = for ever"),
+    ("table.local-time-zone", "what instants are on a clock: 'Europe/Berlin', 'GMT+01:00'; UTC unless said"),
     ("execution.runtime-mode", "streaming, or batch: every source ends at what is there now"),
     ("sql-client.execution.result-mode", "table, changelog or tableau"),
 ];
@@ -45,6 +50,25 @@ impl Settings {
         self.get("execution.runtime-mode").is_some_and(|v| v.eq_ignore_ascii_case("batch"))
     }
 
+    /// The time between checkpoints, where it was set.
+    pub fn checkpoint_interval(&self) -> Option<Duration> {
+        self.duration("execution.checkpointing.interval")
+    }
+
+    /// How long state that nothing else bounds is kept without a change; none = for ever.
+    pub fn state_ttl(&self) -> Option<Duration> {
+        self.duration("table.exec.state.ttl").filter(|ttl| !ttl.is_zero())
+    }
+
+    fn duration(&self, key: &str) -> Option<Duration> {
+        self.get(key).and_then(milliseconds).map(Duration::from_millis)
+    }
+
+    /// The zone that instants are turned into local times in; none = UTC.
+    pub(crate) fn zone(&self) -> Option<Zone> {
+        self.get("table.local-time-zone").and_then(|name| Zone::of(name).ok().flatten())
+    }
+
     /// Sets a key; says what a person should know about it.
     ///
     /// # Errors
@@ -52,16 +76,6 @@ impl Settings {
     pub(crate) fn set(&mut self, key: &str, value: &str) -> SqlResult<Option<String>> {
         if WITHOUT_EFFECT.contains(&key) {
             return Ok(Some(format!("'{key}' has no effect here")));
-        }
-        if key == "table.local-time-zone" {
-            return match value {
-                "UTC" => Ok(None),
-                _ => Err(SqlError::unsupported(
-                    "a time zone other than UTC",
-                    "times are kept and shown in UTC",
-                    "SET 'table.local-time-zone' = 'UTC'",
-                )),
-            };
         }
         if !EFFECTIVE.iter().any(|(known, _)| *known == key) {
             let known = EFFECTIVE.iter().map(|k| k.0).chain(WITHOUT_EFFECT.iter().copied());
@@ -71,13 +85,25 @@ impl Settings {
             "parallelism.default" => value.parse::<u32>().is_ok_and(|n| n > 0),
             "execution.runtime-mode" => matches!(value.to_lowercase().as_str(), "streaming" | "batch"),
             "sql-client.execution.result-mode" => matches!(value.to_lowercase().as_str(), "table" | "changelog" | "tableau"),
+            "execution.checkpointing.interval" | "table.exec.state.ttl" => {
+                let least = u64::from(key == "execution.checkpointing.interval");
+                return match milliseconds(value) {
+                    Some(ms) if ms >= least => Ok(self.put(key, value)),
+                    _ => Err(SqlError::new(format!("'{key}' cannot be '{value}'")).help("write a time: 10 s, 5 min, 36 h, PT10M")),
+                };
+            }
+            "table.local-time-zone" => return Zone::of(value).map(|_| self.put(key, value)),
             _ => !value.is_empty(),
         };
         if !fits {
             return Err(SqlError::new(format!("'{key}' cannot be '{value}'")));
         }
+        Ok(self.put(key, value))
+    }
+
+    fn put(&mut self, key: &str, value: &str) -> Option<String> {
         self.values.insert(key.to_string(), value.to_string());
-        Ok(None)
+        None
     }
 
     /// Forgets a key, or all.

@@ -78,7 +78,7 @@ pub mod prelude {
     pub use waterwheel_engine::operators::tables::Suppress;
     pub use waterwheel_engine::operators::{
         AfterMatch, AggregatingState, AsyncOptions, BroadcastState, Either, ListState, MapState, Match, Pattern, ProcessContext,
-        ProcessFunction, ProcessOpen, ReducingState, SideOutput, Timer, ValueState,
+        ProcessFunction, ProcessOpen, ReducingState, SideOutput, Timer, Ttl, ValueState,
     };
     pub use waterwheel_engine::record::{Change, Key, RowKind, Str};
     pub use waterwheel_engine::time::EventTime;

@@ -6,6 +6,7 @@ pub(crate) mod aggregate;
 mod arrivals;
 pub(crate) mod building;
 pub(crate) mod calc;
+mod common;
 pub(crate) mod condition;
 mod distinct;
 pub(crate) mod expand;

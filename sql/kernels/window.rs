@@ -11,9 +11,10 @@ use super::building::Building;
 use super::group::{building, take_columns};
 use super::keys::{self, KeyBytes};
 use super::value::{Class, Value};
+use crate::plan::Zone;
 use arrow::datatypes::SchemaRef;
 use std::sync::Arc;
-use waterwheel_engine::error::Result;
+use waterwheel_engine::error::{Error, Result};
 use waterwheel_engine::operators::{Operator, Output, check_description};
 use waterwheel_engine::record::{BatchBox, ChangeBatch, Rows, downcast};
 use waterwheel_engine::windowing::{Accumulate, Windowed};
@@ -111,6 +112,27 @@ pub(crate) struct FromWindows {
     pub(crate) schema: SchemaRef,
     /// By how much the engine's windows are longer than the query's.
     pub(crate) longer_ms: i64,
+    /// Whose clock shows the bounds; none = UTC.
+    pub(crate) zone: Option<Zone>,
+}
+
+impl FromWindows {
+    fn shown(&self, bound_ms: i64) -> Result<i64> {
+        bound_in(self.zone, bound_ms)
+    }
+}
+
+/// A window's bound as a zone's clock shows it, in milliseconds.
+///
+/// # Errors
+/// A time beyond the calendar.
+pub(crate) fn bound_in(zone: Option<Zone>, bound_ms: i64) -> Result<i64> {
+    match zone {
+        None => Ok(bound_ms),
+        Some(zone) => zone
+            .local_ms(bound_ms)
+            .ok_or_else(|| Error::fatal(format!("a window's bound, {bound_ms} ms since 1970, is beyond the calendar of {zone}"))),
+    }
 }
 
 impl Operator for FromWindows {
@@ -126,8 +148,8 @@ impl Operator for FromWindows {
             for (column, place) in columns.iter_mut().zip(&self.columns) {
                 match place {
                     GroupColumn::Key => {}
-                    GroupColumn::WindowStart => column.push(&Value::Int(window.start.0)),
-                    GroupColumn::WindowEnd => column.push(&Value::Int(window.end.0.saturating_sub(self.longer_ms))),
+                    GroupColumn::WindowStart => column.push(&Value::Int(self.shown(window.start.0)?)),
+                    GroupColumn::WindowEnd => column.push(&Value::Int(self.shown(window.end.0.saturating_sub(self.longer_ms))?)),
                     GroupColumn::WindowTime => column.push(&Value::Int(window.end.0.saturating_sub(1 + self.longer_ms))),
                 }
             }

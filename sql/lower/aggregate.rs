@@ -79,12 +79,13 @@ impl Lowering<'_> {
         let detail = format!("{}{}", detail(node), of_updates(only_new));
         let values = calls.iter().filter(|c| c.keeps_values()).count();
         let arrivals = calls.iter().filter(|c| c.keeps_arrivals()).count();
-        let factory =
-            group(Grouping { global: key_count == 0, only_new }, move || GroupBy::new(calls.clone(), classes.clone(), schema.clone()));
+        let factory = group(Grouping { global: key_count == 0, only_new, ttl_ms: self.ttl_ms() }, move || {
+            GroupBy::new(calls.clone(), classes.clone(), schema.clone())
+        });
         let note = NodeNote {
             detail,
-            state: vec![StateNote { what: kept(size::about(&node.schema), key_count, values, arrivals), bound: Bound::Unbounded }],
-            class: vec![(EqualityClass::Converging, "running aggregate".into())],
+            state: vec![StateNote { what: kept(size::about(&node.schema), key_count, values, arrivals), bound: self.bound() }],
+            class: self.class(EqualityClass::Converging, "running aggregate"),
             glue: false,
         };
         let grouped = self.add("group", factory, &[(keyed, Routing::KeyGroup)], note);
@@ -102,7 +103,9 @@ impl Lowering<'_> {
         let refs = self.add("rows", refs, &[(keyed, Routing::KeyGroup)], glue());
         let (factory, kept) = match over {
             Over::Windows(windows) => operator(*windows, calls)?,
-            Over::Fired => operator(Windows { kind: WindowKind::Sliding, size_ms: 1, slide_ms: 1, offset_ms: 0, of_clock: false }, calls)?,
+            Over::Fired => {
+                operator(Windows { kind: WindowKind::Sliding, size_ms: 1, slide_ms: 1, offset_ms: 0, of_clock: false, zone: None }, calls)?
+            }
         };
         let note = NodeNote {
             detail: match over {
@@ -116,10 +119,11 @@ impl Lowering<'_> {
         let fired = self.add("window", factory, &[(refs, Routing::Forward)], note);
         let is_session = matches!(over, Over::Windows(Windows { kind: WindowKind::Session, .. }));
         let longer_ms = i64::from(is_session);
+        let zone = if let Over::Windows(windows) = over { windows.zone } else { None };
         let from_windows = (of_results, columns.clone(), classes, arrow_schema(&node.schema));
         let results: OperatorFactory = Arc::new(move || {
             let (calls, columns, classes, schema) = from_windows.clone();
-            Box::new(FromWindows { calls, columns, classes, schema, longer_ms })
+            Box::new(FromWindows { calls, columns, classes, schema, longer_ms, zone })
         });
         let results = self.add("results", results, &[(fired, Routing::Forward)], glue());
         let mut lowered = Lowered::plain(results, node.schema.clone(), false);

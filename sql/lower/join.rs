@@ -82,8 +82,8 @@ impl Lowering<'_> {
         let meeting = Meeting {
             how: Met::Regular,
             updating: inputs_change || !matches!(joined.kind, JoinKind::Inner | JoinKind::Semi),
-            state: vec![StateNote { what: format!("the rows of both sides, {}", size::of_sides(&joined)), bound: Bound::Unbounded }],
-            class: (EqualityClass::Converging, "regular join".into()),
+            state: vec![StateNote { what: format!("the rows of both sides, {}", size::of_sides(&joined)), bound: self.bound() }],
+            class: self.class(EqualityClass::Converging, "regular join"),
         };
         let lowered = self.meet(joined, meeting)?;
         Ok(Lowered { key, ..lowered })
@@ -104,7 +104,7 @@ impl Lowering<'_> {
                 state(format!("left rows for {} of event time{}", keeps(LEFT), size::each(&joined.sides[LEFT].schema))),
                 state(format!("right rows for {}{}", keeps(RIGHT), size::each(&joined.sides[RIGHT].schema))),
             ],
-            class: (EqualityClass::TimeDependent, "late rows".into()),
+            class: vec![(EqualityClass::TimeDependent, "late rows".into())],
         };
         // A result has the later time of its two rows, or that at which it is known that there is no partner. By so much the
         // times of a side may be behind it that has a row in every result.
@@ -131,7 +131,7 @@ impl Lowering<'_> {
             how: Met::AtWindowEnd,
             updating: false,
             state: vec![StateNote { what: format!("the rows of both sides, {}", size::of_sides(&joined)), bound: Bound::Watermark }],
-            class: (EqualityClass::TimeDependent, "late rows".into()),
+            class: vec![(EqualityClass::TimeDependent, "late rows".into())],
         };
         // Of a side that has a row in every result.
         let columns = joined.sides[LEFT].schema.fields().len();

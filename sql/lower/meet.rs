@@ -20,7 +20,7 @@ use datafusion_expr::{ExprSchemable, lit};
 use std::sync::Arc;
 use waterwheel_engine::graph::{EqualityClass, NodeIndex, NodeNote, Routing, StateNote};
 use waterwheel_engine::operators::joins::{
-    Bounds, JoinKind, LEFT, RIGHT, growing_join, interval_join, lookup_join, regular_join, temporal_join,
+    Bounds, Forget, JoinKind, LEFT, RIGHT, growing_join, interval_join, lookup_join, regular_join, temporal_join,
 };
 use waterwheel_engine::operators::{OperatorFactory, key_columns, union};
 use waterwheel_engine::record::{Batch, ChangeBatch};
@@ -44,7 +44,7 @@ pub(super) struct Meeting {
     /// Results are taken back.
     pub(super) updating: bool,
     pub(super) state: Vec<StateNote>,
-    pub(super) class: (EqualityClass, String),
+    pub(super) class: Vec<(EqualityClass, String)>,
 }
 
 /// A side on its way into a join.
@@ -64,8 +64,8 @@ impl Lowering<'_> {
         let kind = joined.kind;
         let kernel = move || PairKernelOf::new(pairs.clone());
         let (name, factory): (_, OperatorFactory) = match meeting.how {
-            Met::Regular if kind == JoinKind::Inner && !meeting.updating => ("join", growing_join(kernel)),
-            Met::Regular => ("join", regular_join(kind, None, kernel)),
+            Met::Regular if kind == JoinKind::Inner && !meeting.updating && self.ttl.is_none() => ("join", growing_join(kernel)),
+            Met::Regular => ("join", regular_join(kind, self.ttl_ms().map_or(Forget::Never, Forget::ByClock), kernel)),
             Met::Interval(bounds) => ("interval_join", interval_join(bounds, kind, kernel)),
             Met::AtWindowEnd => {
                 let instant = SliceLayout::new(1, 1, 0).map_err(|e| SqlError::new(e.report()))?;
@@ -75,12 +75,8 @@ impl Lowering<'_> {
             Met::Lookup => ("lookup_join", lookup_join(kind, kernel)),
         };
         let changes = if meeting.updating { "rows change later" } else { "rows only come" };
-        let note = NodeNote {
-            detail: format!("{}; {changes}", described(&joined)),
-            state: meeting.state,
-            class: vec![meeting.class],
-            glue: false,
-        };
+        let note =
+            NodeNote { detail: format!("{}; {changes}", described(&joined)), state: meeting.state, class: meeting.class, glue: false };
         let inputs = [(left.keyed, Routing::KeyGroup), (right.keyed, Routing::KeyGroup)];
         let mut node = self.add(name, factory, &inputs, note);
         let alone: Vec<_> = [left.alone, right.alone].into_iter().flatten().map(|node| (node, Routing::Forward)).collect();

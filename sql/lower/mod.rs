@@ -44,7 +44,8 @@ use datafusion_expr::{LogicalPlan, Projection};
 use datafusion_physical_expr::{PhysicalExpr, create_physical_expr};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use waterwheel_engine::graph::{Input, LogicalGraph, LogicalNode, NodeIndex, NodeNote, Role, Routing};
+use std::time::Duration;
+use waterwheel_engine::graph::{Bound, EqualityClass, Input, LogicalGraph, LogicalNode, NodeIndex, NodeNote, Role, Routing};
 use waterwheel_engine::operators::{OperatorFactory, columns, union};
 
 /// Where a column of a stream is.
@@ -144,6 +145,8 @@ pub(super) struct Lowering<'a> {
     pub(super) connectors: &'a dyn Connectors,
     /// Begins the id of every operator of the statement.
     name: String,
+    /// How long what nothing bounds is kept without a change; none = for ever.
+    ttl: Option<Duration>,
     /// How many of each kind there are already.
     counts: BTreeMap<&'static str, u32>,
     /// What the filter above a ROW_NUMBER that is to be lowered next asks of it.
@@ -158,6 +161,8 @@ pub(super) struct Lowering<'a> {
     shared: BTreeMap<String, shared::Shared>,
     /// Aggregates that are there already.
     aggregates: Vec<shared::Once>,
+    /// Projections and filters that nothing but the node of the plan above them reads: those may become one with it.
+    calcs: BTreeMap<NodeIndex, Calc>,
     /// The scan that is lowered next is read to its end before what is joined with it.
     read_in_first: bool,
     /// Tables are read for the versions of their rows: as records, not as what they add up to.
@@ -165,11 +170,12 @@ pub(super) struct Lowering<'a> {
 }
 
 impl<'a> Lowering<'a> {
-    fn new(graph: &'a mut LogicalGraph, connectors: &'a dyn Connectors, name: &str) -> Self {
+    fn new(graph: &'a mut LogicalGraph, connectors: &'a dyn Connectors, name: &str, ttl: Option<Duration>) -> Self {
         Lowering {
             graph,
             connectors,
             name: name.to_string(),
+            ttl,
             counts: BTreeMap::new(),
             rank: None,
             rank_unseen: false,
@@ -177,9 +183,26 @@ impl<'a> Lowering<'a> {
             members: None,
             shared: BTreeMap::new(),
             aggregates: Vec::new(),
+            calcs: BTreeMap::new(),
             read_in_first: false,
             as_versions: false,
         }
+    }
+
+    /// What ends state that rows alone do not.
+    fn bound(&self) -> Bound {
+        self.ttl.map_or(Bound::Unbounded, Bound::Ttl)
+    }
+
+    /// The time to live in the engine's milliseconds.
+    fn ttl_ms(&self) -> Option<i64> {
+        self.ttl.map(|ttl| i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX))
+    }
+
+    /// The equality class of an operator with such state.
+    fn class(&self, class: EqualityClass, why: &str) -> Vec<(EqualityClass, String)> {
+        let forgets = self.ttl.map(|_| (EqualityClass::TimeDependent, "state that is forgotten by the clock".to_string()));
+        [(class, why.to_string())].into_iter().chain(forgets).collect()
     }
 
     /// A stable id within the statement: the statement's name, the kind, a number.
@@ -308,7 +331,7 @@ impl<'a> Lowering<'a> {
         let in_batch = |output: usize| matches!(places[output], Place::Batch(_));
         let fields: Vec<Field> = (0..places.len()).filter(|i| in_batch(*i)).map(|i| nullable(output.field(i))).collect();
         let schema = Arc::new(Schema::new(fields));
-        let node = self.calc(&input, None, Some(&exprs), schema, "project")?;
+        let node = self.step(&input, None, Some(&exprs), schema, "project")?;
         let moved = |i: usize| sources.iter().position(|s| *s == Some(i));
         Ok(Lowered {
             node,
@@ -332,7 +355,7 @@ impl<'a> Lowering<'a> {
         }
         let input = if self.uses_windows(predicate, &input) { self.with_bounds(input)? } else { input };
         let schema = arrow_schema(&input.batch_schema()?);
-        let node = self.calc(&input, Some(predicate), None, schema, "filter")?;
+        let node = self.step(&input, Some(predicate), None, schema, "filter")?;
         Ok(Lowered { node, ..input })
     }
 
@@ -344,36 +367,72 @@ impl<'a> Lowering<'a> {
         schema: SchemaRef,
         kind: &'static str,
     ) -> SqlResult<NodeIndex> {
-        let from = input.batch_schema()?;
-        if let Some(clocked) = self.clocked(input, &from, predicate, exprs)? {
-            return self.add_calc(clocked.node, &clocked.schema, clocked.predicate.as_ref(), Some(&clocked.exprs), schema, kind);
-        }
-        self.add_calc(input.node, &from, predicate, exprs, schema, kind)
+        let (node, calc) = self.computing(input, predicate, exprs, schema)?;
+        Ok(self.add_calc(node, calc, kind))
     }
 
-    fn add_calc(
+    /// A calc, and what it reads.
+    fn computing(
         &mut self,
-        node: NodeIndex,
-        from: &DFSchema,
+        input: &Lowered,
+        predicate: Option<&Expr>,
+        exprs: Option<&[Expr]>,
+        schema: SchemaRef,
+    ) -> SqlResult<(NodeIndex, Calc)> {
+        let from = input.batch_schema()?;
+        Ok(match self.clocked(input, &from, predicate, exprs)? {
+            Some(c) => (c.node, calc(&c.schema, c.predicate.as_ref(), Some(&c.exprs), schema)?),
+            None => (input.node, calc(&from, predicate, exprs, schema)?),
+        })
+    }
+
+    /// A projection or filter of the plan: one with that below it, where there is one.
+    fn step(
+        &mut self,
+        input: &Lowered,
         predicate: Option<&Expr>,
         exprs: Option<&[Expr]>,
         schema: SchemaRef,
         kind: &'static str,
     ) -> SqlResult<NodeIndex> {
-        let predicate = predicate.map(|e| physical(e, from)).transpose()?;
-        let exprs = exprs.map(|exprs| exprs.iter().map(|e| physical(e, from)).collect::<SqlResult<Vec<_>>>()).transpose()?;
-        if let Some(exprs) = &exprs {
-            check_types(exprs, &schema, from)?;
-        }
-        let calc = Calc { predicate, exprs, schema };
-        let factory = columns(Arc::new(move || Ok(Box::new(calc.clone()))));
-        Ok(self.add(kind, factory, &[(node, Routing::Forward)], NodeNote::default()))
+        let (node, calc) = self.computing(input, predicate, exprs, schema)?;
+        let both = self.calcs.get(&node).map(|below| below.then(&calc)).transpose().map_err(SqlError::of_planner)?.flatten();
+        let (node, calc) = match both {
+            Some(both) => {
+                let below = self.graph.node_mut(node);
+                below.role = Role::Operator(factory(&both));
+                below.kind = "calc";
+                (node, both)
+            }
+            None => (self.add_calc(node, calc.clone(), kind), calc),
+        };
+        self.calcs.insert(node, calc);
+        Ok(node)
+    }
+
+    fn add_calc(&mut self, node: NodeIndex, calc: Calc, kind: &'static str) -> NodeIndex {
+        self.add(kind, factory(&calc), &[(node, Routing::Forward)], NodeNote::default())
     }
 
     fn uses_windows(&self, expr: &Expr, input: &Lowered) -> bool {
         let refs = expr.column_refs();
         refs.into_iter().filter_map(|c| input.schema.index_of_column(c).ok()).any(|i| !matches!(input.places[i], Place::Batch(_)))
     }
+}
+
+/// Expressions over columns of a schema, with results in another one.
+fn calc(from: &DFSchema, predicate: Option<&Expr>, exprs: Option<&[Expr]>, schema: SchemaRef) -> SqlResult<Calc> {
+    let predicate = predicate.map(|e| physical(e, from)).transpose()?;
+    let exprs = exprs.map(|exprs| exprs.iter().map(|e| physical(e, from)).collect::<SqlResult<Vec<_>>>()).transpose()?;
+    if let Some(exprs) = &exprs {
+        check_types(exprs, &schema, from)?;
+    }
+    Calc::new(predicate, exprs, schema, arrow_schema(from)).map_err(SqlError::of_planner)
+}
+
+fn factory(calc: &Calc) -> OperatorFactory {
+    let calc = calc.clone();
+    columns(Arc::new(move || Ok(Box::new(calc.clone()))))
 }
 
 /// The expression's types are those that the plan promises: else rows would fail one by one.

@@ -165,18 +165,18 @@ impl Lowering<'_> {
         let schema = with_results(&input, group.functions.iter().map(|(at, _)| *at), window)?;
         let rules = Arc::new(rules(&places, &aggregates, &kept, &schema, group, input.updating)?);
         let glue = NodeNote { glue: true, ..NodeNote::default() };
-        let note = note(group, &input.schema);
+        let note = note(group, &input.schema, self.bound());
         let keyed = self.add("key_by", key_columns(Arc::new(ColumnKeys(places.partition))), &[(from, Routing::Forward)], glue);
         if !group.in_turn {
             let frame = group.frame;
-            let factory = over_changes(move || OverChanges::new(rules.clone(), frame));
+            let factory = over_changes(self.ttl_ms(), move || OverChanges::new(rules.clone(), frame));
             let node = self.add("over_changes", factory, &[(keyed, Routing::KeyGroup)], note);
             // A row stays in one task as long as it is known by what the partitions are by.
             let partition: Option<Vec<usize>> = group.params.partition_by.iter().map(|e| column_of(e, &input.schema)).collect();
             let key = input.key.filter(|key| partition.is_some_and(|partition| partition.iter().all(|column| key.contains(column))));
             return Ok(Lowered { key, ..Lowered::plain(node, Arc::new(schema), true) });
         }
-        let options = OverOptions { frame: group.frame, ttl_ms: None, keys: None };
+        let options = OverOptions { frame: group.frame, ttl_ms: self.ttl_ms(), keys: None };
         let factory = over(options, move || Ok(OverCalls::new(rules.clone())));
         let node = self.add("over", factory, &[(keyed, Routing::KeyGroup)], note);
         let lowered = Lowered::plain(node, Arc::new(schema), false);
@@ -438,13 +438,14 @@ fn default_of(function: &WindowFunction, kind: &DataType) -> SqlResult<Value> {
     Ok(crate::kernels::value::Cells::of(&array).map_err(|_| wrong())?.value(0))
 }
 
-fn note(group: &Group<'_>, rows: &DFSchema) -> NodeNote {
+/// What is to be said of it; `unbounded` is what ends state that rows alone do not.
+fn note(group: &Group<'_>, rows: &DFSchema, unbounded: Bound) -> NodeNote {
     let names: Vec<String> = group.functions.iter().map(|(_, f)| f.fun.name().to_uppercase()).collect();
     let (frame, what, bound) = match (group.frame, group.lead) {
-        (_, Some(n)) => (format!("{n} rows behind"), format!("{n} rows a key"), Bound::Unbounded),
-        (Frame::Rows(Some(n)), _) => (format!("{n} rows before"), format!("{n} rows a key"), Bound::Unbounded),
-        (Frame::Rows(None), _) => ("all rows before".into(), "1 value a key".into(), Bound::Unbounded),
-        (Frame::Range(None), _) => ("all up to its time".into(), "1 value a key".into(), Bound::Unbounded),
+        (_, Some(n)) => (format!("{n} rows behind"), format!("{n} rows a key"), unbounded),
+        (Frame::Rows(Some(n)), _) => (format!("{n} rows before"), format!("{n} rows a key"), unbounded),
+        (Frame::Rows(None), _) => ("all rows before".into(), "1 value a key".into(), unbounded),
+        (Frame::Range(None), _) => ("all up to its time".into(), "1 value a key".into(), unbounded),
         (Frame::Range(Some(ms)), _) => {
             let span = human_duration(Duration::from_millis(ms.unsigned_abs()));
             (format!("within {span}"), format!("rows for {span} of event time"), Bound::Watermark)
@@ -453,8 +454,11 @@ fn note(group: &Group<'_>, rows: &DFSchema) -> NodeNote {
     let by = list(group.params.partition_by.iter());
     if !group.in_turn {
         let order = list(group.params.order_by.iter().map(|sort| &sort.expr));
-        let state = vec![StateNote { what: format!("every row, and its results{}", size::each(rows)), bound: Bound::Unbounded }];
-        let class = vec![(EqualityClass::Converging, "results over the rows so far".into())];
+        let state = vec![StateNote { what: format!("every row, and its results{}", size::each(rows)), bound: unbounded }];
+        let mut class = vec![(EqualityClass::Converging, "results over the rows so far".to_string())];
+        if unbounded != Bound::Unbounded {
+            class.push((EqualityClass::TimeDependent, "state that is forgotten by the clock".into()));
+        }
         return NodeNote { detail: format!("{} {frame}, by ({by}) in the order of {order}", names.join(", ")), state, class, glue: false };
     }
     let mut class = vec![(EqualityClass::TimeDependent, "late rows".to_string())];

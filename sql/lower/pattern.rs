@@ -6,7 +6,7 @@
 //! Invariant: rows are looked at once the watermark has reached them; a match is one row that is never taken back.
 
 use super::aggregate::{argument, call_of, check_result, name_of, separator};
-use super::{Lowered, Lowering, Place, arrow_schema, check_class, check_ordered, column_of, physical};
+use super::{Lowered, Lowering, Place, arrow_schema, calc, check_class, check_ordered, column_of, physical};
 use crate::error::{SqlError, SqlResult};
 use crate::kernels::aggregate::{Argument, Call, Calls};
 use crate::kernels::keys::{ColumnKeys, KeyBytes};
@@ -59,7 +59,8 @@ impl Lowering<'_> {
         let node_of_matches = self.matches(rows, &clause, &reads, &over)?;
         let of_matches = schema_of(&clause.readings)?;
         let results = arrow_schema(node.schema());
-        let measured = self.add_calc(node_of_matches, &of_matches, None, Some(&clause.results), results, "project")?;
+        let measured = calc(&of_matches, None, Some(&clause.results), results)?;
+        let measured = self.add_calc(node_of_matches, measured, "project");
         let mut lowered = Lowered::plain(measured, node.schema().clone(), false);
         // A match that may wait without end has no time that a watermark could go by.
         if clause.within_ms.is_some() || clause.has_one_length() {

@@ -17,7 +17,7 @@ use datafusion_expr::expr::{BinaryExpr, Expr, Sort, WindowFunction};
 use datafusion_expr::utils::split_conjunction;
 use datafusion_expr::{ExprSchemable, Filter, LogicalPlan, Operator, Projection, Window, WindowFunctionDefinition};
 use std::sync::Arc;
-use waterwheel_engine::graph::{Bound, EqualityClass, NodeNote, Routing, StateNote};
+use waterwheel_engine::graph::{EqualityClass, NodeNote, Routing, StateNote};
 use waterwheel_engine::operators::{Ranking, key_columns, ranked};
 
 /// Above this a partition costs more at each change than anybody wants.
@@ -172,7 +172,14 @@ impl Lowering<'_> {
             .collect();
         let glue = NodeNote { glue: true, ..NodeNote::default() };
         let keyed = self.add("key_by", key_columns(Arc::new(ColumnKeys(keys.to_vec()))), &[(node, Routing::Forward)], glue);
-        let ranking = Ranking { first: wanted.first, retracting: input.updating, newest_first, with_rank: wanted.with_rank, only_new };
+        let ranking = Ranking {
+            first: wanted.first,
+            retracting: input.updating,
+            newest_first,
+            with_rank: wanted.with_rank,
+            only_new,
+            ttl_ms: self.ttl_ms(),
+        };
         let rank = window.schema.fields().len() - 1;
         let fields = input.schema.iter().map(|(table, field)| (table.cloned(), field.clone()));
         let (table, field) = window.schema.qualified_field(rank);
@@ -186,8 +193,8 @@ impl Lowering<'_> {
         let kept = format!("{kept}{}", size::each(&input.schema));
         let note = NodeNote {
             detail: format!("first {} by {order_text} of ({partition}){}", wanted.first, of_updates(only_new)),
-            state: vec![StateNote { what: kept, bound: Bound::Unbounded }],
-            class: vec![(EqualityClass::Converging, "rows that are first so far".into())],
+            state: vec![StateNote { what: kept, bound: self.bound() }],
+            class: self.class(EqualityClass::Converging, "rows that are first so far"),
             glue: false,
         };
         let node = self.add("ranked", factory, &[(keyed, Routing::KeyGroup)], note);

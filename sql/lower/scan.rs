@@ -255,13 +255,15 @@ fn reading(table: &Table, projection: &[usize], above: &Members) -> SqlResult<Re
     let physical_exprs = exprs.iter().map(|e| physical(e, &record)).collect::<SqlResult<Vec<_>>>()?;
     let fields: Vec<Field> = wanted.iter().map(|&i| nullable(&members.pruned(table.schema.field(i)))).collect();
     let output = Arc::new(Schema::new(fields[..projection.len()].to_vec()));
+    let record = arrow_schema(&record);
+    let calc = Calc::new(None, Some(physical_exprs), Arc::new(Schema::new(fields)), record.clone()).map_err(SqlError::of_planner)?;
     Ok(Reading {
         format,
         value: Arc::new(Schema::new(value)),
         metadata,
         folders: FolderReading::of(table, &folders),
-        record: arrow_schema(&record),
-        calc: Calc { predicate: None, exprs: Some(physical_exprs), schema: Arc::new(Schema::new(fields)) },
+        record,
+        calc,
         event_time: table.watermark.is_some(),
         by_key: table.is_by_key(),
         key: (table.options.connector == Connector::UpsertKafka).then(|| match (table.options.get("key.format"), &table.primary_key[..]) {

@@ -55,6 +55,8 @@ impl Lowering<'_> {
             return Ok(once.lowered.clone());
         }
         let lowered = lower(self)?;
+        // Others may read it.
+        self.calcs.remove(&lowered.node);
         self.aggregates.push(Once { plan: plan.clone(), asked, lowered: lowered.clone() });
         Ok(lowered)
     }

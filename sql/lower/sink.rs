@@ -14,6 +14,7 @@ use crate::parser::type_name;
 use arrow::datatypes::DataType;
 use datafusion_expr::{Expr, LogicalPlan, LogicalPlanBuilder, cast};
 use std::sync::Arc;
+use std::time::Duration;
 use waterwheel_engine::graph::{Input, LogicalGraph, LogicalNode, NodeIndex, NodeNote, Role, Routing, SinkRef};
 use waterwheel_engine::operators::{key_columns, note_progress};
 
@@ -90,15 +91,17 @@ pub(crate) fn can_cast(from: &DataType, to: &DataType) -> bool {
     from.is_null() || (number(from) && number(to)) || (stamp(from) && stamp(to)) || (text(from) && text(to))
 }
 
-/// Draws a statement into a job's graph; whether its rows change later.
+/// Draws a statement into a job's graph; whether its rows change later. What nothing else bounds is kept for `ttl` without a
+/// change.
 pub(crate) fn lower_insert(
     graph: &mut LogicalGraph,
     connectors: &dyn Connectors,
     name: &str,
     plan: &LogicalPlan,
+    ttl: Option<Duration>,
     target: &Target,
 ) -> SqlResult<bool> {
-    let mut lowering = Lowering::new(graph, connectors, name);
+    let mut lowering = Lowering::new(graph, connectors, name, ttl);
     lowering.note_tables(plan);
     lowering.only_new = matches!(target, Target::Table(table) if takes_only_new(table));
     let rows = lowering.lower(plan)?;
@@ -117,8 +120,9 @@ pub(crate) fn lower_rows(
     connectors: &dyn Connectors,
     name: &str,
     plan: &LogicalPlan,
+    ttl: Option<Duration>,
 ) -> SqlResult<(NodeIndex, bool)> {
-    let mut lowering = Lowering::new(graph, connectors, name);
+    let mut lowering = Lowering::new(graph, connectors, name, ttl);
     let rows = lowering.lower(plan)?;
     let rows = lowering.materialised(rows)?;
     Ok((rows.node, rows.updating))

@@ -74,7 +74,7 @@ impl Lowering<'_> {
                 },
                 StateNote { what: format!("1 version a key{}", size::each(&joined.sides[RIGHT].schema)), bound: Bound::Unbounded },
             ],
-            class: (EqualityClass::TimeDependent, "late rows and versions".into()),
+            class: vec![(EqualityClass::TimeDependent, "late rows and versions".into())],
         };
         let Lowered { rowtimes, lagging, .. } = joined.sides[LEFT].clone();
         let lowered = self.meet(joined, meeting)?;
@@ -111,7 +111,7 @@ impl Lowering<'_> {
                 what: format!("the rows of {table}, read in first{}", size::each(&joined.sides[RIGHT].schema)),
                 bound: Bound::Unbounded,
             }],
-            class: (EqualityClass::Exact, "lookup in a table that is read to its end".into()),
+            class: vec![(EqualityClass::Exact, "lookup in a table that is read to its end".into())],
         };
         let lowered = self.meet(joined, meeting)?;
         let mut in_batch = 0..;

@@ -6,8 +6,8 @@ use super::{Fired, Lowered, Lowering, Place, arrow_schema, column_of};
 use crate::error::{SqlError, SqlResult};
 use crate::kernels::aggregate::Calls;
 use crate::kernels::keys::KeyBytes;
-use crate::kernels::window::WindowCalls;
-use crate::plan::{WindowKind, WindowTvf, Windows};
+use crate::kernels::window::{WindowCalls, bound_in};
+use crate::plan::{WindowKind, WindowTvf, Windows, Zone};
 use arrow::array::{Array, ArrayRef, Int64Array};
 use arrow::datatypes::{DataType, SchemaRef, TimestampMillisecondType};
 use datafusion_expr::Expr;
@@ -206,16 +206,16 @@ impl ColumnKernel for Spread {
         if self.at_end {
             spread.times = bounds.iter().map(|w| EventTime(w.1 - 1)).collect();
         }
-        let stamps = |bound: fn(&(i64, i64)) -> i64, kind: &DataType| -> Result<ArrayRef> {
-            let values = Int64Array::from_iter_values(bounds.iter().map(bound));
+        let stamps = |bound: fn(&(i64, i64)) -> i64, of: Option<Zone>, kind: &DataType| -> Result<ArrayRef> {
+            let values = bounds.iter().map(|window| bound_in(of, bound(window)).map(Some)).collect::<Result<Int64Array>>()?;
             let zone = if let DataType::Timestamp(_, zone) = kind { zone.clone() } else { None };
             Ok(Arc::new(values.reinterpret_cast::<TimestampMillisecondType>().with_timezone_opt(zone)))
         };
         let column = |(place, field): (&Place, &arrow::datatypes::FieldRef)| match place {
             Place::Batch(i) => Ok(spread.columns.column(*i).clone()),
-            Place::WindowStart => stamps(|w| w.0, field.data_type()),
-            Place::WindowEnd => stamps(|w| w.1, field.data_type()),
-            Place::WindowTime => stamps(|w| w.1 - 1, field.data_type()),
+            Place::WindowStart => stamps(|w| w.0, self.windows.zone, field.data_type()),
+            Place::WindowEnd => stamps(|w| w.1, self.windows.zone, field.data_type()),
+            Place::WindowTime => stamps(|w| w.1 - 1, None, field.data_type()),
             Place::Clock | Place::AsOf => Err(Error::fatal("plan bug: a column that is in no batch")),
         };
         let all = self.places.iter().zip(self.schema.fields()).map(column).collect::<Result<Vec<_>>>()?;

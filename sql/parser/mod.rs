@@ -5,11 +5,13 @@
 
 mod create_table;
 mod dialect;
+mod hints;
 mod json;
 mod types;
 mod within;
 
 pub use create_table::{ColumnDef, ColumnKind, CreateTable, Like, Part, Taking, WatermarkDef};
+pub use hints::{Hinted, Hints};
 pub use types::type_name;
 
 use crate::error::{SqlError, SqlResult};
@@ -33,6 +35,8 @@ pub struct Statement {
     pub kind: StatementKind,
     /// Where its words are.
     pub words: Words,
+    /// What stands in `/*+ .. */`.
+    pub hints: Hints,
 }
 
 /// What a statement says.
@@ -156,7 +160,8 @@ pub fn parse(text: &str) -> SqlResult<Vec<Statement>> {
     let tokens = Tokenizer::new(&FlinkDialect, text)
         .tokenize_with_location()
         .map_err(|e| SqlError::new(e.message.clone()).at(Span { start: e.location, end: e.location }))?;
-    let tokens = tokens.into_iter().filter(|t| !matches!(t.token, Token::Whitespace(_))).flat_map(halves).collect::<Vec<_>>();
+    let is_word = |t: &TokenWithSpan| !matches!(t.token, Token::Whitespace(_)) || hints::is_hint(&t.token);
+    let tokens = tokens.into_iter().filter(is_word).flat_map(halves).collect::<Vec<_>>();
     let mut statements = Vec::new();
     for words in tokens.split(|t| t.token == Token::SemiColon) {
         let words: Vec<TokenWithSpan> = words.iter().filter(|t| t.token != Token::EOF).cloned().collect();
@@ -214,6 +219,7 @@ fn parse_one(words: Vec<TokenWithSpan>) -> SqlResult<Statement> {
             .at(span)
             .help("a list of values has no limit:  x IN (1, 2, 3);  long queries are split by CREATE VIEW"));
     }
+    let (words, hints) = hints::taken(words)?;
     let mut parser = Parser::new(&FlinkDialect).with_tokens_with_locations(within::rewritten(words.clone()));
     // The parser has no place for the end of the text: it is behind the last word.
     let end = words.last().map(|t| Span { start: t.span.end, end: t.span.end });
@@ -230,7 +236,11 @@ fn parse_one(words: Vec<TokenWithSpan>) -> SqlResult<Statement> {
     if rest.token != Token::EOF {
         return Err(SqlError::new(format!("{} was not expected here", rest.token)).at(rest.span));
     }
-    Ok(Statement { kind, words: Words(words) })
+    let words = Words(words);
+    if !matches!(kind, StatementKind::Insert(_) | StatementKind::Query(_) | StatementKind::Explain(_) | StatementKind::Analyze(_)) {
+        hints.refused(&words)?;
+    }
+    Ok(Statement { kind, words, hints })
 }
 
 /// What the parser says, with the place where it stopped.

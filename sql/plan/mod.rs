@@ -18,13 +18,15 @@ mod tvf;
 mod unnest;
 mod versions;
 mod walk;
+mod zones;
 
 pub use functions::ScalarFunction;
-pub(crate) use functions::{Functions, is_of_the_clock};
+pub(crate) use functions::{CHANCE, FRACTION_OF, Functions, UUID_OF, is_of_the_clock, known};
 pub(crate) use pattern::{Clause, Formula, PatternMatch, Reading, What, column_name, schema_of};
 pub(crate) use tvf::{WindowKind, WindowTvf, Windows, interval_ms};
 pub(crate) use unnest::Unnested;
 pub(crate) use versions::Versions;
+pub(crate) use zones::Zone;
 
 use crate::catalog::{Catalog, Entry, PlannedTable, PlannedView};
 use crate::error::{SqlError, SqlResult};
@@ -47,6 +49,7 @@ use datafusion_optimizer::{Analyzer, Optimizer, OptimizerContext};
 use datafusion_sql::planner::{NullOrdering, ParserOptions, PlannerContext, SqlToRel};
 use datafusion_sql::sqlparser::ast::{Expr as SqlExpr, Query, Statement};
 use std::sync::Arc;
+use zones::Zoned;
 
 /// What DataFusion asks while it plans.
 struct Context<'a> {
@@ -151,13 +154,14 @@ pub(crate) fn plan(query: &Query, catalog: &Catalog, functions: &Functions) -> S
 }
 
 /// The same plan with types made equal and work moved to where it is least.
-pub(crate) fn optimize(plan: LogicalPlan) -> SqlResult<LogicalPlan> {
+pub(crate) fn optimize(plan: LogicalPlan, functions: &Functions) -> SqlResult<LogicalPlan> {
     let mut config = ConfigOptions::default();
     // A subquery for one value is a join like any other.
     config.optimizer.enable_physical_uncorrelated_scalar_subquery = false;
     let config = Arc::new(config);
     let plan = unnest::tie(versions::tie(plan)?)?;
     let plan = Analyzer::new().execute_and_check(plan, &config, |_, _| {}).map_err(explain)?;
+    let plan = Zoned::of(functions.zone).plan(plan).map_err(explain)?;
     let rules = Optimizer::with_rules(vec![
         Arc::new(OptimizeUnions::new()),
         Arc::new(SimplifyExpressions::new()),
@@ -186,16 +190,17 @@ pub(crate) fn compute(expr: &SqlExpr, record: &SchemaRef, functions: &Functions)
     let mut expr = expr.clone();
     sugar::rewrite(&mut expr)?;
     let expr = planner.sql_to_expr(expr, &schema, &mut PlannerContext::new()).map_err(explain)?;
-    let expr = settled(expr, &schema)?;
+    let expr = settled(expr, &schema, functions.zone)?;
     let kind = expr.get_type(&schema).map_err(explain)?;
     Ok((expr, kind))
 }
 
-/// An expression with types made equal, and simplified.
-fn settled(expr: Expr, schema: &DFSchema) -> SqlResult<Expr> {
+/// An expression with types made equal, as a session in a zone means it, and simplified.
+fn settled(expr: Expr, schema: &DFSchema, zone: Option<Zone>) -> SqlResult<Expr> {
     let context = SimplifyContext::builder().with_schema(Arc::new(schema.clone())).build();
     let simplifier = ExprSimplifier::new(context);
     let expr = simplifier.coerce(expr, schema).map_err(explain)?;
+    let expr = Zoned::of(zone).expr(expr, schema).map_err(explain)?.data;
     // Some functions are only names for what the simplifier makes of them: COALESCE.
     simplifier.simplify(expr).map_err(explain)
 }

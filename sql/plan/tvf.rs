@@ -5,6 +5,7 @@
 //!
 //! Invariant: sizes are whole milliseconds above 0; nothing is pushed below the node but projections.
 
+use super::zones::Zone;
 use super::{bags, pattern, unnest, versions};
 use crate::error::{SqlError, SqlResult};
 use arrow::datatypes::{DataType, Field, TimeUnit};
@@ -43,6 +44,8 @@ pub(crate) struct Windows {
     pub(crate) offset_ms: i64,
     /// Over the time of the clock, not of the rows.
     pub(crate) of_clock: bool,
+    /// The bounds are shown as on this zone's clock; none = as in UTC.
+    pub(crate) zone: Option<Zone>,
 }
 
 impl fmt::Display for Windows {
@@ -139,8 +142,11 @@ impl UserDefinedLogicalNodeCore for WindowTvf {
 }
 
 /// Plans table factors that DataFusion does not know, or would misread.
-#[derive(Debug)]
-pub(super) struct WindowPlanner;
+#[derive(Debug, Default)]
+pub(super) struct WindowPlanner {
+    /// Of the session.
+    pub(super) zone: Option<Zone>,
+}
 
 impl RelationPlanner for WindowPlanner {
     fn plan_relation(&self, relation: TableFactor, context: &mut dyn RelationPlannerContext) -> PlanResult<RelationPlanning> {
@@ -148,7 +154,7 @@ impl RelationPlanner for WindowPlanner {
         let planned = |plan: LogicalPlan, alias| Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias))));
         match relation {
             TableFactor::TableFunction { expr: SqlExpr::Function(function), alias } => {
-                let (plan, alias) = function_plan(&function, alias, context).map_err(|e| e.or_at(Some(span)).into_planner())?;
+                let (plan, alias) = function_plan(&function, alias, context, self.zone).map_err(|e| e.or_at(Some(span)).into_planner())?;
                 planned(plan, alias)
             }
             TableFactor::Table {
@@ -208,7 +214,7 @@ impl RelationPlanner for WindowPlanner {
                 Err(SqlError::unsupported(what, "it is not of Flink's dialect", instead).at(span).into_planner())
             }
             TableFactor::MatchRecognize { .. } => {
-                let (plan, alias) = pattern::recognize(relation, context).map_err(|e| e.or_at(Some(span)).into_planner())?;
+                let (plan, alias) = pattern::recognize(relation, context, self.zone).map_err(|e| e.or_at(Some(span)).into_planner())?;
                 planned(plan, alias)
             }
             TableFactor::TableFunction { .. } => {
@@ -234,6 +240,7 @@ fn function_plan(
     function: &Function,
     alias: Option<TableAlias>,
     context: &mut dyn RelationPlannerContext,
+    zone: Option<Zone>,
 ) -> SqlResult<(LogicalPlan, Option<TableAlias>)> {
     if let Some(plan) = bags::plan(function, context)? {
         return Ok((plan, alias));
@@ -267,6 +274,8 @@ fn function_plan(
     };
     let time = column(arguments.time.ok_or_else(wrong)?)?;
     let partition = partition.into_iter().map(&mut column).collect::<SqlResult<Vec<_>>>()?;
+    let kind = time.get_type(input.schema()).map_err(SqlError::of_planner)?;
+    let windows = Zone::windows(zone, windows, &kind).map_err(|e| e.or_at(Some(name_span(function))))?;
     let node = WindowTvf::new(input, time, partition, windows).map_err(SqlError::of_planner)?;
     Ok((LogicalPlan::Extension(Extension { node: Arc::new(node) }), alias))
 }
@@ -305,7 +314,7 @@ fn windows(name: &str, arguments: &mut Arguments, wrong: &dyn Fn() -> SqlError) 
             "windows of {size_ms} ms every {slide_ms} ms: the size must be a multiple of the slide, both above 0"
         )));
     }
-    Ok(Windows { kind, size_ms, slide_ms, offset_ms, of_clock: false })
+    Ok(Windows { kind, size_ms, slide_ms, offset_ms, of_clock: false, zone: None })
 }
 
 fn arguments(function: &Function) -> SqlResult<Arguments> {

@@ -47,3 +47,34 @@ fn distinct_from_takes_one_value() {
     assert!(matches!(&**left, Expr::IsNotDistinctFrom(_, sum) if sum.to_string() == "b + 1"), "{select}");
     assert!(matches!(&**right, Expr::IsDistinctFrom(_, null) if null.to_string() == "NULL"), "{select}");
 }
+
+#[test]
+fn a_table_with_a_hint_has_a_name_and_its_own_alias() {
+    let read = |sql: &str| {
+        let statement = parse(sql).unwrap_or_else(|e| panic!("{}", e.render("test.sql", sql))).remove(0);
+        let tables: Vec<String> = statement.hints.tables.iter().map(|t| format!("{}={}", t.name, t.options.len())).collect();
+        let text = match &statement.kind {
+            StatementKind::Query(query) => query.to_string(),
+            StatementKind::Insert(insert) => format!("{} <- {}", insert.table, insert.query),
+            other => panic!("{other:?}"),
+        };
+        (text, tables.join(" "))
+    };
+    let hint = "/*+ OPTIONS('a'='1', 'b.c' = 'x, y') */";
+    for (sql, text) in [
+        (format!("SELECT t.x FROM t {hint} WHERE t.x > 1"), "SELECT t.x FROM `t#1` AS `t` WHERE t.x > 1"),
+        (format!("SELECT x FROM t {hint}"), "SELECT x FROM `t#1` AS `t`"),
+        (format!("SELECT x FROM t {hint} AS u"), "SELECT x FROM `t#1` AS u"),
+        (format!("SELECT x FROM t {hint} u"), "SELECT x FROM `t#1` u"),
+        (format!("SELECT x FROM u, t {hint} JOIN v ON v.x = t.x"), "SELECT x FROM u, `t#1` AS `t` JOIN v ON v.x = t.x"),
+        (format!("INSERT INTO t {hint} SELECT x FROM u"), "`t#1` <- SELECT x FROM u"),
+    ] {
+        assert_eq!(read(&sql), (text.to_string(), "t#1=2".to_string()), "{sql}");
+    }
+    let (text, tables) = read("SELECT * FROM a /*+ OPTIONS('k'='1') */ JOIN a /*+ OPTIONS('k'='2') */ AS b ON a.x = b.x");
+    assert_eq!((text.as_str(), tables.as_str()), ("SELECT * FROM `a#1` AS `a` JOIN `a#2` AS b ON a.x = b.x", "a#1=1 a#2=1"));
+    assert_eq!(parse("SELECT /*+ BROADCAST(t) */ x FROM t /* not a hint */").unwrap()[0].hints.notes.len(), 1);
+    for sql in ["SELECT x FROM t /*+ */", "SELECT x FROM t /*+ OPTIONS('a'='1' */", "SELECT x FROM t /*+ 'a' */"] {
+        assert!(parse(sql).is_err(), "{sql}");
+    }
+}

@@ -222,6 +222,7 @@ impl Connectors for Feeds {
 pub(super) struct Running {
     pub(super) rows: Collected,
     job: SimJob,
+    machine: SimMachine,
     parallelism: Arc<Mutex<u32>>,
     ended: bool,
 }
@@ -258,9 +259,10 @@ impl Running {
             planned.draw(&mut graph, &feeds, Some(SinkRef::Ready(Arc::new(sink.clone())))).map_err(|e| Error::fatal(e.message()))?;
             plan(&graph, &NoTopics)
         };
-        let mut job = SimJob::new(SimMachine::new(seed), Settings::default(), make);
+        let machine = SimMachine::new(seed);
+        let mut job = SimJob::new(machine.clone(), Settings::default(), make);
         job.start().unwrap_or_else(|e| panic!("{}", e.report()));
-        Running { rows, job, parallelism: tasks, ended: false }
+        Running { rows, job, machine, parallelism: tasks, ended: false }
     }
 
     /// Steps until no more rows come: not for so long that a task which falls behind for long has had its turns.
@@ -271,6 +273,11 @@ impl Running {
             quiet = if self.rows.changes() == before { quiet + 1 } else { 0 };
             before = self.rows.changes();
         }
+    }
+
+    /// Lets the wall clock go on.
+    pub(super) fn later(&mut self, ms: i64) {
+        self.machine.jump_wall(ms);
     }
 
     /// Steps until the job has ended.

@@ -2,8 +2,9 @@
 //!
 //! Invariant: one name means one thing in every verb.
 
+use super::analyze;
 use super::launch::{Draw, draw_job};
-use super::savepoint::{SavepointVerb, print_json};
+use super::savepoint::{SavepointVerb, print_json, running_numbers};
 use super::settings::{JobSettings, Options};
 use super::units::Span;
 use clap::{Args, Parser, Subcommand};
@@ -77,11 +78,18 @@ pub(super) struct ExplainArgs {
     /// As a graph for Graphviz:  explain --dot | dot -Tsvg > plan.svg
     #[arg(long, conflicts_with = "json")]
     pub(super) dot: bool,
+    /// What each operator has done so far, of the job that runs now
+    #[arg(long, conflicts_with = "dot")]
+    pub(super) analyze: bool,
 }
 
 impl ExplainArgs {
     pub(super) fn explain(&self, name: &str, settings: &JobSettings, draw: &Draw, env: &Env) -> Result<()> {
         let explain = draw_job(name, settings, draw, env)?.explain(settings.run.checkpoint.interval)?;
+        if self.analyze {
+            let done = analyze::done(&explain, &running_numbers(env, name, settings)?);
+            return if self.json { print_json(&done) } else { Ok(print!("{}", analyze::text(&done))) };
+        }
         match () {
             () if self.json => print_json(&explain)?,
             () if self.dot => println!("{}", explain.to_dot()),

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `run` | runs the job, shows how it fares, goes on where it was |
 //! | `explain [--json\|--dot]` | what the job will do, what it costs, what it promises |
+//! | `explain --analyze` | what each operator of the running job has done |
 //! | `check` | connects, checks topics, rights and state; runs nothing |
 //! | `savepoint create\|list\|inspect\|read\|delete\|usage` | named copies of the job's state, and what is in them |
 //!
@@ -22,6 +23,7 @@
 //!
 //! Invariant: verbs read settings the same way and print errors in one shape; only `run` changes anything.
 
+pub(crate) mod analyze;
 mod args;
 mod check;
 mod launch;
@@ -90,19 +92,33 @@ pub struct Program {
     name: String,
     about: String,
     draw: Draw,
+    defaults: Options,
     extras: Vec<(Command, Extra)>,
 }
 
 impl Program {
     /// The job `name`, described by `draw`.
     pub fn new(name: &str, draw: impl Fn(&Job) -> Result<()> + Send + Sync + 'static) -> Self {
-        Program { name: name.into(), about: format!("The Waterwheel job {name}"), draw: Arc::new(draw), extras: Vec::new() }
+        Program {
+            name: name.into(),
+            about: format!("The Waterwheel job {name}"),
+            draw: Arc::new(draw),
+            defaults: Options::default(),
+            extras: Vec::new(),
+        }
     }
 
     /// One line for `--help`.
     #[must_use]
     pub fn about(mut self, about: &str) -> Self {
         self.about = about.into();
+        self
+    }
+
+    /// Settings of the job's own, for what neither flags nor environment nor settings file name.
+    #[must_use]
+    pub fn defaults(mut self, defaults: Options) -> Self {
+        self.defaults = defaults;
         self
     }
 
@@ -155,7 +171,8 @@ impl Program {
             Verb::Check(args) => &args.options,
             Verb::Savepoint(args) => &args.options,
         };
-        let both = options.clone().with_file(&env).and_then(|options| Ok((options.settings()?, options)));
+        let options = options.clone().with_file(&env).map(|options| options.or(self.defaults.clone()));
+        let both = options.and_then(|options| Ok((options.settings()?, options)));
         let (settings, options) = match both {
             Ok(both) => both,
             Err(e) => return fail(&e, USAGE),

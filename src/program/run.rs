@@ -40,7 +40,7 @@ pub(super) fn run(name: &str, args: Box<RunArgs>, mut settings: JobSettings, opt
     if let Err(e) = on_signals(runner.control(), env) {
         return fail(&e, USAGE);
     }
-    let inbox = Inbox::new(env, &settings.run.checkpoints.join(name), runner.control());
+    let inbox = Inbox::new(env, &settings.run.checkpoints.join(name), runner.control(), runner.metrics());
     let every = args.status_interval.map_or(style.every(), |span| span.0);
     let over = Arc::new(AtomicBool::new(false));
     let shown = show(Show { watcher, inbox, screen, style, every, over: over.clone() });

@@ -141,7 +141,7 @@ pub fn create_savepoint(env: &Env, name: &str, settings: &JobSettings, path: &Pa
     let lock = || JobLock::acquire(env, &folder, name, std::process::id(), false);
     let Ok(_lock) = lock() else {
         drop(stored_now);
-        return requests::ask(env, &folder, &path.to_string_lossy(), || lock().is_err());
+        return requests::savepoint(env, &folder, &path.to_string_lossy(), || lock().is_err());
     };
     let Stored { folder, storage, history } = stored(env, name, settings)?;
     let checkpoint = history.newest().ok_or_else(|| {
@@ -157,6 +157,22 @@ pub fn create_savepoint(env: &Env, name: &str, settings: &JobSettings, path: &Pa
     let scratch = folder.join("tmp").join(format!("savepoint-{}", env.fresh_id()));
     savepoint::create(env, &*storage, &manifest, &*to, &scratch)?;
     Ok(manifest.epoch)
+}
+
+/// What the metrics of the job that runs now say of its operators.
+///
+/// # Errors
+/// It does not run.
+pub(super) fn running_numbers(env: &Env, name: &str, settings: &JobSettings) -> Result<BTreeMap<String, BTreeMap<String, u64>>> {
+    let folder = settings.run.checkpoints.join(name);
+    drop(stored(env, name, settings)?);
+    let is_running = || JobLock::acquire(env, &folder, name, std::process::id(), false).is_err();
+    if !is_running() {
+        return Err(Error::fatal(format!("job {name} does not run now"))
+            .at(format!("folder {}", settings.state_place(name)))
+            .help("run it, and ask again from another terminal; what it will do says explain without --analyze"));
+    }
+    requests::numbers(env, &folder, is_running)
 }
 
 /// Whether the log knows all output of a checkpoint to be out.

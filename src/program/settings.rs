@@ -1,8 +1,9 @@
-//! How a job is run: flags, environment, file, defaults, in this order.
+//! How a job is run: flags, environment, file, what the job says itself, defaults, in this order.
 //!
 //! A setting comes from the first of these places that names it: the flag `--checkpoint-interval 5s`, the variable
 //! `WATERWHEEL_CHECKPOINT_INTERVAL=5s`, the line `checkpoint-interval = "5s"` in the settings file (`--settings FILE`, or
-//! `waterwheel.toml` in the present folder if it is there), the default. What changes the fate of a job's state (`--from`,
+//! `waterwheel.toml` in the present folder if it is there), the job itself ([`Program::defaults`]: of a SQL script its `SET`), the
+//! default. What changes the fate of a job's state (`--from`,
 //! `--fresh`, `--take-over`, ...) is a flag only: it is meant for one run, not for every restart to come.
 //!
 //! Invariant: a name that is not known is an error, wherever it stands; nothing is guessed.
@@ -123,7 +124,7 @@ impl Options {
         Ok(self.or(parse(&path, &bytes)?))
     }
 
-    fn or(self, other: Options) -> Options {
+    pub(super) fn or(self, other: Options) -> Options {
         Options {
             topics: self.topics.or(other.topics),
             checkpoints: self.checkpoints.or(other.checkpoints),

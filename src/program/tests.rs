@@ -63,7 +63,7 @@ impl Place {
     /// Runs without an end until `done`, then what `then` asks for; stops gracefully.
     fn run_until(&self, settings: &JobSettings, done: &[(&str, u64)], then: impl FnOnce()) {
         let runner = Arc::new(job_runner("count", settings, sum_by_key).unwrap());
-        let mut inbox = requests::Inbox::new(&self.env, &settings.run.checkpoints.join("count"), runner.control());
+        let mut inbox = requests::Inbox::new(&self.env, &settings.run.checkpoints.join("count"), runner.control(), runner.metrics());
         let (control, running) = (runner.control(), runner.clone());
         let (said, outcome) = std::sync::mpsc::channel();
         self.env.background.run("job under test", Box::new(move || said.send(running.run()).unwrap()));

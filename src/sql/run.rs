@@ -2,12 +2,11 @@
 //!
 //! Invariant: a query's job is gone when it ends, with everything that it wrote; a script's job keeps its state under its name.
 
-use super::analyze;
 use super::kept::{KeptCatalog, is_declared};
 use super::results::{Form, Results, table};
 use super::tables::Tables;
 use crate::Job;
-use crate::program::Draw;
+use crate::program::{Draw, Options, Span, analyze};
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,6 +19,8 @@ use waterwheel_engine::observe::Metrics;
 use waterwheel_engine::runtime::{JobControl, JobRunner, Outcome as Ended, Settings};
 use waterwheel_engine::state::{RocksSettings, TieredStores};
 use waterwheel_sql::catalog::Entry;
+use waterwheel_sql::options::milliseconds;
+use waterwheel_sql::parser::StatementKind;
 use waterwheel_sql::{Connectors, Outcome, Planned, Session, ShownRow, parse};
 
 /// Stops the query that runs now; shared with whoever hears Ctrl-C.
@@ -194,7 +195,9 @@ impl Shell {
             let (graph, tables) = draw().map_err(|e| Error::fatal(e.message()))?;
             plan(&graph, tables.topics())
         })?;
-        let rows = table(&analyze::HEAD.map(String::from), &analyze::rows(&explained, &metrics));
+        let done = analyze::done(&explained, &analyze::numbers(&metrics));
+        let rows = done.iter().map(|done| ShownRow { cells: done.cells().to_vec(), json: Err(String::new()) });
+        let rows = table(&analyze::HEAD.map(String::from), &rows.collect::<Vec<_>>());
         self.print(&format!("{plan_text}\n{rows}"))
     }
 
@@ -231,13 +234,8 @@ impl Shell {
 
     fn settings(&self, checkpoints: PathBuf) -> Settings {
         let mut settings = Settings { checkpoints, workers: self.parallelism() as usize, max_restarts: 0, ..Settings::default() };
-        let said = self.session.settings().get("execution.checkpointing.interval");
-        if let Some(interval) = said.and_then(|text| text.replace(' ', "").parse::<crate::program::Span>().ok()) {
-            settings.checkpoint.interval = interval.0;
-        } else {
-            // Nothing will go on from these; output of inserts becomes visible with each.
-            settings.checkpoint.interval = Duration::from_secs(1);
-        }
+        // Nothing will go on from these; output of inserts becomes visible with each.
+        settings.checkpoint.interval = self.session.settings().checkpoint_interval().unwrap_or(Duration::from_secs(1));
         settings
     }
 }
@@ -249,29 +247,55 @@ fn is_bounded(plan: &PhysicalPlan) -> bool {
     })
 }
 
-/// A script of declarations and inserts as a job: its name, and how it is drawn. None when it holds no insert. It may name what is
-/// in a catalog; what it declares itself is its own.
+/// A script of declarations and inserts that is a job.
+pub struct Script {
+    /// The job's name.
+    pub name: String,
+    /// How it is drawn.
+    pub draw: Draw,
+    /// What it says of how it is run, by `SET`.
+    pub options: Options,
+}
+
+/// A script as a job; none when it holds no insert. It may name what is in a catalog; what it declares itself is its own.
 ///
 /// # Errors
 /// Of the first statement that is wrong; a query between the inserts.
-pub fn script(file: &str, text: &str, catalog: Option<&KeptCatalog>) -> Result<Option<(String, Draw)>> {
+pub fn script(file: &str, text: &str, catalog: Option<&KeptCatalog>) -> Result<Option<Script>> {
     let statements = parse(text).map_err(|e| e.into_error(file, text))?;
-    let kind = |s: &waterwheel_sql::parser::Statement| matches!(s.kind, waterwheel_sql::parser::StatementKind::Insert(_));
-    if !statements.iter().any(kind) {
+    if !statements.iter().any(|statement| matches!(statement.kind, StatementKind::Insert(_))) {
         return Ok(None);
     }
     let stem = std::path::Path::new(file).file_stem().map_or("sql".to_string(), |s| s.to_string_lossy().into_owned());
-    let named = statements.iter().find_map(|s| match &s.kind {
-        waterwheel_sql::parser::StatementKind::Set(Some((key, value))) if key == "pipeline.name" => Some(value.clone()),
-        _ => None,
-    });
-    let name = named.unwrap_or(stem).replace(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')), "-");
+    let set = |wanted: &str| {
+        statements.iter().rev().find_map(|statement| match &statement.kind {
+            StatementKind::Set(Some((key, value))) if key == wanted => Some(value.clone()),
+            _ => None,
+        })
+    };
+    let name = set("pipeline.name").unwrap_or(stem).replace(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')), "-");
+    // What cannot be is an error where the statements are carried out.
+    let interval = set("execution.checkpointing.interval").and_then(|text| milliseconds(&text));
+    let options = Options {
+        checkpoint_interval: interval.map(|ms| Span(Duration::from_millis(ms))),
+        parallelism: set("parallelism.default").and_then(|text| text.parse().ok()),
+        ..Options::default()
+    };
     let (file, text) = (file.to_string(), text.to_string());
     let declared = catalog.map(|kept| Ok::<_, Error>((kept.file(), kept.text()?))).transpose()?;
-    Ok(Some((name, Arc::new(move |job: &Job| draw(job, &file, &text, declared.as_ref())))))
+    let draw: Draw = Arc::new(move |job: &Job| draw(job, &file, &text, declared.as_ref()));
+    Ok(Some(Script { name, draw, options }))
 }
 
 fn draw(job: &Job, file: &str, text: &str, declared: Option<&(String, String)>) -> Result<()> {
+    // What the script sets is among the settings that the job was made with, where a flag comes first.
+    let tasks = job.tasks();
+    draw_statements(job, file, text, declared)?;
+    job.parallelism(tasks);
+    Ok(())
+}
+
+fn draw_statements(job: &Job, file: &str, text: &str, declared: Option<&(String, String)>) -> Result<()> {
     if let Some((file, text)) = declared {
         job.sql_of(file, text)?;
     }

@@ -10,7 +10,7 @@ use std::io::{IsTerminal, Read};
 use std::process::ExitCode;
 use waterwheel::engine::env::Env;
 use waterwheel::program::{FAILED, INTERRUPTED, Program, USAGE, fail};
-use waterwheel::sql::{Form, KeptCatalog, Shell, script};
+use waterwheel::sql::{Form, KeptCatalog, Script, Shell, script};
 use waterwheel::topics::TopicsUrl;
 use waterwheel::{Error, Result};
 
@@ -102,7 +102,7 @@ fn of_file(args: &SqlArgs, file: &str, text: &str) -> ExitCode {
         Ok(catalog) => catalog,
         Err(e) => return fail(&e, FAILED),
     };
-    let (name, draw) = match script(file, text, catalog.as_ref()) {
+    let Script { name, draw, options } = match script(file, text, catalog.as_ref()) {
         Ok(Some(job)) => job,
         Ok(None) if args.rest.is_empty() => return exit(open(args).and_then(|mut shell| shell.run(file, text))),
         Ok(None) => return fail(&Error::fatal("a script without INSERT is no job, so it has no verbs").at(file.to_string()), USAGE),
@@ -121,7 +121,7 @@ fn of_file(args: &SqlArgs, file: &str, text: &str) -> ExitCode {
     if args.flags.until_end && verb == "run" {
         line.push("--until-end".into());
     }
-    Program::new(&name, move |job| draw(job)).main_with(line.into_iter().map(Into::into))
+    Program::new(&name, move |job| draw(job)).defaults(options).main_with(line.into_iter().map(Into::into))
 }
 
 #[expect(clippy::disallowed_methods, reason = "Ctrl-C when nothing runs ends the shell, which waits for a line")]

@@ -7,6 +7,7 @@
 
 mod aggregates;
 mod arrays;
+mod chance;
 mod instants;
 mod json;
 mod json_path;
@@ -18,12 +19,14 @@ mod strings;
 mod text;
 mod time;
 
+pub(crate) use chance::{CHANCE, FRACTION_OF, UUID_OF};
 pub use own::ScalarFunction;
 pub(crate) use time::is_of_the_clock;
 
 use super::fields::FieldPlanner;
 use super::over;
 use super::tvf::WindowPlanner;
+use super::zones::Zone;
 use crate::kernels::aggregate::mean;
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array};
 use arrow::compute::{cast, kernels::numeric::rem};
@@ -36,7 +39,7 @@ use datafusion_expr::{
     WindowUDF,
 };
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 /// DataFusion's functions that are Flink's too.
 const SCALAR: &[&str] = &[
@@ -91,6 +94,12 @@ const SCALAR: &[&str] = &[
 
 const AGGREGATE: &[&str] = &["count", "sum", "min", "max", "grouping"];
 
+/// A function of the dialect, by its name.
+pub(crate) fn known(name: &str) -> Option<Arc<ScalarUDF>> {
+    static KNOWN: LazyLock<Functions> = LazyLock::new(Functions::new);
+    KNOWN.scalar.get(name).cloned()
+}
+
 /// The functions of a session.
 #[derive(Debug, Clone)]
 pub(crate) struct Functions {
@@ -99,6 +108,8 @@ pub(crate) struct Functions {
     pub(crate) window: BTreeMap<String, Arc<WindowUDF>>,
     pub(super) expr_planners: Vec<Arc<dyn ExprPlanner>>,
     pub(super) relation_planners: Vec<Arc<dyn RelationPlanner>>,
+    /// The zone of the session; none = UTC.
+    pub(super) zone: Option<Zone>,
 }
 
 impl Functions {
@@ -124,6 +135,7 @@ impl Functions {
             strings::functions(),
             time::functions(),
             instants::functions(),
+            chance::functions(),
             regexp::functions(),
             json::functions(),
             time::of_the_clock().collect(),
@@ -158,8 +170,15 @@ impl Functions {
                 Arc::new(datafusion_functions::unicode::planner::UnicodeFunctionPlanner),
                 Arc::new(datafusion_functions_aggregate::planner::AggregateFunctionPlanner),
             ],
-            relation_planners: vec![Arc::new(WindowPlanner)],
+            relation_planners: vec![Arc::new(WindowPlanner::default())],
+            zone: None,
         }
+    }
+
+    /// Queries that are planned from now on are in this zone; none = UTC.
+    pub(crate) fn set_zone(&mut self, zone: Option<Zone>) {
+        self.zone = zone;
+        self.relation_planners = vec![Arc::new(WindowPlanner { zone })];
     }
 
     /// Adds a function of the user's; names do not depend on case.

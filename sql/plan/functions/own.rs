@@ -99,10 +99,11 @@ impl ScalarFunction {
         }
     }
 
-    /// It has no arguments and another result each time: nobody computes it before the rows come.
+    /// It has another result each time: nobody computes it before the rows come.
     #[must_use]
     pub(super) fn volatile(mut self) -> Self {
-        self.signature = Signature::nullary(Volatility::Volatile);
+        let takes_none = self.calls.iter().all(Vec::is_empty);
+        self.signature = if takes_none { Signature::nullary(Volatility::Volatile) } else { Signature::user_defined(Volatility::Volatile) };
         self
     }
 

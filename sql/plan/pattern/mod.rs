@@ -11,6 +11,7 @@ pub(crate) use reading::{Reading, What, column_name, schema_of};
 pub(crate) use steps::PatternStep;
 
 use super::interval_ms;
+use super::zones::Zone;
 use crate::error::{SqlError, SqlResult};
 use crate::parser::WITHIN;
 use arrow::datatypes::{DataType, Field};
@@ -157,7 +158,11 @@ impl UserDefinedLogicalNodeCore for PatternMatch {
 }
 
 /// The plan of a table with MATCH_RECOGNIZE behind it.
-pub(super) fn recognize(factor: TableFactor, context: &mut dyn RelationPlannerContext) -> SqlResult<(LogicalPlan, Option<TableAlias>)> {
+pub(super) fn recognize(
+    factor: TableFactor,
+    context: &mut dyn RelationPlannerContext,
+    zone: Option<Zone>,
+) -> SqlResult<(LogicalPlan, Option<TableAlias>)> {
     let text = factor.to_string();
     let TableFactor::MatchRecognize { table, partition_by, order_by, measures, rows_per_match, after_match_skip, pattern, symbols, alias } =
         factor
@@ -171,7 +176,7 @@ pub(super) fn recognize(factor: TableFactor, context: &mut dyn RelationPlannerCo
     let steps = steps::steps(&pattern)?;
     let skip = steps::skip(after_match_skip.as_ref(), &steps)?;
     let variables: Vec<String> = steps.iter().map(|step| step.name.value.clone()).collect();
-    let mut reader = Reader { context, input: input.schema(), variables: &variables, columns: Vec::new(), time: None };
+    let mut reader = Reader { context, input: input.schema(), variables: &variables, columns: Vec::new(), time: None, zone };
     let partition = partition_by.len();
     for (i, column) in partition_by.into_iter().enumerate() {
         let span = column.span();

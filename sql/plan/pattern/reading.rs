@@ -5,7 +5,7 @@
 //! Invariant: an expression that is left has no column but readings; it, and the arguments of aggregates, have their final types.
 
 use crate::error::{SqlError, SqlResult};
-use crate::plan::{explain, settled};
+use crate::plan::{Zone, explain, settled};
 use arrow::datatypes::{DataType, Field, TimeUnit};
 use datafusion_common::tree_node::{Transformed, TreeNode};
 use datafusion_common::{Column, DFSchema};
@@ -64,6 +64,8 @@ pub(super) struct Reader<'a> {
     pub(super) columns: Vec<Column>,
     /// The place of the event time among them.
     pub(super) time: Option<usize>,
+    /// Of the session; none = UTC.
+    pub(super) zone: Option<Zone>,
 }
 
 impl Reader<'_> {
@@ -98,7 +100,7 @@ impl Reader<'_> {
         }
         let schema = schema_of(readings)?;
         let expr = self.context.sql_to_expr(expr, &schema).map_err(|e| explain(e).or_at(Some(span)))?;
-        settled(expr, &schema).map_err(|e| e.or_at(Some(span)))
+        settled(expr, &schema, self.zone).map_err(|e| e.or_at(Some(span)))
     }
 
     /// Variable, column and fields of `A.x.y`, or of `x.y`.
@@ -310,7 +312,7 @@ impl Navigation<'_, '_> {
         let input = self.reader.input;
         let call =
             self.reader.context.sql_to_expr(SqlExpr::Function(plain), input).map_err(|e| explain(e).or_at(Some(function.name.span())))?;
-        let call = settled(call, input)?.unalias_nested().data;
+        let call = settled(call, input, self.reader.zone)?.unalias_nested().data;
         let kind = call.get_type(input).map_err(SqlError::of_planner)?;
         let call = call.transform(|e| match e {
             Expr::Column(column) => Ok(Transformed::yes(Expr::Column(Column::new_unqualified(column_name(self.reader.place(column)))))),

@@ -137,8 +137,9 @@ pub struct TopicRequest {
     pub max_record_bytes: Option<u64>,
 }
 
-/// The largest dead letter, in bytes, of a topic that is made for them.
-const LARGEST_LETTER: u64 = 64 << 20;
+/// The largest dead letter, in bytes, of a topic that is made for them: several times what topics usually take, and no more than hosted
+/// brokers allow.
+const LARGEST_LETTER: u64 = 8_000_000;
 
 /// Partitions of an output topic that is missing and is made.
 pub const NEW_TOPIC_PARTITIONS: u32 = 4;

@@ -102,7 +102,7 @@ fn draw(job: &Job) -> waterwheel::Result<()> {
     job.sql(
         "CREATE TABLE items (`key` STRING, n BIGINT, at BIGINT, ts AS TO_TIMESTAMP_LTZ(at, 3), WATERMARK FOR ts AS ts - INTERVAL '1' SECOND)
              WITH ('connector' = 'topics', 'topic' = 'in', 'format' = 'json');
-         CREATE TABLE sums (`key` STRING, n BIGINT, mean DECIMAL(38, 6), top DOUBLE, kinds BIGINT, PRIMARY KEY (`key`) NOT ENFORCED)
+         CREATE TABLE sums (`key` STRING, n BIGINT, mean DECIMAL(38, 6), most DOUBLE, kinds BIGINT, PRIMARY KEY (`key`) NOT ENFORCED)
              WITH ('connector' = 'topics', 'topic' = 'sums', 'format' = 'json', 'key.format' = 'raw');
          CREATE TABLE newest (n BIGINT, near BIGINT, PRIMARY KEY (n) NOT ENFORCED)
              WITH ('connector' = 'topics', 'topic' = 'newest', 'format' = 'json', 'key.format' = 'json');

@@ -261,6 +261,7 @@ mod tests {
                 "'a' = 'b', 'properties.sasl.password' = '**''***', 'c' = 'd'",
             ),
             ("'properties.sasl.jaas.config'='open", "'properties.sasl.jaas.config'='****"),
+            ("'properties.sasl.pasword' = 'it'", "'properties.sasl.pasword' = '**'"),
             ("'properties.client.id' = 'me'", "'properties.client.id' = 'me'"),
         ] {
             assert_eq!(masked(line).chars().count(), line.chars().count(), "the caret stays below what it means");

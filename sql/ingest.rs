@@ -1,6 +1,7 @@
 //! How records of a table's source become rows: decode, compute, stamp event time.
 //!
-//! Invariant: a record gives one row, or one change of a row (an update is two), or one rejected record; a row without event time, where the table has one, is rejected.
+//! Invariant: a record gives one row, or one change of a row (an update is two), or one rejected record; a row without event time,
+//! or with one that is in no calendar, is rejected where the table has a watermark.
 
 use crate::catalog::{ERROR_COLUMNS, Metadata};
 use crate::csv::{Csv, CsvRows};
@@ -14,7 +15,7 @@ use arrow::datatypes::{DataType, SchemaRef, TimestampMillisecondType};
 use std::any::Any;
 use std::sync::Arc;
 use waterwheel_engine::error::{Error, Result};
-use waterwheel_engine::operators::{ColumnKernel, ErrorPolicy, Ingest, IngestFactory, OpenContext};
+use waterwheel_engine::operators::{ColumnKernel, ErrorPolicy, Ingest, IngestFactory, OpenContext, shortened};
 use waterwheel_engine::record::{Batch, BatchBox, ChangeBatch, Origin, Origins, RawBatch, Rejected, RowKind, Rows, record_batch};
 use waterwheel_engine::time::{EventTime, WatermarkGenerator};
 
@@ -162,7 +163,7 @@ impl Ingest for Rejects {
         let column = |&i: &usize| match ERROR_COLUMNS[i] {
             (_, Some(metadata)) => metadata_column(metadata, &raw, &all),
             ("record", _) => Ok(Arc::new(raw.records().map(|record| record.value).collect::<BinaryArray>()) as ArrayRef),
-            _ => Ok(Arc::new(StringArray::from_iter_values(found.iter().map(|rejected| rejected.error.as_str()))) as ArrayRef),
+            _ => Ok(Arc::new(StringArray::from_iter_values(found.iter().map(|rejected| shortened(rejected.error.clone())))) as ArrayRef),
         };
         let columns = self.projection.iter().map(column).collect::<Result<Vec<_>>>()?;
         let columns = record_batch(self.schema.clone(), columns, raw.len())
@@ -320,13 +321,16 @@ impl TableIngest {
             record_batch(self.reading.output.clone(), columns, rows)
                 .map_err(|e| Error::fatal("plan bug: columns of another type").because(e))?,
         );
-        if times.null_count() == 0 {
+        let is_sound = |row: usize| times.is_valid(row) && EventTime::CALENDAR.contains(&EventTime(times.value(row)));
+        if (0..rows).all(is_sound) {
             return Ok(batch);
         }
         let mut kept = Vec::with_capacity(rows);
         for (row, &record) in records.iter().enumerate() {
-            if times.is_valid(row) || (goes(&batch, row) && batch.times[row].0 >= 0) {
+            if is_sound(row) || (goes(&batch, row) && batch.times[row].0 >= 0) {
                 kept.push(row as u32);
+            } else if times.is_valid(row) {
+                self.reject(raw, record as usize, format!("the event time {} is out of range", times.value(row)), rejected);
             } else {
                 self.reject(raw, record as usize, "the event time is NULL".into(), rejected);
             }

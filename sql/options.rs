@@ -185,9 +185,13 @@ impl Options {
     }
 }
 
+/// Parts of the names of secrets, mistyped ones too.
+const SECRET_PARTS: &[&str] = &["pass", "pasw", "pwd", "jaas", ".key", ".pem", "secret", "secert", "token", "credential"];
+
 /// Whether the value of an option must never be shown.
 pub(crate) fn is_secret(key: &str) -> bool {
-    key.starts_with("properties.") && ["password", "jaas", ".key", ".pem", "secret"].iter().any(|part| key.contains(part))
+    let key = key.to_ascii_lowercase();
+    key.starts_with("properties.") && SECRET_PARTS.iter().any(|part| key.contains(part))
 }
 
 fn check_key(connector: Connector, known: &[&str], key: &str, columns: &[&str]) -> SqlResult<()> {

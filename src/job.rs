@@ -95,6 +95,7 @@ struct Connected<'a>(&'a dyn Topics);
 impl TopicSinks for Connected<'_> {
     fn sink(&self, request: &TopicRequest) -> Result<Arc<dyn Sink>> {
         let options = SinkOptions::new(&request.topic).guarantee(request.guarantee);
-        self.0.sink(SinkOptions { create_partitions: request.create_partitions, compacted: request.compacted, ..options })
+        let &TopicRequest { create_partitions, compacted, max_record_bytes, .. } = request;
+        self.0.sink(SinkOptions { create_partitions, compacted, max_record_bytes, ..options })
     }
 }

@@ -104,6 +104,40 @@ fn typed_streams_and_sql_are_one_job_across_crashes() {
     }
 }
 
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Sides {
+    left: i64,
+    right: i64,
+    name: String,
+}
+
+/// Columns of one type in another order: of a type and of an INSERT with a list they go by their names, of an INSERT without by their
+/// places, and what does not fit there is refused.
+#[test]
+fn columns_go_by_their_names() {
+    let draw = |job: &Job| -> waterwheel::Result<()> {
+        job.sql(
+            "CREATE TABLE t (a BIGINT, b BIGINT, s STRING) WITH ('connector' = 'topics', 'topic' = 't', 'format' = 'json');
+             CREATE TABLE listed (name STRING, `left` BIGINT, `right` BIGINT) WITH ('connector' = 'topics', 'topic' = 'listed', 'format' = 'json');
+             CREATE TABLE placed (`right` BIGINT, name STRING, `left` BIGINT) WITH ('connector' = 'topics', 'topic' = 'placed', 'format' = 'json');
+             INSERT INTO listed (`right`, `left`, name) SELECT b, a, s FROM t;
+             INSERT INTO placed SELECT b, s, a FROM t",
+        )?;
+        let typed = job.sql("SELECT s AS name, b AS `right`, a AS `left` FROM t")?.id("typed").to_stream::<Sides>()?;
+        typed.to_topic("typed").id("typed-out");
+        Ok(())
+    };
+    let mut test = TestJob::new("names", draw);
+    test.send_text("t", [r#"{"s":"x","b":2,"a":1}"#, r#"{"a":3,"s":"y","b":4}"#]);
+    test.finish();
+    let sides = |left, right, name: &str| Sides { left, right, name: name.into() };
+    for topic in ["listed", "placed", "typed"] {
+        let mut rows = test.read::<Sides>(topic);
+        rows.sort_by_key(|row| row.left);
+        assert_eq!(rows, [sides(1, 2, "x"), sides(3, 4, "y")], "{topic}");
+    }
+}
+
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Other {
     name: String,

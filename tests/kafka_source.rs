@@ -14,6 +14,7 @@ use waterwheel::engine::operators::{ErrorPolicy, OpenContext, Poll, ReaderContex
 use waterwheel::engine::record::{OperatorId, RawBatch, downcast};
 use waterwheel::engine::time::EventTime;
 
+use crate::support::fraud::Chance;
 use crate::support::kafka::client::{self, NewRecord};
 use crate::support::kafka::{self, Broker};
 
@@ -311,6 +312,34 @@ fn a_split_that_is_held_back_before_it_is_read_waits_too() {
     assert_eq!(rig.got.len(), 5);
     rig.reader.hold_back(&held, false);
     assert_eq!(rig.read(10)[5..], ["0-0", "0-1", "0-2", "0-3", "0-4"]);
+}
+
+/// Splits held back and let go at random while more is written, with both readers: each record once, in order. ([`Rig::step`] sees
+/// that none comes again.)
+#[test]
+fn splits_held_and_let_go_again_and_again_give_each_record_once() {
+    let bootstrap = kafka::shared();
+    for fetcher in ["own", "librdkafka"] {
+        let topic = client::new_topic(bootstrap, "storm", 3);
+        let source = topics_with(bootstrap, &[("fetcher", fetcher)]).source(SourceOptions::new(&topic)).expect("good options");
+        let mut rig = Rig::start(&source);
+        let mut chance = Chance::of(17);
+        for round in 0..60 {
+            client::produce(bootstrap, &topic, (0..3).flat_map(|partition| numbered(partition, 20 * round..20 * (round + 1))));
+            for _ in 0..6 {
+                let split = SplitId { name: topic.as_str().into(), partition: chance.below(3) as i32 };
+                rig.reader.hold_back(&split, chance.below(2) == 0);
+                (0..chance.below(20)).for_each(|_| rig.step().unwrap_or_else(|e| panic!("{}", e.report())));
+            }
+        }
+        (0..3).for_each(|partition| rig.reader.hold_back(&SplitId { name: topic.as_str().into(), partition }, false));
+        rig.read(3 * 60 * 20);
+        for partition in 0..3 {
+            let prefix = format!("{partition}-");
+            let found: Vec<String> = rig.values().into_iter().filter(|value| value.starts_with(&prefix)).collect();
+            assert_eq!(found, (0..60 * 20).map(|i| format!("{partition}-{i}")).collect::<Vec<_>>(), "{fetcher}");
+        }
+    }
 }
 
 #[test]

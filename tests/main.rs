@@ -9,12 +9,19 @@
 
 mod async_calls;
 mod bad_records;
+#[cfg(all(feature = "sql", feature = "testing"))]
+mod bad_records_sql;
 mod broker;
 mod broker_faults;
+mod catalogue;
 mod checkpoint_folder;
 mod cli;
 mod controls;
 mod damage;
+#[cfg(feature = "testing")]
+mod first_start;
+#[cfg(feature = "sql")]
+mod golden;
 mod job_changes;
 #[cfg(all(feature = "sql", feature = "testing"))]
 mod job_sql;
@@ -30,6 +37,7 @@ mod licences;
 mod refusals;
 mod rights;
 mod savepoint;
+mod secrets;
 mod simulated_job;
 mod simulated_joins;
 mod simulated_process;

@@ -151,12 +151,6 @@ impl Topics for KafkaTopics {
     }
 }
 
-/// So many partitions, perhaps compacted.
-pub(super) fn topic_config(partitions: u32, compacted: bool) -> TopicConfig {
-    let config = TopicConfig::partitions(partitions);
-    if compacted { config.compacted() } else { config }
-}
-
 /// Makes a topic and waits until its partitions can be written to.
 pub(super) fn create(config: &KafkaConfig, env: &Env, topic: &str, made: &TopicConfig) -> Result<()> {
     check_topic_name(topic)?;

@@ -106,6 +106,14 @@ fn what_was_written_is_fetched_in_batches_of_any_size() {
     assert!(woken.load(Ordering::Relaxed) > 0, "a queue that gets something says so");
 }
 
+/// Until 1.9 a restarting broker, or an answer out of order, made librdkafka number records anew, and lose them while it said that they
+/// were delivered.
+#[test]
+fn the_client_is_one_without_the_losses_of_old_versions() {
+    let (version, text) = rdkafka::util::get_rdkafka_version();
+    assert!(version >= 0x0200_0000, "librdkafka {text}");
+}
+
 /// A reader is dropped whenever its job is: with records in the queue, and while librdkafka's threads are calling the waker.
 #[test]
 fn a_queue_may_be_dropped_at_any_moment() {

@@ -9,7 +9,7 @@ use super::publisher::KafkaLane;
 use super::send;
 use super::writer::DirectWriter;
 use crate::staging::{Placement, StagingWriter};
-use crate::topics::SinkOptions;
+use crate::topics::{SinkOptions, TopicConfig};
 use rdkafka::types::RDKafkaErrorCode as Code;
 use std::sync::Arc;
 use waterwheel_engine::env::Env;
@@ -55,7 +55,9 @@ impl Sink for KafkaSink {
         let topic = &self.options.topic;
         let page = match (self.book.refresh(topic), self.options.create_partitions) {
             (Err(e), Some(partitions)) if e.to_string().ends_with("does not exist") => {
-                super::admin::create(&self.config, &self.env, topic, &super::admin::topic_config(partitions, self.options.compacted))?;
+                let SinkOptions { compacted, max_record_bytes, .. } = self.options;
+                let made = TopicConfig { compacted, max_record_bytes, ..TopicConfig::partitions(partitions) };
+                super::admin::create(&self.config, &self.env, topic, &made)?;
                 self.book.refresh(topic)?
             }
             (page, _) => page?,

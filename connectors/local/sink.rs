@@ -45,7 +45,8 @@ impl Sink for LocalSink {
             return Ok(());
         }
         let partitions = self.options.create_partitions.ok_or_else(|| no_such_topic(topic, &self.place.url()))?;
-        let config = TopicConfig { compacted: self.options.compacted, ..TopicConfig::partitions(partitions) };
+        let SinkOptions { compacted, max_record_bytes, .. } = self.options;
+        let config = TopicConfig { compacted, max_record_bytes, ..TopicConfig::partitions(partitions) };
         match topics.create(topic, &config) {
             // Another process was faster.
             Err(_) if exists()? => Ok(()),

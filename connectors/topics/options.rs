@@ -197,12 +197,21 @@ pub struct SinkOptions {
     pub create_partitions: Option<u32>,
     /// Make it compacted.
     pub compacted: bool,
+    /// Make it for records of up to so many bytes; `None` = what is usual there.
+    pub max_record_bytes: Option<u64>,
 }
 
 impl SinkOptions {
     /// Exactly once into this topic, which must exist.
     pub fn new(topic: &str) -> Self {
-        SinkOptions { topic: topic.into(), guarantee: Guarantee::ExactlyOnce, lanes: 2, create_partitions: None, compacted: false }
+        SinkOptions {
+            topic: topic.into(),
+            guarantee: Guarantee::ExactlyOnce,
+            lanes: 2,
+            create_partitions: None,
+            compacted: false,
+            max_record_bytes: None,
+        }
     }
 
     /// Makes the topic when it is missing.

@@ -33,6 +33,18 @@ pub enum TopicsUrl {
 }
 
 impl TopicsUrl {
+    /// The whole URL, which means the same when it is parsed again. It has the values of options, secrets too: to be handed on, never
+    /// to be shown.
+    pub fn in_full(&self) -> String {
+        match self {
+            TopicsUrl::Kafka { options, .. } if !options.is_empty() => {
+                let options: Vec<String> = options.iter().map(|(name, value)| format!("{name}={value}")).collect();
+                format!("{self}?{}", options.join("&"))
+            }
+            _ => self.to_string(),
+        }
+    }
+
     /// Opens the door. Connects to nothing yet.
     ///
     /// # Errors
@@ -117,6 +129,7 @@ mod tests {
         ] {
             let url: TopicsUrl = text.parse().unwrap();
             assert_eq!((url.to_string(), format!("{url:?}")), (shown.to_string(), shown.to_string()));
+            assert_eq!(url.in_full().parse::<TopicsUrl>().unwrap(), url);
         }
         let TopicsUrl::Kafka { options, .. } = "kafka://a?x=y=z".parse().unwrap() else { panic!("not Kafka") };
         assert_eq!(options["x"], "y=z");

@@ -209,9 +209,6 @@ pub struct SourceStream<T> {
     within: Option<RangeInclusive<EventTime>>,
 }
 
-/// The first millisecond of the year 1, and the last of the year 9999.
-const CALENDAR: RangeInclusive<EventTime> = EventTime(-62_135_596_800_000)..=EventTime(253_402_300_799_999);
-
 impl<T> Deref for SourceStream<T> {
     type Target = Stream<T>;
     fn deref(&self) -> &Stream<T> {
@@ -338,7 +335,7 @@ impl<T: Data> SourceStream<T> {
     }
 
     fn change(self, change: impl FnOnce(&mut SourceNode)) -> Self {
-        let within = self.within.clone().or_else(|| self.timed.then_some(CALENDAR));
+        let within = self.within.clone().or_else(|| self.timed.then_some(EventTime::CALENDAR));
         let enter = ingest(self.decoding.stream(), self.stamp.clone(), within);
         self.change_source(|s| {
             s.ingest = enter;
@@ -357,7 +354,7 @@ impl<T: Data> SourceStream<T> {
 }
 
 fn to_topic(topic: &str) -> DeadLetters {
-    DeadLetters { encode: dead_letters(topic), sink: SinkRef::Topic(TopicRequest::new(topic)) }
+    DeadLetters { encode: dead_letters(topic), sink: SinkRef::Topic(TopicRequest::dead_letters(topic)) }
 }
 
 fn ingest<T: Data>(decode: DecodeFactory<T>, stamp: Option<Stamp<T>>, within: Option<RangeInclusive<EventTime>>) -> IngestFactory {

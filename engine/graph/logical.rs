@@ -133,7 +133,13 @@ pub struct TopicRequest {
     pub create_partitions: Option<u32>,
     /// A topic made here is a compacted one: only the newest record of a key matters.
     pub compacted: bool,
+    /// The largest record that a topic made here takes, in bytes; `None` = what is usual there.
+    pub max_record_bytes: Option<u64>,
 }
+
+/// The largest dead letter, in bytes, of a topic that is made for them: several times what topics usually take, and no more than hosted
+/// brokers allow.
+const LARGEST_LETTER: u64 = 8_000_000;
 
 /// Partitions of an output topic that is missing and is made.
 pub const NEW_TOPIC_PARTITIONS: u32 = 4;
@@ -146,7 +152,14 @@ impl TopicRequest {
             guarantee: Guarantee::ExactlyOnce,
             create_partitions: Some(NEW_TOPIC_PARTITIONS),
             compacted: false,
+            max_record_bytes: None,
         }
+    }
+
+    /// The same for dead letters. Made here, the topic takes more than others: a record as large as its source takes comes with headers,
+    /// and if it could not be put aside it would stop the job.
+    pub fn dead_letters(topic: impl Into<String>) -> Self {
+        TopicRequest { max_record_bytes: Some(LARGEST_LETTER), ..TopicRequest::new(topic) }
     }
 }
 

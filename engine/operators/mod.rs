@@ -100,7 +100,7 @@ pub use process_folding::{AggregatingState, ReducingState};
 pub use process_state::{ListState, MapState, Timer, ValueState};
 pub(crate) use progress::{Behind, Progress};
 pub use ranked::{RankKernel, Ranking, ranked};
-pub use reject::ErrorPolicy;
+pub use reject::{ErrorPolicy, shortened};
 pub use sink::{Guarantee, LaneMarker, LanePublisher, PublisherContext, ScanOutcome, Sink, SinkWriter, WriterContext};
 pub use sink_operator::SinkOperator;
 pub use sort::{LATE_PORT, sort_by_time};

@@ -3,7 +3,7 @@
 //! Invariant: elements leave in the order they were emitted; a fan-out clones a batch once per further consumer. Nothing here
 //! blocks: the task looks for room downstream **before** it steps, and one step's results may overshoot the bound.
 
-use super::{ErrorPolicy, OpenContext, Operator, Signal};
+use super::{ErrorPolicy, OpenContext, Operator, Signal, shortened};
 use crate::env::{Bug, planted};
 use crate::error::{Error, Result};
 use crate::exchange::EdgeSender;
@@ -286,7 +286,7 @@ impl Output<'_> {
     /// # Errors
     /// Under policy `fail`: the error that stops the job, naming the record.
     pub fn reject(&mut self, origin: Option<Origin>, time: EventTime, error: impl Into<String>) -> Result<()> {
-        let error = error.into();
+        let error = shortened(error.into());
         match self.targets.policy {
             ErrorPolicy::Fail => {
                 let mut e = Error::fatal(error);
@@ -294,7 +294,9 @@ impl Output<'_> {
                     let r = o.record();
                     e = e.at(format!("record {}/{}@{}", r.topic, r.partition, r.offset));
                 }
-                Err(e.help("send such records aside: .on_error(DeadLetter), or leave them out: .on_error(ErrorPolicy::Drop)"))
+                Err(e
+                    .help("send such records aside: .on_error(DeadLetter), or leave them out: .on_error(ErrorPolicy::Drop)")
+                    .help("the same in SQL:         'error-policy' = 'dead-letter' or 'drop'"))
             }
             ErrorPolicy::Drop => {
                 self.targets.dropped.add(1);

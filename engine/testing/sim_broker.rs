@@ -185,6 +185,20 @@ impl SimBroker {
         }
     }
 
+    /// Compaction: of the committed records of a key the newest stays, where it lies; what was given up goes. What a reader gets
+    /// who comes back is not what it got before.
+    pub fn compact(&self, topic: &str) {
+        for partition in lock(&self.0).topics.get_mut(topic).into_iter().flatten() {
+            let newest: BTreeMap<Vec<u8>, i64> =
+                partition.records.iter().filter(|r| r.1 == Fate::Committed).filter_map(|r| Some((r.0.key.clone()?, r.0.offset))).collect();
+            partition.records.retain(|(record, fate)| match (fate, &record.key) {
+                (Fate::Open(_), _) | (Fate::Committed, None) => true,
+                (Fate::Committed, Some(key)) => newest.get(key) == Some(&record.offset),
+                (Fate::Aborted, _) => false,
+            });
+        }
+    }
+
     /// The broker answers nobody until then.
     pub fn away_until(&self, until: Duration) {
         lock(&self.0).away_until = until;

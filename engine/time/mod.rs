@@ -10,6 +10,7 @@ pub use text::plain_date_time;
 pub use watermark::{BoundedOutOfOrder, Monotonous, WatermarkGenerator, WatermarkStrategy};
 
 use serde::{Deserialize, Serialize};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// A point in event time, in milliseconds since the Unix epoch.
@@ -23,6 +24,9 @@ impl EventTime {
     pub const MIN: EventTime = EventTime(i64::MIN);
     /// After everything: the watermark at the end of a bounded input.
     pub const MAX: EventTime = EventTime(i64::MAX);
+    /// The years 1 to 9999. A time outside of them is a broken clock or another unit, and would push the watermark beyond
+    /// every row to come: sources take rows of such times for bad records.
+    pub const CALENDAR: RangeInclusive<EventTime> = EventTime(-62_135_596_800_000)..=EventTime(253_402_300_799_999);
 
     /// This time plus a number of milliseconds, saturating.
     pub fn plus_ms(self, ms: i64) -> Self {

@@ -222,6 +222,11 @@ mod tests {
             assert!(rows.push(bad.as_bytes()).is_err(), "{bad}");
         }
         assert!(rows.push(b"{\"text\":\"\xff\"}").is_err());
+        for deep in ["[".repeat(100_000), format!("{{\"list\":{}", "[".repeat(100_000)), format!("{{\"x\":{}", "{\"x\":".repeat(100_000))] {
+            assert!(rows.push(deep.as_bytes()).is_err());
+        }
+        let large = format!("{{\"text\":\"{}\"}}", "x".repeat(MAX_BYTES));
+        assert!(rows.push(large.as_bytes()).unwrap_err().contains("too large"));
         rows.push(br#"{"id":3}"#).unwrap();
         assert_eq!(rows.take().unwrap().num_rows(), 2);
     }

@@ -147,8 +147,10 @@ impl Lowering<'_> {
             max_ahead_ms: None,
             in_step: None,
             policy,
-            dead_letters: (policy == ErrorPolicy::DeadLetter)
-                .then(|| DeadLetters { encode: dead_letters(letters.as_str()), sink: SinkRef::Topic(TopicRequest::new(letters.as_str())) }),
+            dead_letters: (policy == ErrorPolicy::DeadLetter).then(|| DeadLetters {
+                encode: dead_letters(letters.as_str()),
+                sink: SinkRef::Topic(TopicRequest::dead_letters(letters.as_str())),
+            }),
         };
         let mut node = LogicalNode::new("source", Role::Source(node), Vec::new());
         node.id = Some(self.id("source"));

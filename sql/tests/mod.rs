@@ -2,6 +2,7 @@
 
 mod aggregates;
 mod arrival;
+mod edges;
 mod errors;
 mod functions;
 mod joins;

@@ -242,7 +242,8 @@ impl Connectors for Tables {
 impl TopicSinks for Tables {
     fn sink(&self, request: &TopicRequest) -> Result<Arc<dyn Sink>> {
         let options = SinkOptions::new(&request.topic).guarantee(request.guarantee);
-        self.topics.sink(SinkOptions { create_partitions: request.create_partitions, compacted: request.compacted, ..options })
+        let &TopicRequest { create_partitions, compacted, max_record_bytes, .. } = request;
+        self.topics.sink(SinkOptions { create_partitions, compacted, max_record_bytes, ..options })
     }
 }
 

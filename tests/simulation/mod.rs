@@ -12,6 +12,8 @@ pub(crate) mod workloads;
 pub(crate) mod world;
 
 #[cfg(test)]
+mod compaction;
+#[cfg(test)]
 mod conformance;
 #[cfg(test)]
 mod seam;

@@ -149,7 +149,7 @@ pub(super) struct World {
 }
 
 impl World {
-    fn new(options: &Options) -> World {
+    pub(super) fn new(options: &Options) -> World {
         let machine = SimMachine::new(options.seed);
         let pick = |n: usize| machine.choose(n);
         let at = pick(workloads::ALL.len());
@@ -380,6 +380,13 @@ impl World {
             self.job.kill();
         }
         Ok(())
+    }
+
+    /// Runs to the end, and has the right output; no fault is to come.
+    #[cfg(test)]
+    pub(super) fn ends_right(&mut self) -> Result<(), String> {
+        self.finish()?;
+        self.workload.check(&self.ground.input, &Output::read(&self.broker))
     }
 
     /// Runs to the end; no fault is to come.

@@ -116,7 +116,7 @@ fn of_file(args: &SqlArgs, file: &str, text: &str) -> ExitCode {
     line.push(verb.into());
     line.extend(flags.iter().cloned());
     if let Some(topics) = &args.flags.topics {
-        line.extend(["--topics".into(), topics.to_string()]);
+        line.extend(["--topics".into(), topics.in_full()]);
     }
     if args.flags.until_end && verb == "run" {
         line.push("--until-end".into());

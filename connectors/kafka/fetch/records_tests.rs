@@ -200,6 +200,37 @@ fn what_was_taken_back_never_comes_and_markers_are_no_records() {
     assert_eq!(walk(&bytes), Ok(Walked { whole: bytes.len(), after: Some((8, 7)) }));
 }
 
+/// A transaction that was given up before it had written anything, or whose records compaction took: its marker is there alone, and
+/// the broker may name it all the same.
+#[test]
+fn an_abort_of_nothing_hides_nothing() {
+    let of = |base, producer, name: &str| Written {
+        base,
+        attributes: TRANSACTIONAL,
+        producer,
+        records: vec![(0, 0, None, Some(name.as_bytes().to_vec()))],
+    };
+    let log = [
+        marker(0, 1, false),
+        of(1, 1, "a"),
+        marker(2, 1, true),
+        marker(3, 2, false),
+        of(4, 2, "b"),
+        of(5, 1, "c"),
+        marker(6, 1, true),
+        marker(7, 2, true),
+        marker(8, 2, false),
+    ];
+    let bytes: Vec<u8> = log.iter().flat_map(Written::bytes).collect();
+    let named = vec![Aborted { producer: 1, first_offset: 0 }, Aborted { producer: 2, first_offset: 2 }];
+    for aborted in [vec![], named] {
+        for from in [0, 1] {
+            let values: Vec<Vec<u8>> = read(&bytes, from, aborted.clone(), 2).unwrap().into_iter().filter_map(|r| r.value).collect();
+            assert_eq!(values, [&b"a"[..], b"b", b"c"], "from {from}");
+        }
+    }
+}
+
 #[test]
 fn older_formats_are_told_apart_from_damage() {
     let mut bytes = Written { base: 0, attributes: 0, producer: -1, records: vec![(0, 0, None, None)] }.bytes();

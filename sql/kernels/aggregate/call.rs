@@ -69,7 +69,9 @@ impl Call {
         let filter = self.filter.as_ref().map_or(String::new(), |f| format!(" FILTER {f}"));
         let retracting = if self.retracting { " retracting" } else { "" };
         let separator = if self.function == Function::List { format!(", {:?}", self.separator) } else { String::new() };
-        format!("{:?}({distinct}{argument}{separator}){filter}{retracting}", self.function)
+        // Other words than before, which cannot be read as these.
+        let long = if self.number() == Some((What::Sum, Kind::Decimal)) { " long" } else { "" };
+        format!("{:?}({distinct}{argument}{separator}){filter}{retracting}{long}", self.function)
     }
 
     /// Whether it keeps every value that it has seen, with its count.
@@ -123,7 +125,7 @@ impl Call {
         let floats = self.argument.as_ref().is_some_and(|a| a.class == Class::Float);
         match self.function {
             Function::Sum | Function::Avg if floats => self.total_of_floats(number.float(words), count),
-            Function::Sum | Function::Avg => self.total(number.wide(words), count),
+            Function::Sum | Function::Avg => self.total(number.sum(words), count),
             _ if count == 0 => Value::Null,
             _ => number.value(words),
         }

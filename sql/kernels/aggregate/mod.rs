@@ -251,6 +251,7 @@ mod tests {
         assert_eq!(mean(-200, 3, 2, 6), Some(-666_667));
         assert_eq!(mean(5, 2, 0, 0), Some(3));
         assert_eq!(mean(i128::MAX, 2, 0, 6), None);
+        assert_eq!(mean(i128::MAX, 1, 0, 0), None, "39 digits");
     }
 
     const FUNCTIONS: [Function; 5] = [Function::Count, Function::Sum, Function::Min, Function::Max, Function::Avg];

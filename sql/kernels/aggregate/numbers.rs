@@ -83,12 +83,50 @@ impl Single {
     }
 }
 
+/// A sum of decimals that never wraps: 192 bits, more than the largest decimals need that can be counted.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Long {
+    low: u128,
+    high: i64,
+}
+
+impl Long {
+    /// Adds a value so many times.
+    #[inline]
+    pub(super) fn add(&mut self, value: i128, times: i64) {
+        self.plus(if times == 1 { Long { low: value as u128, high: (value >> 127) as i64 } } else { Long::product(value, times) });
+    }
+
+    fn product(value: i128, times: i64) -> Long {
+        // The upper half with its sign, and the lower one, each of them times `times`.
+        let (upper, lower) = ((value >> 64) * i128::from(times), i128::from(value as u64) * i128::from(times));
+        let upper = upper + (lower >> 64);
+        Long { low: ((upper as u128) << 64) | u128::from(lower as u64), high: (upper >> 64) as i64 }
+    }
+
+    #[inline]
+    fn plus(&mut self, other: Long) {
+        let (low, carry) = self.low.overflowing_add(other.low);
+        *self = Long { low, high: self.high.wrapping_add(other.high).wrapping_add(i64::from(carry)) };
+    }
+
+    /// The sum, if it is no longer than a decimal may be at most in memory.
+    pub(super) fn short(self) -> Option<i128> {
+        let short = self.low as i128;
+        (self.high == (short >> 127) as i64).then_some(short)
+    }
+}
+
 impl Number {
     /// In the words behind those that are taken, which it takes too.
     pub(super) fn new(what: What, kind: Kind, taken: &mut usize) -> Number {
         let at = *taken;
-        // As wide as needed never to forget: BIGINT values add up without wrapping.
-        *taken += if kind == Kind::Decimal || (what == What::Sum && kind == Kind::Int) { 2 } else { 1 };
+        // As wide as needed never to forget: values add up without wrapping.
+        *taken += match (what, kind) {
+            (What::Sum, Kind::Decimal) => 3,
+            (What::Sum, Kind::Int) | (_, Kind::Decimal) => 2,
+            _ => 1,
+        };
         Number { what, kind, at }
     }
 
@@ -103,7 +141,9 @@ impl Number {
         match (self.what, value) {
             (What::Sum, Single::Int(v)) => self.put_wide(words, self.wide(words) + i128::from(v) * i128::from(weight)),
             (What::Sum, Single::Decimal(v)) => {
-                self.put_wide(words, self.wide(words).wrapping_add(v.wrapping_mul(i128::from(weight))));
+                let mut sum = self.long(words);
+                sum.add(v, weight);
+                self.put_long(words, sum);
             }
             (What::Sum, Single::Float(v)) => self.put(words, Single::Float(self.float(words) + v * weight as f64)),
             // What is no number has no sum.
@@ -119,15 +159,35 @@ impl Number {
     pub(super) fn merge(self, words: &mut [i64], first: bool, later: &[i64], any: bool) {
         match (self.what, self.kind) {
             (What::Sum, Kind::Float) => self.put(words, Single::Float(self.float(words) + self.float(later))),
+            (What::Sum, Kind::Decimal) => {
+                let mut sum = self.long(words);
+                sum.plus(self.long(later));
+                self.put_long(words, sum);
+            }
             (What::Sum, _) => self.put_wide(words, self.wide(words).wrapping_add(self.wide(later))),
             (What::Least | What::Greatest, _) if any => self.fold(words, first, self.get(later), 1),
             (What::Least | What::Greatest, _) => {}
         }
     }
 
-    /// A sum of whole numbers or decimals.
+    /// A sum of whole numbers or decimals; none if it is longer than any decimal.
+    pub(super) fn sum(self, words: &[i64]) -> Option<i128> {
+        if self.kind == Kind::Decimal { self.long(words).short() } else { Some(self.wide(words)) }
+    }
+
     #[inline]
-    pub(super) fn wide(self, words: &[i64]) -> i128 {
+    fn long(self, words: &[i64]) -> Long {
+        Long { low: self.wide(words) as u128, high: words[self.at + 2] }
+    }
+
+    #[inline]
+    fn put_long(self, words: &mut [i64], sum: Long) {
+        self.put_wide(words, sum.low as i128);
+        words[self.at + 2] = sum.high;
+    }
+
+    #[inline]
+    fn wide(self, words: &[i64]) -> i128 {
         (i128::from(words[self.at + 1]) << 64) | i128::from(words[self.at] as u64)
     }
 
@@ -165,5 +225,41 @@ impl Number {
     fn put_wide(self, words: &mut [i64], value: i128) {
         words[self.at] = value as i64;
         words[self.at + 1] = (value >> 64) as i64;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// However long the way: a sum that fits is the sum, and one that does not is none.
+        #[test]
+        fn sums_of_decimals_never_wrap(
+            values in proptest::collection::vec((prop_oneof![any::<i128>(), -9i128..9, Just(i128::MAX), Just(i128::MIN)], -3i64..4), 0..20),
+        ) {
+            let mut sum = Long::default();
+            values.iter().for_each(|(value, times)| sum.add(*value, *times));
+            // By halves, which fit many times over.
+            let halves = values.iter().map(|(v, times)| ((v >> 64) * i128::from(*times), i128::from(*v as u64) * i128::from(*times)));
+            let (upper, lower) = halves.fold((0i128, 0i128), |all, half| (all.0 + half.0, all.1 + half.1));
+            let upper = upper + (lower >> 64);
+            let expected = i64::try_from(upper).ok().map(|upper| (i128::from(upper) << 64) | i128::from(lower as u64));
+            prop_assert_eq!(sum.short(), expected);
+            values.iter().for_each(|(value, times)| sum.add(*value, -*times));
+            prop_assert_eq!((sum.low, sum.high), (0, 0));
+        }
+    }
+
+    #[test]
+    fn a_value_may_be_taken_as_often_as_can_be_counted() {
+        for value in [i128::MAX, i128::MIN, -1, 1] {
+            let mut sum = Long::default();
+            for times in [i64::MAX, i64::MIN, 1] {
+                sum.add(value, times);
+            }
+            assert_eq!(sum.short(), Some(0), "{value}");
+        }
     }
 }

@@ -3,6 +3,7 @@
 //! Invariant: the state after any sequence of rows taken in and out depends on their sum alone (of functions of the order of
 //! arrival, on their order too).
 
+use super::numbers::Long;
 use super::{Argument, Call, Function};
 use crate::kernels::arrivals::Arrivals;
 use crate::kernels::keys::KeyBytes;
@@ -13,6 +14,9 @@ use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use waterwheel_engine::windowing::HyperLogLog;
+
+/// The largest number of 38 digits: no decimal is larger.
+const MOST: u128 = 10u128.pow(38) - 1;
 
 /// What one call keeps that is no number.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -198,8 +202,9 @@ impl Call {
         }
     }
 
-    /// Sum or mean of whole numbers or decimals.
-    pub(super) fn total(&self, sum: i128, count: i64) -> Value {
+    /// Sum or mean of whole numbers or decimals. One with more digits than its type has is NULL, as in Flink.
+    pub(super) fn total(&self, sum: Option<i128>, count: i64) -> Value {
+        let Some(sum) = sum else { return Value::Null };
         let from = match &self.argument {
             Some(Argument { kind: DataType::Decimal128(_, from), .. }) => Some(*from),
             _ => None,
@@ -209,6 +214,7 @@ impl Call {
             (Function::Avg, Some(from), DataType::Decimal128(_, to)) => mean(sum, count, from, *to).map_or(Value::Null, Value::Decimal),
             (Function::Avg, Some(_), _) => Value::Null,
             (Function::Avg, None, _) => sum.checked_div(i128::from(count)).map_or(Value::Null, |mean| Value::Int(mean as i64)),
+            (_, Some(_), _) if sum.unsigned_abs() > MOST => Value::Null,
             (_, Some(_), _) => Value::Decimal(sum),
             // Wraps, as BIGINT does.
             (_, None, _) => Value::Int(sum as i64),
@@ -239,20 +245,20 @@ impl Call {
             Function::Min => present.next().map_or(Value::Null, |(bytes, _)| read(bytes)),
             Function::Max => present.next_back().map_or(Value::Null, |(bytes, _)| read(bytes)),
             Function::Sum | Function::Avg => {
-                let (mut floats, mut exact, mut count) = (0.0, 0i128, 0);
+                let (mut floats, mut exact, mut count) = (0.0, Long::default(), 0);
                 for (bytes, n) in present {
                     let times = if self.distinct { 1 } else { *n };
                     match read(bytes) {
                         Value::Float(v) => floats += v * times as f64,
-                        Value::Decimal(v) => exact = exact.wrapping_add(v.wrapping_mul(i128::from(times))),
-                        Value::Int(v) => exact += i128::from(v) * i128::from(times),
+                        Value::Decimal(v) => exact.add(v, times),
+                        Value::Int(v) => exact.add(i128::from(v), times),
                         _ => continue,
                     }
                     count += times;
                 }
                 match class {
                     Class::Float => self.total_of_floats(floats, count),
-                    _ => self.total(exact, count),
+                    _ => self.total(exact.short(), count),
                 }
             }
         }
@@ -265,7 +271,7 @@ pub(crate) fn mean(sum: i128, count: i64, from: i8, to: i8) -> Option<i128> {
     let count = i128::from(count);
     let (quotient, rest) = (shifted.checked_div(count)?, shifted.checked_rem(count)?);
     let up = rest.unsigned_abs() * 2 >= count.unsigned_abs();
-    Some(if up { quotient + shifted.signum() * count.signum() } else { quotient })
+    Some(if up { quotient + shifted.signum() * count.signum() } else { quotient }).filter(|mean| mean.unsigned_abs() <= MOST)
 }
 
 /// The bytes of an array of values by their canonical bytes.

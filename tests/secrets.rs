@@ -1,0 +1,90 @@
+//! A password is given in every place that takes one, and shown in none: not in what a command prints, logs at its most talkative, keeps, or
+//! complains of.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::support::cargo::program;
+use crate::support::fraud::text;
+
+const SECRET: &str = "hunter2-canary";
+/// Nobody listens there.
+const NOWHERE: &str = "127.0.0.1:1";
+
+fn table(more: &str) -> String {
+    format!(
+        "CREATE TABLE t (n BIGINT, at TIMESTAMP(3), WATERMARK FOR at AS at) WITH ('connector' = 'kafka', 'topic' = 't', 'format' = 'json',
+         'properties.bootstrap.servers' = '{NOWHERE}', 'properties.sasl.username' = 'me', {more});"
+    )
+}
+
+/// What `waterwheel sql` says, with a password in the URL of its topics too.
+fn said(folder: &Path, args: &[&str]) -> String {
+    let mut command = Command::new(program("waterwheel"));
+    let url = format!("kafka://{NOWHERE}?sasl.username=me&sasl.password={SECRET}");
+    command.current_dir(folder).env("WATERWHEEL_LOG", "trace").args(["sql", "--topics", &url]).args(args);
+    text(&command.output().expect("starts"))
+}
+
+/// Files in a folder and below that have the secret in them.
+fn with_secret(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            found.extend(with_secret(&path));
+        } else if String::from_utf8_lossy(&std::fs::read(&path).expect("is read")).contains(SECRET) {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// Nothing of the secret, and the words that show that it was the right thing that was said.
+fn shows_none(said: &str, words: &[&str]) {
+    assert!(!said.contains(SECRET), "{said}");
+    words.iter().for_each(|word| assert!(said.contains(word), "{word:?} is not said in: {said}"));
+}
+
+#[test]
+fn statements_and_their_mistakes_show_none() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let run = |sql: &str| said(folder.path(), &["-e", sql]);
+    let password = format!("'properties.sasl.password' = '{SECRET}'");
+    let jaas = format!(
+        "'properties.sasl.jaas.config' = 'org.apache.kafka.common.security.plain.PlainLoginModule required username=\"me\" password=\"{SECRET}\";'"
+    );
+    let key = format!("'properties.ssl.keystore.key' = '{SECRET}', 'properties.ssl.key.password' = '{SECRET}'");
+    for secret in [&password, &jaas, &key] {
+        let shown = run(&format!("{} SHOW CREATE TABLE t; DESCRIBE t; SELECT wrong FROM t", table(secret)));
+        shows_none(&shown, &["***", "wrong"]);
+        // What is wrong stands in the line with the secret.
+        shows_none(&run(&table(&format!("{secret}, 'formt' = 'json'"))), &["formt"]);
+        shows_none(&run(&table(&format!("{secret} 'x' = 'y'"))), &["error"]);
+        shows_none(&run(&format!("{} EXPLAIN SELECT COUNT(*) FROM t", table(secret))), &[]);
+    }
+    let mistyped = format!("'properties.sasl.pasword' = '{SECRET}'");
+    shows_none(&run(&format!("{} SHOW CREATE TABLE t; EXPLAIN SELECT n FROM t", table(&mistyped))), &["sasl.pas"]);
+}
+
+/// A job of a script: what it logs, says and leaves in its folders. Its topics are away, so it gives up; that their URL was
+/// understood whole shows in what it says of a property that there is not.
+#[test]
+fn jobs_show_and_keep_none() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let secret = format!("'properties.sasl.password' = '{SECRET}'");
+    let script = format!(
+        "SET 'pipeline.name' = 'canary'; {} CREATE TABLE o (n BIGINT) WITH ('connector' = 'topics', 'topic' = 'o', 'format' = 'json');
+         INSERT INTO o SELECT n FROM t",
+        table(&secret)
+    );
+    std::fs::write(folder.path().join("script.sql"), script).expect("is written");
+    for line in [&["explain"][..], &["check", "--outside-deadline", "1s"], &["run", "--until-end", "--outside-deadline", "1s"]] {
+        shows_none(&said(folder.path(), &[&["-f", "script.sql"][..], line].concat()), &[]);
+    }
+    assert_eq!(with_secret(folder.path()), [folder.path().join("script.sql")]);
+    let url = format!("kafka://{NOWHERE}?sasl.password={SECRET}&client.idd=x");
+    let mut command = Command::new(program("waterwheel"));
+    command.current_dir(folder.path()).args(["sql", "--topics", &url, "-f", "script.sql", "explain"]);
+    shows_none(&text(&command.output().expect("starts")), &["client.idd", "client.id"]);
+}

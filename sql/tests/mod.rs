@@ -13,6 +13,7 @@ mod oracle;
 mod over;
 mod parse;
 mod pattern;
+mod scripts;
 mod sets;
 mod subqueries;
 mod upserts;

@@ -15,6 +15,7 @@ mod oracle;
 mod over;
 mod parse;
 mod pattern;
+mod scripts;
 mod sets;
 mod subqueries;
 mod upserts;

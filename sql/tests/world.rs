@@ -15,7 +15,7 @@ use waterwheel_engine::operators::{
     Guarantee, LanePublisher, Poll, PublisherContext, ReaderContext, SegmentRef, Sink, SinkWriter, Source, SourceReader, Split, SplitId,
     SplitState, WriterContext,
 };
-use waterwheel_engine::record::{BatchBox, ChangeBatch, Epoch, RawBatch, downcast};
+use waterwheel_engine::record::{BatchBox, ChangeBatch, Epoch, RawBatch, RowKind, downcast};
 use waterwheel_engine::runtime::{Outcome as Ended, Settings};
 use waterwheel_engine::testing::{SimJob, SimMachine};
 
@@ -124,14 +124,14 @@ impl SourceReader for FeedReader {
     }
 }
 
-/// What a query's rows add up to, and how many changes came.
+/// What a query's rows add up to, and the changes in the order in which they came.
 #[derive(Clone, Default)]
 pub(super) struct Collected(Arc<Mutex<Sum>>);
 
 #[derive(Default)]
 struct Sum {
     rows: BTreeMap<Vec<String>, i64>,
-    changes: usize,
+    changes: Vec<(RowKind, Vec<String>)>,
 }
 
 impl Collected {
@@ -139,8 +139,12 @@ impl Collected {
     pub(super) fn rows(&self) -> BTreeMap<Vec<String>, i64> {
         self.0.lock().unwrap().rows.clone()
     }
+    /// All changes so far.
+    pub(super) fn log(&self) -> Vec<(RowKind, Vec<String>)> {
+        self.0.lock().unwrap().changes.clone()
+    }
     fn changes(&self) -> usize {
-        self.0.lock().unwrap().changes
+        self.0.lock().unwrap().changes.len()
     }
 }
 
@@ -173,10 +177,9 @@ impl SinkWriter for Collected {
         let batch = downcast::<ChangeBatch>(batch);
         let mut all = self.0.lock().unwrap();
         for row in 0..batch.times.len() {
-            let cells = (0..batch.columns.num_columns()).map(|c| shown(&crate::cell(&batch.columns, c, row))).collect();
-            let weight = all.rows.entry(cells).or_insert(0);
-            *weight += batch.kind(row).weight();
-            all.changes += 1;
+            let cells: Vec<String> = (0..batch.columns.num_columns()).map(|c| shown(&crate::cell(&batch.columns, c, row))).collect();
+            all.changes.push((batch.kind(row), cells.clone()));
+            *all.rows.entry(cells).or_insert(0) += batch.kind(row).weight();
         }
         all.rows.retain(|_, weight| *weight != 0);
         Ok(())
@@ -249,6 +252,10 @@ pub(super) fn query(feeds: &Feeds, script: &str) -> Planned {
 
 impl Running {
     pub(super) fn start(feeds: &Feeds, script: &str, seed: u64, parallelism: u32) -> Running {
+        Running::try_start(feeds, script, seed, parallelism).unwrap_or_else(|e| panic!("{}", e.report()))
+    }
+
+    pub(super) fn try_start(feeds: &Feeds, script: &str, seed: u64, parallelism: u32) -> Result<Running> {
         // A plan is not shared between threads, and need not be: it is made anew from its text.
         let (rows, tasks) = (Collected::default(), Arc::new(Mutex::new(parallelism)));
         let (feeds, script, sink, wanted) = (feeds.clone(), script.to_string(), rows.clone(), tasks.clone());
@@ -261,18 +268,27 @@ impl Running {
         };
         let machine = SimMachine::new(seed);
         let mut job = SimJob::new(machine.clone(), Settings::default(), make);
-        job.start().unwrap_or_else(|e| panic!("{}", e.report()));
-        Running { rows, job, machine, parallelism: tasks, ended: false }
+        job.start()?;
+        Ok(Running { rows, job, machine, parallelism: tasks, ended: false })
+    }
+
+    pub(super) fn settle(&mut self) {
+        self.try_settle().unwrap_or_else(|e| panic!("{}", e.report()));
     }
 
     /// Steps until no more rows come: not for so long that a task which falls behind for long has had its turns.
-    pub(super) fn settle(&mut self) {
+    pub(super) fn try_settle(&mut self) -> Result<()> {
         let (mut before, mut quiet) = (self.rows.changes(), 0);
         while !self.ended && quiet < 12 {
-            self.ended = self.job.run(150).unwrap_or_else(|e| panic!("{}", e.report())).is_some();
+            self.ended = self.job.run(150)?.is_some();
             quiet = if self.rows.changes() == before { quiet + 1 } else { 0 };
             before = self.rows.changes();
         }
+        Ok(())
+    }
+
+    pub(super) fn finish(&mut self) {
+        self.try_finish().unwrap_or_else(|e| panic!("{}", e.report()));
     }
 
     /// Lets the wall clock go on.
@@ -281,30 +297,37 @@ impl Running {
     }
 
     /// Steps until the job has ended.
-    pub(super) fn finish(&mut self) {
+    pub(super) fn try_finish(&mut self) -> Result<()> {
         for _ in 0..2000 {
             if self.ended {
-                return;
+                return Ok(());
             }
-            self.ended = self.job.run(200).unwrap_or_else(|e| panic!("{}", e.report())).is_some();
+            self.ended = self.job.run(200)?.is_some();
         }
-        panic!("the job does not end: {}", self.job.describe());
+        Err(Error::fatal(format!("the job does not end: {}", self.job.describe())))
+    }
+
+    pub(super) fn restart(&mut self, parallelism: u32) {
+        self.try_restart(parallelism).unwrap_or_else(|e| panic!("{}", e.report()));
     }
 
     /// Stops with a checkpoint and goes on from it with other tasks.
-    pub(super) fn restart(&mut self, parallelism: u32) {
+    pub(super) fn try_restart(&mut self, parallelism: u32) -> Result<()> {
         if self.ended {
-            return;
+            return Ok(());
         }
         self.job.stop();
-        let ended = (0..2000).find_map(|_| self.job.run(200).unwrap_or_else(|e| panic!("{}", e.report())));
-        match ended {
-            Some(Ended::Stopped) => {
-                *self.parallelism.lock().unwrap() = parallelism;
-                self.job.start().unwrap_or_else(|e| panic!("{}", e.report()));
+        for _ in 0..2000 {
+            match self.job.run(200)? {
+                None => continue,
+                Some(Ended::Stopped) => {
+                    *self.parallelism.lock().unwrap() = parallelism;
+                    return self.job.start();
+                }
+                Some(_) => self.ended = true,
             }
-            Some(_) => self.ended = true,
-            None => panic!("the job does not stop: {}", self.job.describe()),
+            return Ok(());
         }
+        Err(Error::fatal(format!("the job does not stop: {}", self.job.describe())))
     }
 }

@@ -5,7 +5,7 @@
 //! | [`topics`] | one door to topics by URL: `local:./data` or `kafka://host:9092` |
 //! | [`local`] | the embedded log: topics in a folder, exactly once, no server |
 //! | [`kafka`] | Apache Kafka |
-//! | [`files`] | lines in and out, in one folder or in folders named after values |
+//! | [`files`] | lines in and out, in one folder or in folders named after values; Parquet with the feature `parquet` |
 //! | [`generator`] | rows made up on the spot, seeded and rate-limited |
 //! | [`mod@print`] | results on the terminal |
 //! | [`blackhole`] | results counted and forgotten |

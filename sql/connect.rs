@@ -3,19 +3,23 @@
 //! Invariant: nothing is connected while a statement is planned, but for what `infer` must look at.
 
 use crate::catalog::Table;
+use arrow::datatypes::SchemaRef;
 use waterwheel_engine::error::Result;
 use waterwheel_engine::graph::{NoTopics, SinkRef, SourceFactory, TopicSinks};
 
 /// Connects tables; implemented where the connectors are known.
 pub trait Connectors: Send + Sync {
     /// The source of a table: its reader hands over records as bytes
-    /// ([`RawBatch`](waterwheel_engine::record::RawBatch)), or values that are made up (`Rows<Vec<u8>>`).
+    /// ([`RawBatch`](waterwheel_engine::record::RawBatch)), or values that are made up (`Rows<Vec<u8>>`). Where the format is
+    /// `parquet` it hands over these columns of the table, each of its type, in
+    /// [`FileRows`](waterwheel_engine::record::FileRows).
     ///
     /// # Errors
     /// Options that cannot work.
-    fn source(&self, table: &Table) -> Result<SourceFactory>;
+    fn source(&self, table: &Table, columns: &SchemaRef) -> Result<SourceFactory>;
 
-    /// The sink of a table: its writer takes records as bytes, whose value is a line of text for `print`.
+    /// The sink of a table: its writer takes records as bytes, whose value is a line of text for `print`; columns as they are for
+    /// `blackhole`, and [`FileRows`](waterwheel_engine::record::FileRows) where the format is `parquet`.
     ///
     /// # Errors
     /// Options that cannot work.
@@ -44,7 +48,7 @@ pub trait Connectors: Send + Sync {
 pub struct NoConnectors;
 
 impl Connectors for NoConnectors {
-    fn source(&self, table: &Table) -> Result<SourceFactory> {
+    fn source(&self, table: &Table, _columns: &SchemaRef) -> Result<SourceFactory> {
         Err(waterwheel_engine::error::Error::fatal(format!("table {} cannot be read here", table.name)))
     }
 

@@ -6,6 +6,7 @@
 use crate::catalog::{ERROR_COLUMNS, Metadata};
 use crate::csv::{Csv, CsvRows};
 use crate::debezium::{Debezium, Envelopes};
+use crate::file_rows::{self, FileRecords};
 use crate::folders::{FolderColumns, FolderReading};
 use crate::json::JsonRows;
 use crate::kernels::calc::Calc;
@@ -16,7 +17,9 @@ use std::any::Any;
 use std::sync::Arc;
 use waterwheel_engine::error::{Error, Result};
 use waterwheel_engine::operators::{ColumnKernel, ErrorPolicy, Ingest, IngestFactory, OpenContext, shortened};
-use waterwheel_engine::record::{Batch, BatchBox, ChangeBatch, Origin, Origins, RawBatch, Rejected, RowKind, Rows, record_batch};
+use waterwheel_engine::record::{
+    Batch, BatchBox, ChangeBatch, FileRows, Origin, Origins, RawBatch, Rejected, RowKind, Rows, downcast, record_batch,
+};
 use waterwheel_engine::time::{EventTime, WatermarkGenerator};
 
 /// How the value of a record is read.
@@ -29,6 +32,8 @@ pub(crate) enum Format {
     Csv(Csv, Vec<String>),
     /// What became of rows.
     Debezium(Debezium),
+    /// There is no value: the source hands over the columns.
+    Parquet,
 }
 
 /// How the key of a record is read that has no value: it takes the row of its key away.
@@ -67,6 +72,7 @@ impl Values {
                 Values::Texts(StringBuilder::new())
             }
             Format::Raw => Values::Bytes(BinaryBuilder::new()),
+            Format::Parquet => return Err(Error::fatal("plan bug: the source of a table in columns hands over records")),
         })
     }
 
@@ -181,9 +187,17 @@ struct TableIngest {
 
 impl Ingest for TableIngest {
     fn ingest(&mut self, batch: BatchBox, rejected: &mut Vec<Rejected>) -> Result<BatchBox> {
+        if batch.as_any().is::<FileRows>() {
+            let file = downcast::<FileRows>(batch);
+            let (decoded, failed) = file_rows::decode(&self.reading, &file)?;
+            let records = Records::File(FileRecords::of(file));
+            failed.into_iter().for_each(|(row, error)| self.reject(&records, row, error, rejected));
+            return self.finish(&records, decoded, rejected).map(ChangeBatch::boxed);
+        }
         let raw = Arc::new(raw(batch)?);
-        let decoded = self.decode(&raw, rejected)?;
-        self.finish(&raw, decoded, rejected).map(ChangeBatch::boxed)
+        let records = Records::Raw(raw.clone());
+        let decoded = self.decode(&raw, &records, rejected)?;
+        self.finish(&records, decoded, rejected).map(ChangeBatch::boxed)
     }
 }
 
@@ -203,26 +217,45 @@ fn raw(batch: BatchBox) -> Result<RawBatch> {
     Ok(raw)
 }
 
+/// What rows are of: records, or the rows of a file.
+enum Records {
+    Raw(Arc<RawBatch>),
+    File(FileRecords),
+}
+
+impl Records {
+    /// What it is that a dead letter would hold.
+    fn origin(&self, row: usize) -> Origin {
+        let raw = match self {
+            Records::Raw(raw) => raw,
+            Records::File(file) => file.raw(),
+        };
+        Origin::new(raw.clone(), row as u32)
+    }
+
+    fn time(&self, row: usize) -> EventTime {
+        match self {
+            Records::Raw(raw) => raw.times()[row],
+            Records::File(file) => file.time(row),
+        }
+    }
+}
+
 /// Columns of records, and which records they are of.
-struct Decoded {
-    columns: Vec<ArrayRef>,
-    good: Vec<u32>,
+pub(crate) struct Decoded {
+    pub(crate) columns: Vec<ArrayRef>,
+    pub(crate) good: Vec<u32>,
     /// Where records are changes.
-    kinds: Option<Vec<RowKind>>,
+    pub(crate) kinds: Option<Vec<RowKind>>,
 }
 
 impl TableIngest {
-    fn reject(&self, raw: &Arc<RawBatch>, row: usize, error: String, rejected: &mut Vec<Rejected>) {
-        let time = raw.times()[row].0;
-        rejected.push(Rejected {
-            origin: Some(Origin::new(raw.clone(), row as u32)),
-            operator: self.context.operator.clone(),
-            error,
-            time,
-        });
+    fn reject(&self, records: &Records, row: usize, error: String, rejected: &mut Vec<Rejected>) {
+        let (origin, operator) = (Some(records.origin(row)), self.context.operator.clone());
+        rejected.push(Rejected { origin, operator, error, time: records.time(row).0 });
     }
 
-    fn decode(&mut self, raw: &Arc<RawBatch>, rejected: &mut Vec<Rejected>) -> Result<Decoded> {
+    fn decode(&mut self, raw: &RawBatch, records: &Records, rejected: &mut Vec<Rejected>) -> Result<Decoded> {
         let mut good = Vec::with_capacity(raw.len());
         let mut values = match self.values.take() {
             Some(values) => values,
@@ -232,7 +265,7 @@ impl TableIngest {
         let mut folders = self.reading.folders.as_ref().map(FolderReading::columns).transpose()?;
         for (i, record) in raw.records().enumerate() {
             if let Some(Err(error)) = folders.as_mut().map(|folders| folders.push(record.topic)) {
-                self.reject(raw, i, error, rejected);
+                self.reject(records, i, error, rejected);
                 continue;
             }
             let read = match (record.value, &self.reading.key) {
@@ -256,13 +289,13 @@ impl TableIngest {
                     }
                 }
                 Ok(false) => {}
-                Err(error) => self.reject(raw, i, error, rejected),
+                Err(error) => self.reject(records, i, error, rejected),
             }
         }
         let Made { mut columns, changes, failed } = values.made(&self.reading.value)?;
         self.values = Some(values);
         for (record, error) in failed {
-            self.reject(raw, good[record] as usize, error, rejected);
+            self.reject(records, good[record] as usize, error, rejected);
         }
         if let Some((of, changes)) = changes {
             good = of.into_iter().map(|record| good[record]).collect();
@@ -276,26 +309,26 @@ impl TableIngest {
         Ok(Decoded { columns, good, kinds })
     }
 
-    fn finish(&self, raw: &Arc<RawBatch>, decoded: Decoded, rejected: &mut Vec<Rejected>) -> Result<ChangeBatch> {
+    fn finish(&self, records: &Records, decoded: Decoded, rejected: &mut Vec<Rejected>) -> Result<ChangeBatch> {
         let Decoded { columns, good, kinds } = decoded;
         let columns = record_batch(self.reading.record.clone(), columns, good.len())
             .map_err(|e| Error::fatal("plan bug: the record's columns differ from the plan's").because(e))?;
-        let mut batch = ChangeBatch::inserts(columns, good.iter().map(|&i| raw.times()[i as usize]).collect());
+        let mut batch = ChangeBatch::inserts(columns, good.iter().map(|&i| records.time(i as usize)).collect());
         batch.kinds = kinds;
         let mut failed = Vec::new();
         let mut computed = self.reading.calc.clone().apply(&batch, &mut failed)?;
         let failures = failed.len();
         // Which record each row is of.
         let mut skip = failed.iter().map(|(row, _)| *row).peekable();
-        let records = (0..good.len()).filter(|row| skip.next_if_eq(row).is_none()).map(|row| good[row]).collect::<Vec<u32>>();
+        let kept = (0..good.len()).filter(|row| skip.next_if_eq(row).is_none()).map(|row| good[row]).collect::<Vec<u32>>();
         for (row, error) in failed {
-            self.reject(raw, good[row] as usize, error, rejected);
+            self.reject(records, good[row] as usize, error, rejected);
         }
         if self.context.policy == ErrorPolicy::DeadLetter {
-            computed.origins = Some(Origins(records.iter().map(|&i| Origin::new(raw.clone(), i)).collect()));
+            computed.origins = Some(Origins(kept.iter().map(|&i| records.origin(i as usize)).collect()));
         }
         if self.reading.event_time {
-            computed = self.stamp(raw, &records, computed, rejected)?;
+            computed = self.stamp(records, &kept, computed, rejected)?;
         }
         if failures > 0 || self.reading.event_time {
             // Dead letters leave in the order of their records.
@@ -305,7 +338,7 @@ impl TableIngest {
     }
 
     /// Takes the event time from the last column.
-    fn stamp(&self, raw: &Arc<RawBatch>, records: &[u32], mut batch: ChangeBatch, rejected: &mut Vec<Rejected>) -> Result<ChangeBatch> {
+    fn stamp(&self, records: &Records, of: &[u32], mut batch: ChangeBatch, rejected: &mut Vec<Rejected>) -> Result<ChangeBatch> {
         let mut columns = batch.columns.columns().to_vec();
         let times = columns.pop().ok_or_else(|| Error::fatal("plan bug: no column with the event time"))?;
         let times =
@@ -315,7 +348,7 @@ impl TableIngest {
         // Whatever is still known of a row that goes: it is gone since its record says so.
         let goes = |batch: &ChangeBatch, row: usize| self.reading.by_key && batch.kind(row).weight() < 0;
         for row in (0..rows).filter(|&row| goes(&batch, row)).collect::<Vec<_>>() {
-            batch.times[row] = raw.times()[records[row] as usize];
+            batch.times[row] = records.time(of[row] as usize);
         }
         let batch = batch.with_columns(
             record_batch(self.reading.output.clone(), columns, rows)
@@ -326,20 +359,20 @@ impl TableIngest {
             return Ok(batch);
         }
         let mut kept = Vec::with_capacity(rows);
-        for (row, &record) in records.iter().enumerate() {
+        for (row, &record) in of.iter().enumerate() {
             if is_sound(row) || (goes(&batch, row) && batch.times[row].0 >= 0) {
                 kept.push(row as u32);
             } else if times.is_valid(row) {
-                self.reject(raw, record as usize, format!("the event time {} is out of range", times.value(row)), rejected);
+                self.reject(records, record as usize, format!("the event time {} is out of range", times.value(row)), rejected);
             } else {
-                self.reject(raw, record as usize, "the event time is NULL".into(), rejected);
+                self.reject(records, record as usize, "the event time is NULL".into(), rejected);
             }
         }
         batch.gather(&kept)
     }
 }
 
-fn metadata_column(metadata: Metadata, raw: &RawBatch, good: &[u32]) -> Result<ArrayRef> {
+pub(crate) fn metadata_column(metadata: Metadata, raw: &RawBatch, good: &[u32]) -> Result<ArrayRef> {
     let records = good.iter().map(|&i| raw.record(i as usize));
     Ok(match metadata {
         Metadata::Topic => Arc::new(StringArray::from_iter_values(records.map(|r| r.topic.to_string()))),

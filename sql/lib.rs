@@ -24,6 +24,7 @@ mod csv;
 mod debezium;
 mod encode;
 mod error;
+mod file_rows;
 mod folders;
 mod infer;
 mod ingest;

@@ -2,7 +2,7 @@
 //!
 //! Invariant: equal maps have equal entries in equal order, wherever they come from; of entries with one key the last counts.
 
-use arrow::array::{Array, ArrayRef, MapArray, StructArray, UInt32Array};
+use arrow::array::{Array, ArrayRef, AsArray, ListArray, MapArray, StructArray, UInt32Array};
 use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::compute::take;
 use arrow::datatypes::{DataType, Field, FieldRef};
@@ -50,6 +50,45 @@ pub(crate) fn build(
     MapArray::try_new(entries.clone(), OffsetBuffer::from_lengths(lengths), entry_columns, nulls, false)
 }
 
+/// Maps that somebody else has made, at any depth of a column.
+///
+/// # Errors
+/// As of [`build`].
+pub(crate) fn normal(column: &ArrayRef) -> Result<ArrayRef, ArrowError> {
+    if !has_maps(column.data_type()) {
+        return Ok(column.clone());
+    }
+    match column.data_type() {
+        DataType::Struct(fields) => {
+            let rows = column.as_struct();
+            let members = rows.columns().iter().map(normal).collect::<Result<Vec<_>, _>>()?;
+            Ok(Arc::new(StructArray::try_new(fields.clone(), members, rows.nulls().cloned())?))
+        }
+        DataType::List(item) => {
+            let lists = column.as_list::<i32>();
+            let items = normal(lists.values())?;
+            Ok(Arc::new(ListArray::try_new(item.clone(), lists.offsets().clone(), items, lists.nulls().cloned())?))
+        }
+        kind => {
+            let maps = column.as_map();
+            let offsets = maps.offsets();
+            let (begin, lengths) = (offsets[0] as usize, offsets.lengths().collect::<Vec<usize>>());
+            let entries: usize = lengths.iter().sum();
+            let values = normal(&maps.values().slice(begin, entries))?;
+            Ok(Arc::new(build(kind, maps.keys().slice(begin, entries), values, &lengths, maps.nulls().cloned())?))
+        }
+    }
+}
+
+fn has_maps(kind: &DataType) -> bool {
+    match kind {
+        DataType::Map(..) => true,
+        DataType::Struct(fields) => fields.iter().any(|field| has_maps(field.data_type())),
+        DataType::List(item) => has_maps(item.data_type()),
+        _ => false,
+    }
+}
+
 /// Which entries stay, in order, and how many a map has then; nothing where all are in order.
 fn in_order(keys: &ArrayRef, lengths: &[usize]) -> Result<(Option<UInt32Array>, Vec<usize>), ArrowError> {
     let rows = RowConverter::new(vec![SortField::new(keys.data_type().clone())])?.convert_columns(std::slice::from_ref(keys))?;
@@ -80,7 +119,7 @@ fn in_order(keys: &ArrayRef, lengths: &[usize]) -> Result<(Option<UInt32Array>, 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use arrow::array::{AsArray, Int64Array, StringArray};
+    use arrow::array::{Int64Array, StringArray};
     use arrow::datatypes::Int64Type;
 
     #[test]
@@ -93,5 +132,27 @@ mod tests {
         assert_eq!(maps.keys().as_string::<i32>().iter().flatten().collect::<Vec<_>>(), ["a", "b", "x"]);
         assert_eq!(maps.values().as_primitive::<Int64Type>().iter().collect::<Vec<_>>(), [Some(2), Some(3), None]);
         assert!(maps.is_null(1) && !maps.is_null(2));
+    }
+
+    #[test]
+    fn maps_that_others_made_are_put_in_order_wherever_they_are() {
+        let kind = map_type(DataType::Utf8, DataType::Int64);
+        let DataType::Map(entries, _) = &kind else { panic!("a map") };
+        let DataType::Struct(fields) = entries.data_type() else { panic!("a row") };
+        let keys: ArrayRef = Arc::new(StringArray::from(vec!["gone", "z", "b", "a", "c", "c"]));
+        let values: ArrayRef = Arc::new(Int64Array::from(vec![0, 9, 1, 2, 3, 4]));
+        let pairs = StructArray::new(fields.clone(), vec![keys, values], None);
+        let maps = MapArray::new(entries.clone(), OffsetBuffer::from_lengths([1, 1, 2, 0, 2]), pairs, None, false).slice(1, 4);
+        let item = Arc::new(Field::new("item", kind.clone(), true));
+        let lists = ListArray::new(item.clone(), OffsetBuffer::from_lengths([3, 1]), Arc::new(maps), None);
+        let row: Vec<FieldRef> = vec![Arc::new(Field::new("l", DataType::List(item), true))];
+        let rows: ArrayRef = Arc::new(StructArray::new(row.into(), vec![Arc::new(lists)], None));
+        let normal = normal(&rows).unwrap();
+        assert_eq!(normal.data_type(), rows.data_type());
+        let lists = normal.as_struct().column(0).as_list::<i32>().clone();
+        let maps = lists.values().as_map();
+        assert_eq!(maps.value_offsets(), [0, 1, 3, 3, 4]);
+        assert_eq!(maps.keys().as_string::<i32>().iter().flatten().collect::<Vec<_>>(), ["z", "a", "b", "c"]);
+        assert_eq!(maps.values().as_primitive::<Int64Type>().values(), &[9, 2, 1, 4]);
     }
 }

@@ -73,6 +73,8 @@ const CSV: &[&str] = &[
     "csv.ignore-parse-errors",
 ];
 
+const PARQUET: &[&str] = &["parquet.compression"];
+
 /// Of files that are written, and of the folders that they are in.
 const FOLDERS: &[&str] = &[
     "partition.default-name",
@@ -111,7 +113,7 @@ impl Connector {
             Connector::Kafka | Connector::UpsertKafka => &[TOPIC, KAFKA, JSON, CSV],
             Connector::Local => &[TOPIC, &["path"], JSON, CSV],
             Connector::Topics => &[TOPIC, JSON, CSV],
-            Connector::Filesystem => &[&["path", "format", "source.monitor-interval", "error-policy"], FOLDERS, JSON, CSV],
+            Connector::Filesystem => &[&["path", "format", "source.monitor-interval", "error-policy"], FOLDERS, JSON, CSV, PARQUET],
             Connector::Datagen => &[&["rows-per-second", "number-of-rows", "scan.parallelism"]],
             Connector::Print => &[&["print-identifier"]],
             Connector::Blackhole | Connector::Stream => &[],
@@ -151,7 +153,25 @@ impl Options {
             check_value(key, value).map_err(|e| e.at(*place))?;
             values.insert(key.clone(), value.clone());
         }
-        Ok(Options { connector, values })
+        let options = Options { connector, values };
+        options.check_parquet().map_err(|e| e.at(place_of(given, &["format", "value.format", "parquet.compression"])))?;
+        Ok(options)
+    }
+
+    /// Only files hold columns, and only those have a compression.
+    fn check_parquet(&self) -> SqlResult<()> {
+        let is_parquet = self.format() == Some("parquet");
+        if is_parquet && self.connector != Connector::Filesystem {
+            return Err(SqlError::unsupported(
+                &format!("'format' = 'parquet' with connector '{}'", self.connector.name()),
+                "a record is no file",
+                "'connector' = 'filesystem', or 'format' = 'json'",
+            ));
+        }
+        if !is_parquet && self.get("parquet.compression").is_some() {
+            return Err(SqlError::new("'parquet.compression' is an option of 'format' = 'parquet'").help("leave it out"));
+        }
+        Ok(())
     }
 
     /// Of a table that was not declared.
@@ -187,6 +207,11 @@ impl Options {
 
 /// Parts of the names of secrets, mistyped ones too.
 const SECRET_PARTS: &[&str] = &["pass", "pasw", "pwd", "jaas", ".key", ".pem", "secret", "secert", "token", "credential"];
+
+/// Where the first of these options stands.
+fn place_of(given: &[(String, String, Span)], keys: &[&str]) -> Span {
+    given.iter().find(|(key, ..)| keys.contains(&key.as_str())).map_or(Span::empty(), |(_, _, place)| *place)
+}
 
 /// Whether the value of an option must never be shown.
 pub(crate) fn is_secret(key: &str) -> bool {
@@ -296,7 +321,7 @@ fn check_value(key: &str, value: &str) -> SqlResult<()> {
         Err(SqlError::new(format!("'{key}' is {}, not '{value}'", known.join(" or "))).nearest(value, known.iter().copied()))
     };
     match key {
-        "format" | "value.format" => one_of(&["json", "raw", "csv", "debezium-json"]),
+        "format" | "value.format" => one_of(&["json", "raw", "csv", "debezium-json", "parquet"]),
         "debezium-json.schema-include" | "debezium-json.ignore-parse-errors" => one_of(&["true", "false"]),
         "debezium-json.timestamp-format.standard" => one_of(&["SQL", "ISO-8601"]),
         "key.format" => one_of(&["json", "raw"]),
@@ -313,6 +338,14 @@ fn check_value(key: &str, value: &str) -> SqlResult<()> {
             "it makes NULLs of what could not be read",
             "'error-policy' = 'drop' or 'dead-letter'",
         )),
+        "parquet.compression" => {
+            const CODECS: [&str; 3] = ["SNAPPY", "ZSTD", "UNCOMPRESSED"];
+            if CODECS.iter().any(|codec| codec.eq_ignore_ascii_case(value)) {
+                return Ok(());
+            }
+            Err(wrong(&CODECS.join(" or ")).nearest(&value.to_uppercase(), CODECS))
+        }
+        "source.monitor-interval" => milliseconds(value).filter(|ms| *ms > 0).map(drop).ok_or_else(|| wrong("a time such as 10 s")),
         "csv.disable-quote-character" | "csv.allow-comments" => one_of(&["true", "false"]),
         "csv.ignore-parse-errors" if value != "false" => Err(SqlError::unsupported(
             "csv.ignore-parse-errors",

@@ -46,6 +46,7 @@ mod simulated_sql;
 mod simulation;
 mod sql;
 mod sql_kafka;
+mod sql_parquet;
 mod support;
 mod tidy;
 mod topic_faults;

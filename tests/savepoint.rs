@@ -83,6 +83,7 @@ fn a_savepoint_starts_the_job_with_other_tasks_in_another_folder() {
         assert!(entry["table"].as_str().is_some(), "{entry}");
     }
     assert!(read(&[]).len() > entries.len(), "without a path it is the newest checkpoint, and all of it");
+    as_parquet(&fraud, path, &entries);
     let usage = fraud.verb("savepoint").arg("--checkpoints").arg(fraud.checkpoints()).args(["usage", "--json"]).output();
     let usage: Value = serde_json::from_str(&succeeds(usage.expect("starts"))).expect("JSON");
     let folders = ["log", "chk", "state", "staging"].iter().map(|f| usage["folders"][f].as_u64().expect("bytes")).sum::<u64>();
@@ -114,4 +115,42 @@ fn a_savepoint_starts_the_job_with_other_tasks_in_another_folder() {
         more += again;
     }
     assert!(more > 0, "nothing was worked off again");
+}
+
+/// The entries of an operator once more, as a Parquet file that is a table.
+fn as_parquet(fraud: &Fraud, savepoint: &str, entries: &[Value]) {
+    let folder = fraud.folder.path();
+    let mut command = fraud.verb("savepoint");
+    command.arg("--checkpoints").arg(fraud.checkpoints()).args(["read", savepoint, "--operator", "card-rules", "--parquet"]);
+    let said = succeeds(command.arg(folder.join("state.parquet")).output().expect("starts"));
+    assert!(said.starts_with(&format!("{} entries in ", entries.len())), "{said}");
+    let query = "CREATE TABLE state (operator STRING NOT NULL, `table` STRING NOT NULL, `key` STRING NOT NULL, `value` STRING NOT NULL, name STRING, `time` TIMESTAMP_LTZ(3))
+        WITH ('connector' = 'filesystem', 'path' = 'state.parquet', 'format' = 'parquet'); SELECT operator, `table`, `key`, `value`, name FROM state";
+    let mut command = std::process::Command::new(crate::support::cargo::program("waterwheel"));
+    let rows = succeeds(
+        command
+            .current_dir(folder)
+            .args(["sql", "--topics", "local:none", "--until-end", "--output", "json", query])
+            .output()
+            .expect("starts"),
+    );
+    let read = rows.lines().map(|line| serde_json::from_str::<Value>(line).expect("a line is JSON"));
+    let sorted = |mut all: Vec<String>| {
+        all.sort();
+        all
+    };
+    let read = read.map(|row| {
+        format!(
+            "{} {} {} {} {}",
+            row["operator"],
+            row["table"],
+            row["key"].as_str().unwrap_or_default(),
+            row["value"].as_str().unwrap_or_default(),
+            row["name"]
+        )
+    });
+    let known = entries
+        .iter()
+        .map(|entry| format!("{} {} {} {} {}", entry["operator"], entry["table"], entry["key"], entry["value"], entry["name"]));
+    assert_eq!(sorted(read.collect()), sorted(known.collect()));
 }

@@ -11,12 +11,12 @@ use waterwheel::topics::{End, Reading, SourceOptions, TopicConfig, TopicsUrl};
 
 use crate::support::cargo::program;
 
-struct Place {
-    folder: TempDir,
+pub(crate) struct Place {
+    pub(crate) folder: TempDir,
 }
 
 impl Place {
-    fn new() -> Place {
+    pub(crate) fn new() -> Place {
         Place { folder: TempDir::new().expect("a folder") }
     }
 
@@ -29,7 +29,7 @@ impl Place {
     }
 
     /// Appends records to a topic, made when missing.
-    fn produce(&self, topic: &str, records: &[String]) {
+    pub(crate) fn produce(&self, topic: &str, records: &[String]) {
         let topics = self.topics();
         if !topics.list().expect("lists").iter().any(|t| t == topic) {
             topics.create(topic, &TopicConfig::partitions(2)).expect("is made");
@@ -42,14 +42,14 @@ impl Place {
         topics.produce(&batch).expect("is written");
     }
 
-    fn sql(&self, args: &[&str]) -> Command {
+    pub(crate) fn sql(&self, args: &[&str]) -> Command {
         let mut command = Command::new(program("waterwheel"));
         command.current_dir(self.folder.path()).args(["sql", "--topics", &self.url()]).args(args);
         command
     }
 
     /// Committed values of a topic with their keys, sorted.
-    fn committed(&self, topic: &str) -> Vec<(Option<String>, Option<String>)> {
+    pub(crate) fn committed(&self, topic: &str) -> Vec<(Option<String>, Option<String>)> {
         let source = self.topics().source(SourceOptions::new(topic).end(End::Latest)).expect("a source");
         let mut rows = Vec::new();
         let text = |b: Option<&[u8]>| b.map(|b| String::from_utf8_lossy(b).into_owned());
@@ -73,7 +73,7 @@ fn payments() -> Vec<String> {
     (0..60).map(row).collect()
 }
 
-fn said(output: &Output) -> String {
+pub(crate) fn said(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
@@ -193,7 +193,7 @@ fn a_script_is_a_job_that_goes_on_where_it_was() {
 }
 
 /// Lines of all visible files below a folder, by the folder that they are in, and the names of its other files.
-fn lines_below(folder: &Path) -> std::collections::BTreeMap<String, (Vec<String>, bool)> {
+pub(crate) fn lines_below(folder: &Path) -> std::collections::BTreeMap<String, (Vec<String>, bool)> {
     let mut all = std::collections::BTreeMap::new();
     let mut folders = vec![folder.to_path_buf()];
     while let Some(path) = folders.pop() {
@@ -288,7 +288,7 @@ fn files_in_folders_have_every_row_once_when_the_job_is_killed() {
     assert_eq!(read_back.lines().count(), 7 * 4, "{read_back}");
 }
 
-fn rows_of(mut command: Command) -> String {
+pub(crate) fn rows_of(mut command: Command) -> String {
     rows(command.output().expect("starts"))
 }
 

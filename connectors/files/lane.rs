@@ -7,7 +7,7 @@
 //!
 //! Invariant: an epoch is published by the replacement of the lane's file alone. What was visible stays as it is.
 
-use super::parts::{Names, Part, Parts, Stored, cut_short, file_error, folder_path};
+use super::parts::{COLUMNS, Names, Part, PartFiles, Parts, Settled, Stored, cut_short, file_error, folder_path};
 use super::sink::{FilesSink, Ripe, Rolling};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
@@ -29,6 +29,12 @@ pub(super) struct FilesLane {
     generation: u64,
     /// What the file of this generation holds.
     stored: Stored,
+}
+
+fn of_another_format(segment: &SegmentRef) -> Error {
+    Error::fatal("rows that are not published yet were staged in another format")
+        .at(format!("epoch {}, lane {}", segment.epoch, segment.lane))
+        .help("run the job with the format that it had, until it stops gracefully; then with the new one")
 }
 
 /// What an epoch's notes say.
@@ -192,8 +198,19 @@ impl FilesLane {
         file.sync().map_err(|e| file_error(to, e))
     }
 
-    /// Writes the segments' lines to hidden files; folders with rows and the time that they are judged by, and the last notes.
-    fn write(&self, parts: &mut Parts<'_>, segments: &[SegmentRef], now_ms: i64) -> Result<(BTreeMap<String, i64>, Progress)> {
+    /// What the rows that come now become.
+    fn parts<'a>(&'a self, names: Names, now_ms: i64) -> Box<dyn PartFiles + 'a> {
+        let (files, open) = (self.context.env.files.clone(), &self.stored.open);
+        #[cfg(feature = "parquet")]
+        if let Some(columns) = self.sink.columns {
+            return Box::new(super::parquet::ColumnParts::new(files, &self.sink.folder, names, now_ms, columns, open));
+        }
+        let limit = self.sink.rolling.as_ref().map(|rolling| rolling.bytes);
+        Box::new(Parts::new(files, &self.sink.folder, names, now_ms, limit, open))
+    }
+
+    /// Writes what the segments hold to hidden files; folders with rows and the time that they are judged by, and the last notes.
+    fn write(&self, parts: &mut dyn PartFiles, segments: &[SegmentRef], now_ms: i64) -> Result<(BTreeMap<String, i64>, Progress)> {
         let mut epochs: BTreeMap<Epoch, Vec<&SegmentRef>> = BTreeMap::new();
         segments.iter().for_each(|s| epochs.entry(s.epoch).or_default().push(s));
         let mut touched: BTreeMap<String, i64> = BTreeMap::new();
@@ -208,6 +225,9 @@ impl FilesLane {
                         if let Some(note) = ProgressNote::of(&record) {
                             progress.0.insert(note.task, note);
                             continue;
+                        }
+                        if (**record.topic == *COLUMNS) != parts.are_columns() {
+                            return Err(of_another_format(segment));
                         }
                         let folder = self.folder_of(&record)?;
                         parts.write(folder, record.value.unwrap_or_default())?;
@@ -280,11 +300,9 @@ impl LanePublisher for FilesLane {
         let lineage: String = marker.lineage.chars().filter(char::is_ascii_alphanumeric).collect();
         let stem = format!("part-{lineage}-{}", self.context.lane);
         let names = Names { stem, ending: self.sink.ending, generation: self.generation, epoch: marker.epoch, begun: 0 };
-        let limit = self.sink.rolling.as_ref().map(|rolling| rolling.bytes);
-        let files = self.context.env.files.clone();
-        let mut parts = Parts::new(files, &self.sink.folder, names, now_ms, limit, &self.stored.open);
-        let (touched, progress) = self.write(&mut parts, segments, now_ms)?;
-        let (open, mut finished) = parts.settle()?;
+        let mut parts = self.parts(names, now_ms);
+        let (touched, progress) = self.write(&mut *parts, segments, now_ms)?;
+        let Settled { open, mut finished } = parts.settle()?;
         let progress = progress.watermark();
         // A folder is judged by its first row since it was marked.
         let mut waiting = touched;

@@ -1,8 +1,12 @@
-//! Files: JSON lines and CSV in and out, in one folder or in folders named after values.
+//! Files: JSON lines, CSV and, with the feature `parquet`, rows in columns, in and out, in one folder or in folders named after
+//! values.
 //!
-//! Invariant: a record is a line; its offset is the byte where the line begins.
+//! Invariant: where files are of lines, a record is a line, and its offset is the byte where the line begins.
 
 mod lane;
+mod listing;
+#[cfg(feature = "parquet")]
+pub mod parquet;
 mod parts;
 mod sink;
 mod source;

@@ -4,7 +4,7 @@
 //! so nobody who has lost the lane writes into a file that goes on. Which bytes of which hidden file count is said by
 //! [`Stored`] alone; what lies beyond them is of an attempt that failed, and is cut off before the next line.
 //!
-//! Invariant: what [`Parts::settle`] has returned is on the disk under the names that it says.
+//! Invariant: what [`PartFiles::settle`] has returned is on the disk under the names that it says.
 
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +20,9 @@ const FOLDER_BYTES: usize = 256 << 10;
 const ALL_BYTES: usize = 16 << 20;
 /// Files open at a time.
 const HANDLES: usize = 64;
+
+/// In the place of a topic: the staged record holds rows in columns.
+pub(super) const COLUMNS: &str = "\0columns";
 
 /// What a lane's file holds: replaced as a whole, it is the moment at which an epoch is published.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,6 +64,17 @@ pub(super) fn file_error(path: &Path, e: std::io::Error) -> Error {
     Error::from(e).at(path.display().to_string())
 }
 
+/// Makes the folder below the root that files are in; folders with new names in them are added to `changed`.
+pub(super) fn make_folder(files: &dyn Files, root: &Path, folder: &str, changed: &mut BTreeSet<PathBuf>) -> Result<()> {
+    let path = folder_path(root, folder);
+    if !folder.is_empty() {
+        files.create_dir_all(&path).map_err(|e| file_error(&path, e))?;
+        changed.extend(path.ancestors().take_while(|p| p.starts_with(root)).map(Path::to_path_buf));
+    }
+    changed.insert(path);
+    Ok(())
+}
+
 /// How the files of an epoch are called.
 pub(super) struct Names {
     /// `part-<lineage>-<lane>`.
@@ -70,6 +84,55 @@ pub(super) struct Names {
     /// Of the rows that come now, and how many files were begun in it.
     pub(super) epoch: Epoch,
     pub(super) begun: u32,
+}
+
+impl Names {
+    /// The rows that come now are of this epoch.
+    pub(super) fn begin_epoch(&mut self, epoch: Epoch) {
+        (self.epoch, self.begun) = (epoch, 0);
+    }
+
+    /// Of the next file: its name, and its name until it is finished.
+    pub(super) fn next(&mut self) -> (String, String) {
+        let Names { stem, ending, generation, epoch, begun } = self;
+        let name = format!("{stem}-{epoch:010}-{begun}.{ending}");
+        let hidden = format!(".{name}.{generation}");
+        *begun += 1;
+        (name, hidden)
+    }
+}
+
+/// What staged records become: files of folders, of one form or another.
+pub(super) trait PartFiles {
+    /// Whether the records are rows in columns.
+    fn are_columns(&self) -> bool;
+
+    /// The rows that come now are of this epoch. Where files do not go on, each has rows of one epoch, whatever is published with
+    /// it: published once more it has the same rows under the same name.
+    ///
+    /// # Errors
+    /// Of the file system.
+    fn begin_epoch(&mut self, epoch: Epoch) -> Result<()>;
+
+    /// Appends what a staged record holds to the file of a folder.
+    ///
+    /// # Errors
+    /// Of the file system.
+    fn write(&mut self, folder: &str, staged: &[u8]) -> Result<()>;
+
+    /// Makes all of it durable. Finished files keep their hidden names.
+    ///
+    /// # Errors
+    /// Of the file system.
+    fn settle(self: Box<Self>) -> Result<Settled>;
+}
+
+/// Files on the disk.
+pub(super) struct Settled {
+    /// Those that go on.
+    pub(super) open: Vec<Part>,
+    /// Those that are finished.
+    pub(super) finished: Vec<Part>,
 }
 
 /// Files being written, by folder.
@@ -102,84 +165,9 @@ impl<'a> Parts<'a> {
         Parts { files, root, names, now_ms, limit, open, finished, changed, buffered: 0, handles: 0 }
     }
 
-    /// The rows that come now are of this epoch. Where files do not go on, each has rows of one epoch, whatever is published with
-    /// it: published once more it has the same rows under the same name.
-    ///
-    /// # Errors
-    /// Of the file system.
-    pub(super) fn begin_epoch(&mut self, epoch: Epoch) -> Result<()> {
-        (self.names.epoch, self.names.begun) = (epoch, 0);
-        if self.limit.is_some() {
-            return Ok(());
-        }
-        for mut open in std::mem::take(&mut self.open).into_values() {
-            self.write_out(&mut open)?;
-            self.sync(&mut open)?;
-            self.finished.push(open.part);
-        }
-        Ok(())
-    }
-
-    /// Appends a line to the file of a folder, or several, as many to one file as it takes.
-    ///
-    /// # Errors
-    /// Of the file system.
-    pub(super) fn write(&mut self, folder: &str, line: &[u8]) -> Result<()> {
-        let bytes = line.len() as u64 + 1;
-        let has = self.open.get(folder).map_or(0, |open| open.part.bytes);
-        if self.limit.is_some_and(|limit| has + bytes > limit) && line.contains(&b'\n') {
-            return line.split(|&byte| byte == b'\n').try_for_each(|line| self.write(folder, line));
-        }
-        let is_full = |open: &Open| self.limit.is_some_and(|limit| open.part.bytes > 0 && open.part.bytes + bytes > limit);
-        if self.open.get(folder).is_some_and(is_full)
-            && let Some(mut full) = self.open.remove(folder)
-        {
-            self.write_out(&mut full)?;
-            self.sync(&mut full)?;
-            self.finished.push(full.part);
-        }
-        if !self.open.contains_key(folder) {
-            let begun = self.begin(folder)?;
-            self.open.insert(folder.to_string(), begun);
-        }
-        let Some(open) = self.open.get_mut(folder) else { unreachable!("begun above") };
-        open.lines.extend_from_slice(line);
-        open.lines.push(b'\n');
-        open.part.bytes += bytes;
-        open.part.written_ms = self.now_ms;
-        self.buffered += bytes as usize;
-        if open.lines.len() >= FOLDER_BYTES {
-            return self.on_open(folder, Self::write_out);
-        }
-        if self.buffered >= ALL_BYTES { self.on_all(Self::write_out) } else { Ok(()) }
-    }
-
-    /// Makes all of it durable: the files that go on, and those that are finished. The latter keep their hidden names.
-    ///
-    /// # Errors
-    /// Of the file system.
-    pub(super) fn settle(mut self) -> Result<(Vec<Part>, Vec<Part>)> {
-        self.on_all(|parts, open| {
-            parts.write_out(open)?;
-            parts.sync(open)
-        })?;
-        for folder in &self.changed {
-            self.files.sync_dir(folder).map_err(|e| file_error(folder, e))?;
-        }
-        Ok((self.open.into_values().map(|open| open.part).collect(), self.finished))
-    }
-
     fn begin(&mut self, folder: &str) -> Result<Open> {
-        let Names { stem, ending, generation, epoch, begun } = &mut self.names;
-        let name = format!("{stem}-{epoch:010}-{begun}.{ending}");
-        let hidden = format!(".{name}.{generation}");
-        *begun += 1;
-        let path = folder_path(self.root, folder);
-        if !folder.is_empty() {
-            self.files.create_dir_all(&path).map_err(|e| file_error(&path, e))?;
-            self.changed.extend(path.ancestors().take_while(|p| p.starts_with(self.root)).map(Path::to_path_buf));
-        }
-        self.changed.insert(path);
+        let (name, hidden) = self.names.next();
+        make_folder(&*self.files, self.root, folder, &mut self.changed)?;
         let part = Part { folder: folder.to_string(), name, hidden, bytes: 0, begun_ms: self.now_ms, written_ms: self.now_ms };
         Ok(Open { part, lines: Vec::new(), file: None })
     }
@@ -228,6 +216,66 @@ impl<'a> Parts<'a> {
         let done = all.values_mut().try_for_each(|open| act(self, open));
         self.open.extend(all);
         done
+    }
+}
+
+impl PartFiles for Parts<'_> {
+    fn are_columns(&self) -> bool {
+        false
+    }
+
+    fn begin_epoch(&mut self, epoch: Epoch) -> Result<()> {
+        self.names.begin_epoch(epoch);
+        if self.limit.is_some() {
+            return Ok(());
+        }
+        for mut open in std::mem::take(&mut self.open).into_values() {
+            self.write_out(&mut open)?;
+            self.sync(&mut open)?;
+            self.finished.push(open.part);
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, folder: &str, line: &[u8]) -> Result<()> {
+        let bytes = line.len() as u64 + 1;
+        let has = self.open.get(folder).map_or(0, |open| open.part.bytes);
+        if self.limit.is_some_and(|limit| has + bytes > limit) && line.contains(&b'\n') {
+            return line.split(|&byte| byte == b'\n').try_for_each(|line| self.write(folder, line));
+        }
+        let is_full = |open: &Open| self.limit.is_some_and(|limit| open.part.bytes > 0 && open.part.bytes + bytes > limit);
+        if self.open.get(folder).is_some_and(is_full)
+            && let Some(mut full) = self.open.remove(folder)
+        {
+            self.write_out(&mut full)?;
+            self.sync(&mut full)?;
+            self.finished.push(full.part);
+        }
+        if !self.open.contains_key(folder) {
+            let begun = self.begin(folder)?;
+            self.open.insert(folder.to_string(), begun);
+        }
+        let Some(open) = self.open.get_mut(folder) else { unreachable!("begun above") };
+        open.lines.extend_from_slice(line);
+        open.lines.push(b'\n');
+        open.part.bytes += bytes;
+        open.part.written_ms = self.now_ms;
+        self.buffered += bytes as usize;
+        if open.lines.len() >= FOLDER_BYTES {
+            return self.on_open(folder, Self::write_out);
+        }
+        if self.buffered >= ALL_BYTES { self.on_all(Self::write_out) } else { Ok(()) }
+    }
+
+    fn settle(mut self: Box<Self>) -> Result<Settled> {
+        self.on_all(|parts, open| {
+            parts.write_out(open)?;
+            parts.sync(open)
+        })?;
+        for folder in &self.changed {
+            self.files.sync_dir(folder).map_err(|e| file_error(folder, e))?;
+        }
+        Ok(Settled { open: self.open.into_values().map(|open| open.part).collect(), finished: self.finished })
     }
 }
 

@@ -1,13 +1,16 @@
-//! Lines out: the output of an epoch appears in files when its checkpoint is complete, each file whole or not at all.
+//! Lines out, or rows in columns: the output of an epoch appears in files when its checkpoint is complete, each file whole or not
+//! at all.
 //!
 //! A file belongs to one lane and is written under a hidden name ([`parts`](super::parts)), by default one an epoch, else as
 //! long as [`Rolling`] says. Rows may be told apart by folder: then a record's key is the path of its folder, as
 //! [`folders`](waterwheel_engine::record::folders) makes them. A folder that gets no more rows is marked as complete
 //! ([`Commit`]); the time that decides this is the timestamp of its records.
 //!
-//! Invariant: a file without a leading dot is complete and will never change; each line is one record.
+//! Invariant: a file without a leading dot is complete and will never change; each line of one of lines is one record.
 
 use super::lane::FilesLane;
+#[cfg(feature = "parquet")]
+use super::parquet::{Codec, Columns};
 use crate::staging::{Partitioner, StagingWriter, TopicFacts};
 use std::path::{Path, PathBuf};
 use waterwheel_engine::env::Env;
@@ -36,6 +39,17 @@ pub struct FilesSink {
     several_lines: bool,
     pub(super) rolling: Option<Rolling>,
     pub(super) commit: Option<Commit>,
+    #[cfg(feature = "parquet")]
+    pub(super) columns: Option<InColumns>,
+}
+
+/// How Parquet files are written.
+#[cfg(feature = "parquet")]
+#[derive(Debug, Clone, Copy)]
+pub(super) struct InColumns {
+    pub(super) codec: Codec,
+    /// A file is finished when it has so many bytes.
+    pub(super) file_bytes: Option<u64>,
 }
 
 /// When a file that is written to is finished, besides at the end of the input. It is looked at with each checkpoint.
@@ -73,7 +87,18 @@ impl FilesSink {
     /// Into a folder, made when missing; one lane, a file an epoch.
     pub fn new(env: Env, folder: impl AsRef<Path>) -> Self {
         let folder = folder.as_ref().to_path_buf();
-        FilesSink { env, folder, lanes: 1, ending: "jsonl", in_folders: false, several_lines: false, rolling: None, commit: None }
+        FilesSink {
+            env,
+            folder,
+            lanes: 1,
+            ending: "jsonl",
+            in_folders: false,
+            several_lines: false,
+            rolling: None,
+            commit: None,
+            #[cfg(feature = "parquet")]
+            columns: None,
+        }
     }
 
     /// Files whose names end otherwise than in `jsonl`.
@@ -112,6 +137,15 @@ impl FilesSink {
         self
     }
 
+    /// Parquet files instead of lines: takes [`FileRows`](waterwheel_engine::record::FileRows), whose path is the folder that they
+    /// go to. Each checkpoint finishes its files, and a file is finished earlier when it has so many bytes, give or take a batch.
+    #[cfg(feature = "parquet")]
+    #[must_use]
+    pub fn parquet(mut self, codec: Codec, file_bytes: Option<u64>) -> Self {
+        self.columns = Some(InColumns { codec, file_bytes });
+        self.ending("parquet")
+    }
+
     /// Marks folders as complete. Needs notes as [`rolling`](Self::rolling) does.
     #[must_use]
     pub fn commit(mut self, commit: Commit) -> Self {
@@ -143,6 +177,10 @@ impl Sink for FilesSink {
 
     fn writer(&self, context: WriterContext) -> Result<Box<dyn SinkWriter>> {
         let inner = StagingWriter::new(context, self.lanes, Box::new(OnePartitionALane(self.lanes)))?;
+        #[cfg(feature = "parquet")]
+        if self.columns.is_some() {
+            return Ok(Box::new(Columns { inner, lanes: self.lanes, in_folders: self.in_folders }));
+        }
         Ok(Box::new(Lines { inner, lanes: self.lanes, in_folders: self.in_folders, several_lines: self.several_lines }))
     }
 
@@ -173,19 +211,38 @@ struct Lines {
 
 impl Lines {
     fn check(&self, record: &RawRecord<'_>) -> Result<()> {
-        let refuse =
-            |why: &str| Err(Error::fatal(format!("a record cannot be a line of a file: {why}")).help("write it to a topic instead"));
+        let refuse = |why: &str| Err(refused(why));
         match record.value {
             None => return refuse("it has no value (a removal)"),
             Some(value) if !self.several_lines && value.contains(&b'\n') => return refuse("it holds a line break"),
             Some(_) => {}
         }
-        let folder = record.key.and_then(|key| std::str::from_utf8(key).ok());
-        if self.in_folders && !folder.is_some_and(folders::is_path) {
-            return refuse("its key is no path of folders");
-        }
-        Ok(())
+        if self.in_folders { check_folder(record.key) } else { Ok(()) }
     }
+}
+
+fn refused(why: &str) -> Error {
+    Error::fatal(format!("a record cannot be a line of a file: {why}")).help("write it to a topic instead")
+}
+
+/// Refuses a key that is no folder below the sink's.
+pub(super) fn check_folder(key: Option<&[u8]>) -> Result<()> {
+    let folder = key.and_then(|key| std::str::from_utf8(key).ok());
+    if folder.is_some_and(folders::is_path) { Ok(()) } else { Err(refused("its key is no path of folders")) }
+}
+
+/// The note that a batch is, if it is one, for each lane.
+pub(super) fn note_for_lanes(batch: &RawBatch, lanes: u32) -> Option<RawBatch> {
+    if batch.len() != 1 || ProgressNote::of(&batch.record(0)).is_none() {
+        return None;
+    }
+    let mut for_lanes = RawBatch::default();
+    for lane in 0..lanes {
+        let mut record = batch.record(0);
+        record.partition = lane as i32;
+        for_lanes.push(record);
+    }
+    Some(for_lanes)
 }
 
 impl SinkWriter for Lines {
@@ -194,18 +251,11 @@ impl SinkWriter for Lines {
     }
 
     fn write(&mut self, batch: BatchBox) -> Result<()> {
-        let mut batch = downcast::<RawBatch>(batch);
-        if batch.len() == 1 && ProgressNote::of(&batch.record(0)).is_some() {
-            let mut for_lanes = RawBatch::default();
-            for lane in 0..self.lanes {
-                let mut record = batch.record(0);
-                record.partition = lane as i32;
-                for_lanes.push(record);
-            }
-            batch = for_lanes;
-        } else {
-            batch.records().try_for_each(|record| self.check(&record))?;
+        let batch = downcast::<RawBatch>(batch);
+        if let Some(note) = note_for_lanes(&batch, self.lanes) {
+            return self.inner.write(Box::new(note));
         }
+        batch.records().try_for_each(|record| self.check(&record))?;
         self.inner.write(Box::new(batch))
     }
 

@@ -3,14 +3,16 @@
 //! Invariant: every line is read once, whole, without its line break; empty lines are left out. A line that is still being
 //! written (no line break yet) waits when the source follows, and is the last line when it does not.
 
+use super::listing::{Listing, no_file};
 use crate::formats::Csv;
-use crate::topics::TopicNames;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use waterwheel_engine::env::Env;
 use waterwheel_engine::error::{Error, Result};
 use waterwheel_engine::operators::{Poll, ReaderContext, Source, SourceReader, Split, SplitId, SplitState};
-use waterwheel_engine::record::{Batch, RawBatch, folders};
+use waterwheel_engine::record::{Batch, RawBatch};
 
+/// How often to look for new files, in milliseconds.
+const LOOK_MS: u64 = 1_000;
 const READ_BYTES: usize = 256 << 10;
 /// A longer line stops the job: no format here takes it.
 const LINE_BYTES: usize = 64 << 20;
@@ -27,50 +29,37 @@ const LINE_BYTES: usize = 64 << 20;
 /// ```
 #[derive(Clone)]
 pub struct FilesSource {
-    env: Env,
-    folder: PathBuf,
-    names: TopicNames,
-    follow: bool,
+    listing: Listing,
+    follow: Option<u64>,
     header: bool,
     as_table: bool,
-    /// Files are in folders named after values of these columns.
-    columns: Vec<String>,
 }
 
 impl FilesSource {
     /// One file, all files of a folder, or those whose name fits a pattern (`folder/*.jsonl`). Names that begin with a dot or
     /// an underscore are left out of folders and patterns.
     pub fn new(env: Env, path: impl AsRef<Path>) -> Self {
-        let path = path.as_ref();
-        let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        let (folder, names) = match env.files.list(path) {
-            Ok(_) => (path, TopicNames::Pattern("*".into())),
-            Err(_) if name.contains(['*', '?']) => (parent, TopicNames::Pattern(name)),
-            Err(_) => (parent, TopicNames::Named(vec![name])),
-        };
-        FilesSource { folder: folder.to_path_buf(), env, names, follow: false, header: false, as_table: false, columns: Vec::new() }
+        FilesSource { listing: Listing::new(env, path.as_ref()), follow: None, header: false, as_table: false }
     }
 
     /// Files are in folders named after values, a level for each of these columns, as
-    /// [`folders`] makes them; the topic of a record is its file's path below the source's folder.
+    /// [`folders`](waterwheel_engine::record::folders) makes them; the topic of a record is its file's path below the source's folder.
     #[must_use]
     pub fn in_folders(mut self, columns: Vec<String>) -> Self {
-        self.columns = columns;
-        // The folder may not be there yet.
-        if let TopicNames::Named(names) = &self.names
-            && let [name] = &names[..]
-        {
-            self.folder.push(name);
-            self.names = TopicNames::Pattern("*".into());
-        }
+        self.listing.in_folders(columns);
         self
     }
 
     /// Waits for more lines and new files instead of ending.
     #[must_use]
-    pub fn follow(mut self) -> Self {
-        self.follow = true;
+    pub fn follow(self) -> Self {
+        self.follow_every(LOOK_MS)
+    }
+
+    /// The same; looks for new files every so many milliseconds.
+    #[must_use]
+    pub fn follow_every(mut self, ms: u64) -> Self {
+        self.follow = Some(ms.max(1));
         self
     }
 
@@ -93,12 +82,16 @@ impl FilesSource {
     /// # Errors
     /// No file, no header, or headers that differ.
     pub fn csv(self) -> Result<(Self, Csv)> {
-        let names = self.files()?;
-        let (name, others) = names.split_first().ok_or_else(|| self.none())?;
+        let names = self.listing.files()?;
+        let (name, others) = names.split_first().ok_or_else(|| no_file(&self.describe()))?;
         let first = self.line_at(name, 0)?;
         for other in others {
             if self.line_at(other, 0)? != first {
-                return Err(Error::fatal(format!("the headers of {name} and {other} differ")).at(self.folder.display().to_string()));
+                return Err(Error::fatal(format!("the headers of {name} and {other} differ")).at(self
+                    .listing
+                    .folder
+                    .display()
+                    .to_string()));
             }
         }
         let text = String::from_utf8(first).map_err(|_| Error::fatal(format!("the header of {name} is not UTF-8")))?;
@@ -106,60 +99,12 @@ impl FilesSource {
         Ok((self.header(), csv))
     }
 
-    fn files(&self) -> Result<Vec<String>> {
-        let place = |e| Error::from(e).at(self.folder.display().to_string());
-        if let TopicNames::Named(names) = &self.names {
-            let mut there = Vec::new();
-            for name in names {
-                if self.env.files.exists(&self.folder.join(name)).map_err(place)? {
-                    there.push(name.clone());
-                }
-            }
-            return Ok(there);
-        }
-        if !self.columns.is_empty() {
-            let mut found = Vec::new();
-            self.files_in_folders(String::new(), &self.columns, &mut found)?;
-            return Ok(found);
-        }
-        let names = self.env.files.list(&self.folder).map_err(place)?;
-        // A folder inside the folder can be listed; a file cannot.
-        let is_file =
-            |n: &String| !n.starts_with(['.', '_']) && self.names.contains(n) && self.env.files.list(&self.folder.join(n)).is_err();
-        Ok(names.into_iter().filter(is_file).collect())
-    }
-
-    /// Adds the files below the folder `path`, which are a level of folders deeper for each of `columns`.
-    fn files_in_folders(&self, path: String, columns: &[String], found: &mut Vec<String>) -> Result<()> {
-        let folder = self.folder.join(&path);
-        let place = |e: std::io::Error| Error::from(e).at(folder.display().to_string());
-        for name in self.env.files.list(&folder).map_err(place)? {
-            let below = if path.is_empty() { name.clone() } else { format!("{path}/{name}") };
-            let is_hidden = name.starts_with(['.', '_']);
-            match columns.split_first() {
-                Some((column, rest)) if name.starts_with(&folders::level(column)) => self.files_in_folders(below, rest, found)?,
-                None if !is_hidden => found.push(below),
-                Some((column, _)) if !is_hidden => {
-                    return Err(Error::fatal(format!("{below} is no folder of column {column}"))
-                        .at(self.folder.display().to_string())
-                        .help(format!("its name would begin with {}; take it away, or hide it by a dot", folders::level(column))));
-                }
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
-    fn none(&self) -> Error {
-        Error::fatal(format!("no file fits {}", self.describe())).help("check the path; patterns know * and ?")
-    }
-
     /// The line that begins at a byte, with its line break.
     fn line_at(&self, name: &str, at: u64) -> Result<Vec<u8>> {
-        let path = self.folder.join(name);
+        let path = self.listing.folder.join(name);
         let mut want = 4096;
         loop {
-            let bytes = self.env.files.read_at(&path, at, want).map_err(|e| Error::from(e).at(path.display().to_string()))?;
+            let bytes = self.listing.env.files.read_at(&path, at, want).map_err(|e| Error::from(e).at(path.display().to_string()))?;
             match bytes.iter().position(|&b| b == b'\n') {
                 Some(end) => return Ok(bytes[..=end].to_vec()),
                 None if bytes.len() < want || want > LINE_BYTES => return Ok(bytes),
@@ -171,28 +116,28 @@ impl FilesSource {
 
 impl Source for FilesSource {
     fn describe(&self) -> String {
-        format!("lines of {}", self.folder.join(self.names.to_string()).display())
+        format!("lines of {}", self.listing.describe())
     }
 
     fn is_bounded(&self) -> bool {
-        !self.follow
+        self.follow.is_none()
     }
 
     fn splits(&self, first: bool) -> Result<Vec<Split>> {
-        let names = self.files()?;
-        if first && names.is_empty() && !self.follow {
-            return Err(self.none());
+        let names = self.listing.files()?;
+        if first && names.is_empty() && self.follow.is_none() {
+            return Err(no_file(&self.describe()));
         }
         let mut splits = Vec::with_capacity(names.len());
         for name in names {
-            let path = self.folder.join(&name);
-            let len = self.env.files.len(&path).map_err(|e| Error::from(e).at(path.display().to_string()))? as i64;
+            let path = self.listing.folder.join(&name);
+            let len = self.listing.env.files.len(&path).map_err(|e| Error::from(e).at(path.display().to_string()))? as i64;
             let start = if self.header { self.line_at(&name, 0)?.len() as i64 } else { 0 };
             let id = SplitId { name: name.as_str().into(), partition: 0 };
             splits.push(Split {
                 id,
                 start,
-                end: (!self.follow).then_some(len),
+                end: self.follow.is_none().then_some(len),
                 bootstrap_end: self.as_table.then_some(len),
                 topic_id: None,
             });
@@ -201,7 +146,7 @@ impl Source for FilesSource {
     }
 
     fn discovery_ms(&self) -> Option<u64> {
-        self.follow.then_some(1_000)
+        self.follow
     }
 
     fn reader(&self, context: ReaderContext) -> Result<Box<dyn SourceReader>> {
@@ -228,11 +173,11 @@ impl Reader {
     /// Bytes from the position on and how many of them are whole lines; `None` when there is no whole line.
     fn lines(&self, at: usize) -> Result<Option<(Vec<u8>, usize)>> {
         let track = &self.tracks[at];
-        let path = self.source.folder.join(&*track.id.name);
+        let path = self.source.listing.folder.join(&*track.id.name);
         let mut want = READ_BYTES;
         loop {
             let room = track.end.map_or(want as u64, |end| end.saturating_sub(track.position)).min(want as u64) as usize;
-            let bytes = self.source.env.files.read_at(&path, track.position, room);
+            let bytes = self.source.listing.env.files.read_at(&path, track.position, room);
             let bytes = bytes.map_err(|e| Error::from(e).at(path.display().to_string()))?;
             if bytes.len() < room {
                 self.refuse_shrunk(at)?;
@@ -274,7 +219,7 @@ impl Reader {
 
     fn refuse_shrunk(&self, at: usize) -> Result<()> {
         let track = &self.tracks[at];
-        let len = self.source.env.files.len(&self.source.folder.join(&*track.id.name))?;
+        let len = self.source.listing.env.files.len(&self.source.listing.folder.join(&*track.id.name))?;
         if len >= track.end.unwrap_or(track.position) {
             return Ok(());
         }

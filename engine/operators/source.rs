@@ -46,7 +46,7 @@ pub struct Split {
     pub end: Option<i64>,
     /// For a table read in before the stream: the end as of the first start.
     pub bootstrap_end: Option<i64>,
-    /// Identity of the topic (Kafka topic id, log uuid): another one means deleted and made again.
+    /// Identity of the topic (Kafka topic id, log uuid) or of a file that does not grow: another one means deleted and made again.
     pub topic_id: Option<String>,
 }
 
@@ -132,7 +132,7 @@ pub enum Poll {
     Batch {
         /// Which split.
         split: SplitId,
-        /// The rows: `RawBatch` from connectors, `Rows<T>` from typed sources.
+        /// The rows: `RawBatch` from connectors, `FileRows` from those of columnar files, `Rows<T>` from typed sources.
         batch: BatchBox,
         /// Position of the record after the batch.
         next: i64,

@@ -13,7 +13,8 @@ pub type BatchBox = Box<dyn Batch>;
 /// Some thousand rows of one type, with their event times; object-safe, so that channels and tasks carry any kind.
 ///
 /// Implementations: [`Rows<T>`](super::Rows) (the typed DSL), [`ChangeBatch`](super::ChangeBatch) (columns; SQL),
-/// [`RawBatch`](super::RawBatch) (records as bytes, from and to connectors).
+/// [`RawBatch`](super::RawBatch) (records as bytes, from and to connectors), [`FileRows`](super::FileRows) (columns, from and to
+/// connectors of columnar files).
 pub trait Batch: Any + Send {
     /// Rows.
     fn len(&self) -> usize;

@@ -361,11 +361,11 @@ fn meet(state: &mut SplitState, found: Option<&Split>, bounded: bool) -> Result<
         && known != now
     {
         return Err(Error::fatal(format!(
-            "topic {} was deleted or made again: the positions of this job no longer mean anything in it",
+            "{} was deleted or made again: the positions of this job no longer mean anything in it",
             state.split.id.name
         ))
         .at(format!("split {}, identity {known}, now {now}", state.split.id))
-        .help("read the new topic from its beginning, forgetting all state:  run --fresh"));
+        .help("read the new one from its beginning, forgetting all state:  run --fresh"));
     }
     let end = found.and_then(|s| s.end);
     if !bounded && end.is_none() {

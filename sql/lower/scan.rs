@@ -13,7 +13,7 @@ use crate::folders::FolderReading;
 use crate::ingest::{Delayed, Format, Key, Reading, ingest, rejects};
 use crate::kernels::calc::Calc;
 use crate::options::Connector;
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion_common::{DFSchema, TableReference};
 use datafusion_expr::TableScan;
 use datafusion_expr::expr::Expr;
@@ -83,9 +83,9 @@ impl Lowering<'_> {
             read.extend(table.primary_key.iter().filter(|i| !projection.contains(i)));
         }
         let reading = Arc::new(reading(table, &read, members)?);
-        let output = reading.output.clone();
+        let (output, columns) = (reading.output.clone(), reading.value.clone());
         let looked_at = columns_read(table, &reading);
-        let node = self.read(table, ingest(reading), looked_at)?;
+        let node = self.read(table, ingest(reading), &columns, looked_at)?;
         // The query's columns, rows with the members that are read; then what of the key it does not look at.
         let all = read.iter().map(|&i| table.schema.field(i).clone());
         let of_types =
@@ -108,9 +108,10 @@ impl Lowering<'_> {
         let all: Vec<usize> = (0..base.schema.fields().len()).collect();
         let reading = Arc::new(reading(base, &all, &Members::default())?);
         let schema = Arc::new(table.schema.project(projection).map_err(|e| SqlError::new(e.to_string()))?);
+        let columns = reading.value.clone();
         let ingest = rejects(reading, projection.to_vec(), schema);
         let unstamped = Table { watermark: None, left: table.left.clone(), ..base.as_ref().clone() };
-        let node = self.read(&Arc::new(unstamped), ingest, format!("records of {} that are no rows", base.name))?;
+        let node = self.read(&Arc::new(unstamped), ingest, &columns, format!("records of {} that are no rows", base.name))?;
         Ok(Lowered::plain(node, scan.projected_schema.clone(), false))
     }
 
@@ -127,9 +128,9 @@ impl Lowering<'_> {
         Ok(Lowered { node, rowtimes: Vec::new(), ..rows })
     }
 
-    /// The node that reads a table.
-    fn read(&mut self, table: &Arc<Table>, ingest: IngestFactory, looked_at: String) -> SqlResult<NodeIndex> {
-        let source = self.connectors.source(table).map_err(|e| SqlError::new(e.report()))?;
+    /// The node that reads a table: these columns of its records.
+    fn read(&mut self, table: &Arc<Table>, ingest: IngestFactory, columns: &SchemaRef, looked_at: String) -> SqlResult<NodeIndex> {
+        let source = self.connectors.source(table, columns).map_err(|e| SqlError::new(e.report()))?;
         let policy = match table.options.get("error-policy") {
             // What is no row is what is wanted.
             _ if table.left.is_some() => ErrorPolicy::Fail,
@@ -213,6 +214,7 @@ fn reading(table: &Table, projection: &[usize], above: &Members) -> SqlResult<Re
             Csv::check(&Schema::new(fields))?;
             Format::Csv(Csv::of(&table.options)?, names)
         }
+        Some("parquet") => Format::Parquet,
         Some(other) => {
             return Err(SqlError::unsupported(
                 &format!("format '{other}'"),

@@ -8,6 +8,7 @@ use crate::catalog::{Column, Table};
 use crate::connect::Connectors;
 use crate::encode::{Encoding, encode};
 use crate::error::{SqlError, SqlResult};
+use crate::file_rows::{Columns, into_folders};
 use crate::kernels::keys::ColumnKeys;
 use crate::options::Connector;
 use crate::parser::type_name;
@@ -181,10 +182,13 @@ impl Lowering<'_> {
             rows.node = self.add("key_by", keys, &[(rows.node, Routing::Forward)], NodeNote { glue: true, ..NodeNote::default() });
             routing = Routing::KeyGroup;
         }
-        let encoding = Encoding::of(table, keyed && table.debezium().is_none())?;
-        if let Some(encoding) = encoding {
+        let records = match table.options.format() {
+            Some("parquet") => Some(into_folders(Arc::new(Columns::of(table)?))),
+            _ => Encoding::of(table, keyed && table.debezium().is_none())?.map(|encoding| encode(Arc::new(encoding))),
+        };
+        if let Some(records) = records {
             let note = NodeNote { glue: true, ..NodeNote::default() };
-            rows.node = self.add("encode", encode(Arc::new(encoding)), &[(rows.node, routing)], note);
+            rows.node = self.add("encode", records, &[(rows.node, routing)], note);
             routing = Routing::Forward;
         }
         if table.options.follows_progress() {

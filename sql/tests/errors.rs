@@ -34,7 +34,11 @@ fn report(sql: &str) -> String {
 struct Anything;
 
 impl crate::connect::Connectors for Anything {
-    fn source(&self, _: &crate::catalog::Table) -> waterwheel_engine::error::Result<waterwheel_engine::graph::SourceFactory> {
+    fn source(
+        &self,
+        _: &crate::catalog::Table,
+        _: &arrow::datatypes::SchemaRef,
+    ) -> waterwheel_engine::error::Result<waterwheel_engine::graph::SourceFactory> {
         Ok(Box::new(|_| Err(waterwheel_engine::error::Error::fatal("not to be run"))))
     }
     fn sink(&self, _: &crate::catalog::Table) -> waterwheel_engine::error::Result<SinkRef> {
@@ -132,6 +136,12 @@ fn statements_that_are_wrong() {
         "SELECT window_start, COUNT(*) FROM TABLE(TUMBLE((SELECT * FROM payments MATCH_RECOGNIZE (ORDER BY at MEASURES MATCH_ROWTIME() AS t PATTERN (A+ B) DEFINE A AS A.id > 1)), DESCRIPTOR(t), INTERVAL '1' MINUTE)) GROUP BY window_start, window_end",
         "CREATE TABLE x (a INT, b ROW<c INT>) WITH ('connector' = 'filesystem', 'path' = 'x', 'format' = 'csv'); SELECT a FROM x",
         "CREATE TABLE x (a INT) WITH ('connector' = 'filesystem', 'path' = 'x', 'format' = 'csv', 'csv.field-delimiter' = '||'); SELECT a FROM x",
+        "CREATE TABLE x (a INT) WITH ('connector' = 'filesystem', 'path' = 'x', 'format' = 'parquet', 'parquet.compression' = 'LZO')",
+        "CREATE TABLE x (a INT) WITH ('connector' = 'topics', 'topic' = 'x', 'format' = 'parquet')",
+        "CREATE TABLE x (a INT) WITH ('connector' = 'filesystem', 'path' = 'x', 'format' = 'json', 'parquet.compression' = 'ZSTD')",
+        "CREATE TABLE x (a INT) PARTITIONED BY (a) WITH ('connector' = 'filesystem', 'path' = 'x', 'format' = 'parquet'); INSERT INTO x SELECT CAST(id AS INT) FROM payments",
+        "CREATE TABLE x (country STRING, n BIGINT) WITH ('connector' = 'filesystem', 'path' = 'x', 'format' = 'parquet'); INSERT INTO x SELECT country, COUNT(*) FROM payments GROUP BY country",
+        "CREATE TABLE x (a INT) WITH ('connector' = 'filesystem', 'path' = 'x', 'format' = 'parquet', 'parquet.block.size' = '1')",
     ];
     let all: String = statements.iter().map(|sql| format!("{sql}\nerror: {}\n\n", report(sql))).collect();
     let expected = include_str!("errors.txt");

@@ -5,7 +5,7 @@ use crate::catalog::Table;
 use crate::connect::Connectors;
 use crate::session::{Outcome, Planned, Session};
 use arrow::array::{ArrayRef, AsArray, Int64Array};
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, SchemaRef};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -206,7 +206,7 @@ pub(super) fn shown(cell: &str) -> String {
 pub(super) struct Feeds(pub(super) BTreeMap<String, Arc<Feed>>);
 
 impl Connectors for Feeds {
-    fn source(&self, table: &Table) -> Result<SourceFactory> {
+    fn source(&self, table: &Table, _columns: &SchemaRef) -> Result<SourceFactory> {
         let feed = self.0.get(&table.name).cloned().ok_or_else(|| Error::fatal("no feed"))?;
         Ok(Box::new(move |read_as| Ok(Arc::new(FeedSource(feed.clone(), read_as)))))
     }

@@ -11,6 +11,8 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+#[cfg(feature = "parquet")]
+use waterwheel_connectors::files::parquet::StateFile;
 use waterwheel_engine::checkpoint::{
     CheckpointStorage, JOB_FOLDERS, JobHistory, JobLock, JobLog, Manifest, Places, Start, load_manifest, read_state, savepoint,
 };
@@ -34,7 +36,7 @@ pub enum SavepointVerb {
         /// Its folder
         path: PathBuf,
     },
-    /// Print keyed state, an entry a line as JSON
+    /// Print keyed state, an entry a line as JSON, or write it into a Parquet file
     Read(ReadArgs),
     /// Delete a savepoint
     Delete {
@@ -56,6 +58,9 @@ pub struct ReadArgs {
     /// Only this table
     #[arg(long, value_name = "NAME")]
     table: Option<String>,
+    /// Into a Parquet file instead, an entry a row
+    #[arg(long, value_name = "FILE")]
+    parquet: Option<PathBuf>,
 }
 
 impl ReadArgs {
@@ -276,18 +281,61 @@ fn read(env: &Env, name: &str, settings: &JobSettings, args: &ReadArgs) -> Resul
         let known: Vec<_> = known.iter().map(|(operator, table)| format!("{operator}/{table}")).collect();
         return Err(Error::fatal("there is no such keyed state").help(format!("there are, as operator/table: {}", known.join(", "))));
     }
+    let mut out = Out::open(env, args)?;
     // Small caches: everything is read once.
     let rocks = RocksSettings { cache_bytes: 16 << 20, write_buffer_bytes: 8 << 20, threads: 1 };
     let scratch = std::env::temp_dir().join(format!("waterwheel-read-{}", env.fresh_id()));
-    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     let wanted =
         |operator: &waterwheel_engine::record::OperatorId, table: &str| is(&args.operator, operator.as_str()) && is(&args.table, table);
     read_state(env, &*storage, &manifest, &TieredStores::on_disk(env, rocks), &scratch, &wanted, &mut |operator, table, entry| {
-        let line = Line { operator: operator.as_str(), table, entry };
-        serde_json::to_writer(&mut out, &line).map_err(|e| Error::fatal("an entry cannot be written").because(e))?;
-        Ok(out.write_all(b"\n")?)
+        out.push(operator.as_str(), table, entry)
     })?;
-    Ok(out.flush()?)
+    out.finish()
+}
+
+/// Where entries of state go.
+enum Out {
+    Lines(std::io::BufWriter<std::io::StdoutLock<'static>>),
+    #[cfg(feature = "parquet")]
+    Parquet(Box<StateFile>, PathBuf),
+}
+
+impl Out {
+    #[cfg_attr(not(feature = "parquet"), expect(unused_variables, reason = "only a file is made by the environment"))]
+    fn open(env: &Env, args: &ReadArgs) -> Result<Out> {
+        match &args.parquet {
+            None => Ok(Out::Lines(std::io::BufWriter::new(std::io::stdout().lock()))),
+            #[cfg(feature = "parquet")]
+            Some(path) => Ok(Out::Parquet(Box::new(StateFile::create(env, path)?), path.clone())),
+            #[cfg(not(feature = "parquet"))]
+            Some(_) => Err(Error::fatal("this program writes no Parquet files").help(
+                "build it with the feature `parquet` of `waterwheel`, or use the command:  waterwheel savepoint read --parquet <file>",
+            )),
+        }
+    }
+
+    fn push(&mut self, operator: &str, table: &str, entry: ShownEntry) -> Result<()> {
+        match self {
+            Out::Lines(out) => {
+                serde_json::to_writer(&mut *out, &Line { operator, table, entry })
+                    .map_err(|e| Error::fatal("an entry cannot be written").because(e))?;
+                Ok(out.write_all(b"\n")?)
+            }
+            #[cfg(feature = "parquet")]
+            Out::Parquet(file, _) => file.push(operator, table, &entry),
+        }
+    }
+
+    fn finish(self) -> Result<()> {
+        match self {
+            Out::Lines(mut out) => Ok(out.flush()?),
+            #[cfg(feature = "parquet")]
+            Out::Parquet(file, path) => {
+                println!("{} entries in {}", file.finish()?, path.display());
+                Ok(())
+            }
+        }
+    }
 }
 
 /// Deletes a savepoint, unless the job has nothing else to go on from.

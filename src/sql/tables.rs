@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use waterwheel_connectors::blackhole::Blackhole;
+use waterwheel_connectors::files::parquet::{Codec, ParquetSource};
 use waterwheel_connectors::files::{Commit, FilesSink, FilesSource, Ripe, Rolling};
 use waterwheel_connectors::generator::{Generator, Random};
 use waterwheel_connectors::kafka::{JavaProperty, java_property};
@@ -17,6 +18,7 @@ use waterwheel_engine::error::{Error, Result};
 use waterwheel_engine::graph::{ReadAs, SinkRef, SourceFactory, TopicRequest, TopicSinks};
 use waterwheel_engine::operators::{Guarantee, Sink, Source};
 use waterwheel_sql::Connectors;
+use waterwheel_sql::arrow::datatypes::SchemaRef;
 use waterwheel_sql::catalog::Table;
 use waterwheel_sql::options::{Connector, Options, bytes, milliseconds};
 use waterwheel_sql::parser::type_name;
@@ -82,18 +84,22 @@ impl Tables {
     fn files_sink(&self, table: &Table) -> Result<FilesSink> {
         let options = &table.options;
         let path = options.get("path").ok_or_else(|| missing(table, "path"))?;
-        let ending = if options.format() == Some("csv") { "csv" } else { "jsonl" };
-        let mut sink = FilesSink::new(self.env.clone(), path.strip_prefix("file://").unwrap_or(path)).ending(ending);
-        if matches!(options.format(), Some("json" | "csv")) {
-            sink = sink.several_lines();
-        }
+        let mut sink = FilesSink::new(self.env.clone(), path.strip_prefix("file://").unwrap_or(path));
+        let file_bytes = options.get("sink.rolling-policy.file-size").and_then(bytes);
+        sink = match options.format() {
+            Some("parquet") => sink.parquet(options.get("parquet.compression").and_then(Codec::named).unwrap_or_default(), file_bytes),
+            Some("csv") => sink.ending("csv").several_lines(),
+            Some("json") => sink.several_lines(),
+            _ => sink,
+        };
         if !table.partitioned_by.is_empty() {
             sink = sink.in_folders();
         }
-        if options.iter().any(|(key, _)| key.starts_with("sink.rolling-policy.")) {
+        // Each checkpoint finishes its Parquet files, so that no age or idleness is left to be looked at.
+        if options.format() != Some("parquet") && options.iter().any(|(key, _)| key.starts_with("sink.rolling-policy.")) {
             let time = |key: &str| options.get(key).and_then(milliseconds).unwrap_or(ROLLOVER_MS);
             sink = sink.rolling(Rolling {
-                bytes: options.get("sink.rolling-policy.file-size").and_then(bytes).unwrap_or(FILE_BYTES),
+                bytes: file_bytes.unwrap_or(FILE_BYTES),
                 age_ms: time("sink.rolling-policy.rollover-interval"),
                 idle_ms: time("sink.rolling-policy.inactivity-interval"),
             });
@@ -107,6 +113,31 @@ impl Tables {
             });
         }
         Ok(sink)
+    }
+
+    fn files_source(&self, table: &Table, columns: &SchemaRef) -> Result<SourceFactory> {
+        let path = table.options.get("path").ok_or_else(|| missing(table, "path"))?;
+        let path = path.strip_prefix("file://").unwrap_or(path);
+        let folders: Vec<String> = table.partitioned_by.iter().map(|&i| table.schema.field(i).name().clone()).collect();
+        let every = table.options.get("source.monitor-interval").and_then(milliseconds).filter(|_| !self.until_end);
+        if table.options.format() == Some("parquet") {
+            let mut files = ParquetSource::new(self.env.clone(), path, columns.clone()).naming(type_name);
+            if !folders.is_empty() {
+                files = files.in_folders(folders);
+            }
+            if let Some(ms) = every {
+                files = files.follow_every(ms);
+            }
+            return Ok(Box::new(move |read_as| Ok(Arc::new(if read_as == ReadAs::Table { files.clone().table() } else { files.clone() }))));
+        }
+        let mut files = FilesSource::new(self.env.clone(), path);
+        if !folders.is_empty() {
+            files = files.in_folders(folders);
+        }
+        if let Some(ms) = every {
+            files = files.follow_every(ms);
+        }
+        Ok(Box::new(move |read_as| Ok(Arc::new(if read_as == ReadAs::Table { files.clone().table() } else { files.clone() }))))
     }
 
     fn source_options(&self, table: &Table) -> Result<SourceOptions> {
@@ -156,21 +187,9 @@ fn number<N: std::str::FromStr>(table: &Table, option: &str) -> Result<N> {
 }
 
 impl Connectors for Tables {
-    fn source(&self, table: &Table) -> Result<SourceFactory> {
+    fn source(&self, table: &Table, columns: &SchemaRef) -> Result<SourceFactory> {
         let source: Arc<dyn Source> = match table.options.connector {
-            Connector::Filesystem => {
-                let path = table.options.get("path").ok_or_else(|| missing(table, "path"))?;
-                let files = FilesSource::new(self.env.clone(), path.strip_prefix("file://").unwrap_or(path));
-                let columns: Vec<String> = table.partitioned_by.iter().map(|&i| table.schema.field(i).name().clone()).collect();
-                let files = if columns.is_empty() { files } else { files.in_folders(columns) };
-                let files = match table.options.get("source.monitor-interval") {
-                    Some(_) if !self.until_end => files.follow(),
-                    _ => files,
-                };
-                return Ok(Box::new(move |read_as| {
-                    Ok(Arc::new(if read_as == ReadAs::Table { files.clone().table() } else { files.clone() }))
-                }));
-            }
+            Connector::Filesystem => return self.files_source(table, columns),
             Connector::Datagen => Arc::new(datagen(table)?),
             _ => self.place(table)?.source(self.source_options(table)?)?,
         };

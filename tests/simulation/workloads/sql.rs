@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use waterwheel::engine::error::Result;
 use waterwheel::engine::graph::{SinkRef, SourceFactory, TopicRequest, TopicSinks};
+use waterwheel::sql::arrow::datatypes::SchemaRef;
 use waterwheel::sql::{Connectors, Outcome, Planned, Session};
 use waterwheel_sql::catalog::Table;
 
@@ -18,7 +19,7 @@ use waterwheel_sql::catalog::Table;
 struct Place(Option<Ground>);
 
 impl Connectors for Place {
-    fn source(&self, _table: &Table) -> Result<SourceFactory> {
+    fn source(&self, _table: &Table, _columns: &SchemaRef) -> Result<SourceFactory> {
         match &self.0 {
             Some(ground) => Ok(Box::new(ground.connect(ROWS))),
             None => Err(waterwheel::engine::error::Error::fatal("nothing is read while a plan is made")),

@@ -3,7 +3,7 @@
 //! Invariant: what is asked of a record, where it was and what was in it, can be asked of a row of a file too.
 
 use crate::catalog::{Column, Table};
-use crate::error::{SqlError, SqlResult};
+use crate::error::SqlResult;
 use crate::folders::{Folders, Last};
 use crate::ingest::{Decoded, Reading, metadata_column};
 use crate::json;
@@ -161,14 +161,10 @@ impl Columns {
     /// For a table. In a file any column may be NULL, whatever the table says.
     ///
     /// # Errors
-    /// Folders without a time, a table whose columns are all in the names of folders.
+    /// A pattern that gives folders no time.
     pub(crate) fn of(table: &Table) -> SqlResult<Columns> {
         let row = table.written();
         let in_file: Vec<usize> = (0..row.len()).filter(|&at| matches!(table.columns[row[at]], Column::Physical)).collect();
-        if in_file.is_empty() {
-            return Err(SqlError::new(format!("table \"{}\" leaves no column for its files", table.name))
-                .help("PARTITIONED BY some of its columns, not all"));
-        }
         let fields = in_file.iter().map(|&at| table.schema.field(row[at]).clone().with_nullable(true)).collect::<Vec<_>>();
         Ok(Columns { in_file, schema: Arc::new(Schema::new(fields)), folders: Folders::of(table)? })
     }

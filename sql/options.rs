@@ -154,7 +154,8 @@ impl Options {
             values.insert(key.clone(), value.clone());
         }
         let options = Options { connector, values };
-        options.check_parquet().map_err(|e| e.at(place_of(given, &["format", "value.format", "parquet.compression"])))?;
+        let wrong = if options.format() == Some("parquet") { &["format", "value.format"][..] } else { &["parquet.compression"][..] };
+        options.check_parquet().map_err(|e| e.at(place_of(given, wrong)))?;
         Ok(options)
     }
 

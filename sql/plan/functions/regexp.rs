@@ -9,7 +9,7 @@ use super::own::ScalarFunction;
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, StringArray, StringBuilder};
 use arrow::datatypes::{DataType, Int64Type};
 use datafusion_common::ScalarValue;
-use regex::Regex;
+use regex::{NoExpand, Regex};
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -164,7 +164,7 @@ fn extract(args: &[ArrayRef]) -> Result<ArrayRef, String> {
     Ok(Arc::new(found.finish()))
 }
 
-/// `REGEXP_REPLACE(text, pattern, with)`: every match replaced; `$1` is what a group caught.
+/// `REGEXP_REPLACE(text, pattern, with)`: every match replaced by this text; a `$` in it is one, as in Flink.
 fn replace(args: &[ArrayRef]) -> Result<ArrayRef, String> {
     let (texts, patterns, with) = (args[0].as_string::<i32>(), args[1].as_string::<i32>(), args[2].as_string::<i32>());
     let mut compiled = Compiled::default();
@@ -174,41 +174,9 @@ fn replace(args: &[ArrayRef]) -> Result<ArrayRef, String> {
             replaced.push(None);
             continue;
         };
-        let regex = compiled.of(pattern)?;
-        replaced.push(Some(regex.replace_all(text, replacement(with, regex.captures_len())?.as_str()).into_owned()));
+        replaced.push(Some(compiled.of(pattern)?.replace_all(text, NoExpand(with)).into_owned()));
     }
     Ok(Arc::new(StringArray::from(replaced)))
-}
-
-/// Java's `$1` and `\$` as the matcher's.
-fn replacement(with: &str, groups: usize) -> Result<String, String> {
-    let mut out = String::with_capacity(with.len());
-    let mut chars = with.chars().peekable();
-    while let Some(c) = chars.next() {
-        match c {
-            '\\' => match chars.next() {
-                Some('$') => out.push_str("$$"),
-                Some(other) => out.push(other),
-                None => return Err(format!("the replacement {with:?} ends with a backslash")),
-            },
-            '$' => {
-                let first = chars.next().and_then(|d| d.to_digit(10)).map(|d| d as usize);
-                let Some(mut group) = first.filter(|g| *g < groups) else {
-                    return Err(format!("the replacement {with:?} names a group that the pattern does not have"));
-                };
-                // More digits as long as there is such a group.
-                while let Some(digit) = chars.peek().and_then(|d| d.to_digit(10))
-                    && group * 10 + (digit as usize) < groups
-                {
-                    group = group * 10 + digit as usize;
-                    chars.next();
-                }
-                out.push_str(&format!("${{{group}}}"));
-            }
-            c => out.push(c),
-        }
-    }
-    Ok(out)
 }
 
 /// `REGEXP(text, pattern)`: whether there is a match.
@@ -253,17 +221,5 @@ mod tests {
             assert!(kept(&format!("^a{n}$")).unwrap().is_match(&format!("a{n}")));
         }
         assert_eq!(USED.with_borrow(Vec::len), KEPT);
-    }
-
-    #[test]
-    fn replacements_name_groups() {
-        let replaced = |with: &str| {
-            let regex = compile("(a)(b)").unwrap();
-            replacement(with, regex.captures_len()).map(|w| regex.replace_all("xab", w.as_str()).into_owned())
-        };
-        assert_eq!(replaced("$2$1").unwrap(), "xba");
-        assert_eq!(replaced("$11").unwrap(), "xa1");
-        assert_eq!(replaced("\\$1").unwrap(), "x$1");
-        assert!(replaced("$3").is_err());
     }
 }

@@ -3,7 +3,7 @@
 //! Invariant: what is put in its place means the same; nothing else is touched.
 
 use super::walk::each_expr;
-use crate::error::SqlResult;
+use crate::error::{SqlError, SqlResult};
 use datafusion_sql::sqlparser::ast::helpers::attached_token::AttachedToken;
 use datafusion_sql::sqlparser::ast::{
     CaseWhen, CastKind, CeilFloorKind, DataType, DateTimeField, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
@@ -63,6 +63,19 @@ fn plain(expr: &Expr) -> SqlResult<Option<Expr>> {
         Expr::Overlay { expr, overlay_what, overlay_from, overlay_for } => {
             let args = [Some(expr), Some(overlay_what), Some(overlay_from), overlay_for.as_ref()];
             Some(call("overlay", args.into_iter().flatten().map(|e| (**e).clone()).collect()))
+        }
+        // Places below 0 count from the end, which the planner's own does not know.
+        Expr::Substring { expr, substring_from, substring_for, .. } => {
+            let first = || Box::new(Expr::Value(Value::Number("1".into(), false).into()));
+            let from = substring_from.clone().unwrap_or_else(first);
+            let args = [Some(expr), Some(&from), substring_for.as_ref()];
+            Some(call("substring", args.into_iter().flatten().map(|e| (**e).clone()).collect()))
+        }
+        // Sunday is 1, where the planner's own begins with 0.
+        Expr::Extract { field: DateTimeField::Dow | DateTimeField::DayOfWeek, expr, .. } => Some(call("dayofweek", vec![(**expr).clone()])),
+        // The planner takes its pattern for a regular expression.
+        Expr::SimilarTo { .. } => {
+            return Err(SqlError::unsupported("SIMILAR TO", "its patterns are not known here", "REGEXP(text, '^...$'), or LIKE"));
         }
         Expr::Cast { kind, expr, data_type: DataType::Bytes(_) | DataType::Varbinary(_) | DataType::Binary(_), array, format } => {
             let (kind, expr, format) = (kind.clone(), expr.clone(), format.clone());

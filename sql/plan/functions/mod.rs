@@ -71,8 +71,6 @@ const SCALAR: &[&str] = &[
     "rtrim",
     "character_length",
     "char_length",
-    "substr",
-    "substring",
     "replace",
     "reverse",
     "repeat",
@@ -187,6 +185,18 @@ impl Functions {
     }
 }
 
+/// The digits of a whole number or a decimal: all, and those behind the point.
+fn digits(kind: &DataType) -> Option<(u8, i8)> {
+    Some(match kind {
+        DataType::Int8 => (3, 0),
+        DataType::Int16 => (5, 0),
+        DataType::Int32 => (10, 0),
+        DataType::Int64 => (19, 0),
+        DataType::Decimal128(precision, scale) => (*precision, *scale),
+        _ => return None,
+    })
+}
+
 /// `MOD(a, b)`: `a % b`.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Mod(Signature);
@@ -213,11 +223,21 @@ impl ScalarUDFImpl for Mod {
         if !(number(a) && number(b)) {
             return plan_err!("MOD takes two numbers, not {a} and {b}");
         }
+        let is_decimal = |k: &DataType| matches!(k, DataType::Decimal128(_, _));
+        if (is_decimal(a) || is_decimal(b))
+            && let (Some(a), Some(b)) = (digits(a), digits(b))
+        {
+            return Ok(vec![DataType::Decimal128(a.0, a.1), DataType::Decimal128(b.0, b.1)]);
+        }
         let common = if whole(a) && whole(b) { DataType::Int64 } else { DataType::Float64 };
         if a == b { Ok(vec![a.clone(), b.clone()]) } else { Ok(vec![common.clone(), common]) }
     }
 
     fn return_type(&self, kinds: &[DataType]) -> Result<DataType> {
+        if let [DataType::Decimal128(p1, s1), DataType::Decimal128(p2, s2)] = kinds {
+            let (scale, whole) = ((*s1).max(*s2), (*p1 as i8 - s1).min(*p2 as i8 - s2));
+            return Ok(DataType::Decimal128((scale.saturating_add(whole) as u8).min(38), scale));
+        }
         Ok(kinds.first().cloned().unwrap_or(DataType::Int64))
     }
 

@@ -21,10 +21,15 @@ pub(super) fn functions() -> Vec<ScalarFunction> {
                 Some(text.chars().skip(skip).collect())
             })
         }),
+        ScalarFunction::new("substring", vec![TEXT, INT], TEXT, substring).or(vec![TEXT, INT, INT]),
         ScalarFunction::new("lpad", vec![TEXT, INT, TEXT], TEXT, |args| pad(args, true)),
         ScalarFunction::new("rpad", vec![TEXT, INT, TEXT], TEXT, |args| pad(args, false)),
         ScalarFunction::new("instr", vec![TEXT, TEXT], INT, |args| find(&args[0], &args[1])),
-        ScalarFunction::new("locate", vec![TEXT, TEXT], INT, |args| find(&args[1], &args[0])),
+        ScalarFunction::new("locate", vec![TEXT, TEXT], INT, |args| match args.get(2) {
+            None => find(&args[1], &args[0]),
+            Some(from) => find_from(&args[1], &args[0], from),
+        })
+        .or(vec![TEXT, TEXT, INT]),
         ScalarFunction::new("is_alpha", vec![TEXT], DataType::Boolean, |args| every(args, char::is_alphabetic)),
         ScalarFunction::new("is_digit", vec![TEXT], DataType::Boolean, |args| every(args, char::is_numeric)),
     ]
@@ -124,6 +129,49 @@ fn find(texts: &ArrayRef, sought: &ArrayRef) -> Result<ArrayRef, String> {
         Some(text.find(sought?).map_or(0, |at| text[..at].chars().count() as i64 + 1))
     };
     Ok(Arc::new(texts.as_string::<i32>().iter().zip(sought.as_string::<i32>().iter()).map(place).collect::<Int64Array>()))
+}
+
+/// The same from a place on.
+fn find_from(texts: &ArrayRef, sought: &ArrayRef, from: &ArrayRef) -> Result<ArrayRef, String> {
+    let (texts, sought, from) = (texts.as_string::<i32>(), sought.as_string::<i32>(), from.as_primitive::<Int64Type>());
+    let place = |((text, sought), from): ((Option<&str>, Option<&str>), Option<i64>)| {
+        let (text, sought) = (text?, sought?);
+        let skip = usize::try_from(from?.saturating_sub(1)).unwrap_or(0);
+        if sought.is_empty() {
+            return Some(1);
+        }
+        let rest = text.char_indices().nth(skip).map_or("", |(at, _)| &text[at..]);
+        Some(rest.find(sought).map_or(0, |at| (skip + rest[..at].chars().count()) as i64 + 1))
+    };
+    Ok(Arc::new(texts.iter().zip(sought.iter()).zip(from.iter()).map(place).collect::<Int64Array>()))
+}
+
+/// `SUBSTRING(text FROM start [FOR length])`: NULL for a length below 0.
+fn substring(args: &[ArrayRef]) -> Result<ArrayRef, String> {
+    let (texts, starts) = (args[0].as_string::<i32>(), args[1].as_primitive::<Int64Type>());
+    let lengths = args.get(2).map(|lengths| lengths.as_primitive::<Int64Type>());
+    let row = |row: usize| {
+        let text = texts.is_valid(row).then(|| texts.value(row))?;
+        let start = starts.is_valid(row).then(|| starts.value(row))?;
+        let length = match lengths {
+            Some(lengths) => usize::try_from(lengths.is_valid(row).then(|| lengths.value(row))?).ok()?,
+            None => usize::MAX,
+        };
+        Some(cut(text, start, length))
+    };
+    Ok(Arc::new((0..texts.len()).map(row).collect::<StringArray>()))
+}
+
+/// So many characters from a place on, which is counted from 1, and below 0 from the end.
+fn cut(text: &str, start: i64, length: usize) -> &str {
+    let before = match start {
+        ..0 => start.saturating_add(text.chars().count() as i64),
+        _ => start.saturating_sub(1).max(0),
+    };
+    let Ok(before) = usize::try_from(before) else { return "" };
+    let byte = |text: &str, characters: usize| text.char_indices().nth(characters).map_or(text.len(), |(at, _)| at);
+    let rest = &text[byte(text, before)..];
+    &rest[..byte(rest, length)]
 }
 
 /// Whether a text has characters, all of this kind; FALSE for NULL.

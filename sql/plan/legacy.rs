@@ -81,14 +81,16 @@ fn select_of(select: &mut Select) -> SqlResult<()> {
         .and_then(|mut p| p.parse_table_factor())
         .map_err(|e| SqlError::new(format!("{name}: {e}")).at(at))?;
     let wanted: Vec<String> = args.iter().map(ToString::to_string).collect();
-    let mut bounds = Bounds { name, wanted };
+    let mut bounds = Bounds { name, wanted, is_timed: false };
     let mut grouped: Vec<Expr> = others.into_iter().cloned().collect();
-    grouped.extend(["window_start", "window_end"].map(|n| Expr::Identifier(Ident::new(n))));
     select.from[0].relation = relation;
     select.selection = None;
-    select.group_by = GroupByExpr::Expressions(grouped, Vec::new());
     let _ = select.projection.visit(&mut bounds);
     let _ = select.having.visit(&mut bounds);
+    // What is shown of a group is in GROUP BY; a window has one time.
+    let of_window = ["window_start", "window_end"].into_iter().chain(bounds.is_timed.then_some("window_time"));
+    grouped.extend(of_window.map(|n| Expr::Identifier(Ident::new(n))));
+    select.group_by = GroupByExpr::Expressions(grouped, Vec::new());
     Ok(())
 }
 
@@ -109,6 +111,8 @@ fn alias(relation: &TableFactor) -> String {
 struct Bounds {
     name: String,
     wanted: Vec<String>,
+    /// `TUMBLE_ROWTIME` is among them.
+    is_timed: bool,
 }
 
 impl VisitorMut for Bounds {
@@ -125,6 +129,7 @@ impl VisitorMut for Bounds {
                 _ => None,
             }
         });
+        self.is_timed |= column == Some("window_time");
         if let Some(column) = column {
             *expr = Expr::Identifier(Ident::new(column));
         }

@@ -73,6 +73,17 @@ fn plain(expr: &Expr) -> SqlResult<Option<Expr>> {
         }
         // Sunday is 1, where the planner's own begins with 0.
         Expr::Extract { field: DateTimeField::Dow | DateTimeField::DayOfWeek, expr, .. } => Some(call("dayofweek", vec![(**expr).clone()])),
+        // Whole seconds.
+        Expr::Extract { field: DateTimeField::Epoch, expr, .. } => {
+            let epoch = Expr::Cast {
+                kind: CastKind::Cast,
+                expr: Box::new(text("1970-01-01 00:00:00")),
+                data_type: DataType::Timestamp(Some(3), TimezoneInfo::None),
+                array: false,
+                format: None,
+            };
+            Some(call("timestampdiff", vec![text("SECOND"), epoch, (**expr).clone()]))
+        }
         // The planner takes its pattern for a regular expression.
         Expr::SimilarTo { .. } => {
             return Err(SqlError::unsupported("SIMILAR TO", "its patterns are not known here", "REGEXP(text, '^...$'), or LIKE"));

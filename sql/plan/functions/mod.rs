@@ -71,7 +71,6 @@ const SCALAR: &[&str] = &[
     "rtrim",
     "character_length",
     "char_length",
-    "replace",
     "reverse",
     "repeat",
     "strpos",

@@ -24,6 +24,7 @@ pub(super) fn functions() -> Vec<ScalarFunction> {
         ScalarFunction::new("substring", vec![TEXT, INT], TEXT, substring).or(vec![TEXT, INT, INT]),
         ScalarFunction::new("lpad", vec![TEXT, INT, TEXT], TEXT, |args| pad(args, true)),
         ScalarFunction::new("rpad", vec![TEXT, INT, TEXT], TEXT, |args| pad(args, false)),
+        ScalarFunction::new("replace", vec![TEXT, TEXT, TEXT], TEXT, replace),
         ScalarFunction::new("instr", vec![TEXT, TEXT], INT, |args| find(&args[0], &args[1])),
         ScalarFunction::new("locate", vec![TEXT, TEXT], INT, |args| match args.get(2) {
             None => find(&args[1], &args[0]),
@@ -144,6 +145,13 @@ fn find_from(texts: &ArrayRef, sought: &ArrayRef, from: &ArrayRef) -> Result<Arr
         Some(rest.find(sought).map_or(0, |at| (skip + rest[..at].chars().count()) as i64 + 1))
     };
     Ok(Arc::new(texts.iter().zip(sought.iter()).zip(from.iter()).map(place).collect::<Int64Array>()))
+}
+
+/// `REPLACE(text, sought, new)`: a text of no letters is found around each letter, as in Java.
+fn replace(args: &[ArrayRef]) -> Result<ArrayRef, String> {
+    let [texts, sought, new] = [0, 1, 2].map(|i: usize| args[i].as_string::<i32>());
+    let one = |((text, sought), new): ((Option<&str>, Option<&str>), Option<&str>)| Some(text?.replace(sought?, new?));
+    Ok(Arc::new(texts.iter().zip(sought.iter()).zip(new.iter()).map(one).collect::<StringArray>()))
 }
 
 /// `SUBSTRING(text FROM start [FOR length])`: NULL for a length below 0.

@@ -217,6 +217,13 @@ impl Zoned {
                     let local = if is_instant(&from) { self.local(inner) } else { cast((**inner).clone(), LOCAL) };
                     return Ok(Transformed::yes(Expr::ScalarFunction(Call::new_udf(self.text.clone(), vec![local]))));
                 }
+                // Flink writes TRUE and FALSE.
+                if from == DataType::Boolean
+                    && *to == DataType::Utf8
+                    && let Some(upper) = known("upper")
+                {
+                    return Ok(Transformed::yes(Expr::ScalarFunction(Call::new_udf(upper, vec![expr.clone()]))));
+                }
                 if self.zone.is_none() {
                     return Ok(Transformed::no(expr));
                 }

@@ -8,8 +8,9 @@ use crate::error::{SqlError, SqlResult};
 use crate::like::merged;
 use crate::lower::{Target, check_insert, lower_insert};
 use crate::options::Options;
+use crate::own::Function;
 use crate::parser::{ColumnDef, ColumnKind, CreateTable, Hinted, Hints, Insert, Statement, StatementKind, Words, parse, type_name};
-use crate::plan::{Functions, ScalarFunction, optimize, plan};
+use crate::plan::{Functions, optimize, plan};
 use crate::settings::Settings;
 use arrow::datatypes::SchemaRef;
 use datafusion_expr::LogicalPlan;
@@ -153,9 +154,11 @@ impl Session {
         }
     }
 
-    /// Lets queries call a function, by its name in any case.
-    pub fn register(&mut self, function: ScalarFunction) {
-        self.functions.register(function);
+    /// Lets queries call a function, by its name in any case, in place of any other of that name: a
+    /// [`ScalarFunction`](crate::ScalarFunction), an [`AggregateFunction`](crate::AggregateFunction) or a
+    /// [`TableFunction`](crate::TableFunction).
+    pub fn register(&mut self, function: impl Into<Function>) {
+        self.functions.register(function.into());
     }
 
     /// Makes a name mean a table, in place of what was only inferred.

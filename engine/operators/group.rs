@@ -10,6 +10,7 @@
 
 use super::aging::Aging;
 use super::columnar::RowError;
+use super::over::Called;
 use super::touched::{Touched, TouchedKeys};
 use super::{OpenContext, Operator, OperatorFactory, Output};
 use crate::error::{Error, Result};
@@ -34,17 +35,21 @@ pub trait GroupKernel: Send + 'static {
     fn begin(&mut self, batch: &ChangeBatch, failed: &mut Vec<RowError>) -> Result<()>;
     /// The accumulator of no rows.
     fn create(&self) -> Self::Acc;
-    /// Takes row `row` of the batch in (weight 1) or out (-1).
-    fn fold(&self, acc: &mut Self::Acc, row: usize, weight: i64);
+    /// Takes row `row` of the batch in (weight 1) or out (-1). A row that fails has changed nothing.
+    ///
+    /// # Errors
+    /// The row is rejected.
+    fn fold(&self, acc: &mut Self::Acc, row: usize, weight: i64) -> Called;
     /// Whether nothing is left in it, not even something owed.
     fn is_empty(&self, acc: &Self::Acc) -> bool;
     /// Whether there is a result.
     fn is_visible(&self, acc: &Self::Acc) -> bool;
-    /// Appends the result of a key to the rows to be emitted.
+    /// Appends the result of a key to the rows to be emitted; of one that cannot be computed nothing, and the key has none until
+    /// it can.
     ///
     /// # Errors
     /// Key bytes that do not decode.
-    fn emit(&mut self, key: &[u8], acc: &Self::Acc) -> Result<()>;
+    fn emit(&mut self, key: &[u8], acc: &Self::Acc) -> Result<Called>;
     /// Whether two of the rows appended are the same.
     fn is_same(&self, a: usize, b: usize) -> bool;
     /// Takes the rows appended.
@@ -119,19 +124,20 @@ impl<K: GroupKernel, M> Group<K, M> {
             return Ok(());
         }
         let old = match (&mut self.kernel, self.table.get(slot)) {
-            (Some(kernel), Some(acc)) if kernel.is_visible(acc) => {
-                kernel.emit(keys.bytes(row, &mut [0; 8]), acc)?;
+            // A result that could not be computed has never left; why was said then.
+            (Some(kernel), Some(acc)) if kernel.is_visible(acc) => kernel.emit(keys.bytes(row, &mut [0; 8]), acc)?.ok().map(|()| {
                 *appended += 1;
-                Some(*appended - 1)
-            }
+                *appended - 1
+            }),
             _ => None,
         };
         self.touched.first(slot, time, Before { row: row as u32, old });
         Ok(())
     }
 
-    /// Appends the new results and says which of all rows appended leave, in which order, as what.
-    fn results(&mut self, keys: &Keys, mut appended: usize) -> Result<Vec<(u32, RowKind, EventTime)>> {
+    /// Appends the new results and says which of all rows appended leave, in which order, as what. Rows whose key has no result
+    /// because it cannot be computed are pushed to `failed`.
+    fn results(&mut self, keys: &Keys, mut appended: usize, failed: &mut Vec<RowError>) -> Result<Vec<(u32, RowKind, EventTime)>> {
         let touched = self.touched.take();
         let mut leaving = Vec::with_capacity(touched.len() * 2);
         for Touched { slot, time, before: Before { row, old } } in touched {
@@ -141,9 +147,13 @@ impl<K: GroupKernel, M> Group<K, M> {
             if let Some(acc) = self.table.get(slot) {
                 gone = kernel.is_empty(acc);
                 if kernel.is_visible(acc) {
-                    kernel.emit(keys.bytes(row as usize, &mut [0; 8]), acc)?;
-                    new = Some(appended);
-                    appended += 1;
+                    match kernel.emit(keys.bytes(row as usize, &mut [0; 8]), acc)? {
+                        Ok(()) => {
+                            new = Some(appended);
+                            appended += 1;
+                        }
+                        Err(why) => failed.push((row as usize, why)),
+                    }
                 }
             }
             if gone {
@@ -201,7 +211,7 @@ impl<K: GroupKernel, M: Fn() -> Result<K> + Send + Sync + 'static> Operator for 
         let mut failed = Vec::new();
         self.kernel().begin(&batch, &mut failed)?;
         let mut bad = failed.iter().map(|f| f.0).peekable();
-        let mut appended = 0;
+        let (mut appended, mut refused) = (0, Vec::new());
         for row in 0..batch.times.len() {
             if bad.next_if_eq(&row).is_some() {
                 continue;
@@ -209,12 +219,14 @@ impl<K: GroupKernel, M: Fn() -> Result<K> + Send + Sync + 'static> Operator for 
             self.touch(row, batch.times[row], keys, &mut appended)?;
             let Some(kernel) = &self.kernel else { continue };
             let acc = self.table.get_mut(self.slots[row]).get_or_insert_with(|| kernel.create());
-            kernel.fold(acc, row, batch.kind(row).weight());
+            if let Err(why) = kernel.fold(acc, row, batch.kind(row).weight()) {
+                refused.push((row, why));
+            }
         }
-        for (row, error) in failed {
+        let leaving = self.results(keys, appended, &mut refused)?;
+        for (row, error) in failed.into_iter().chain(refused) {
             out.reject(batch.origin(row), batch.times[row], error)?;
         }
-        let leaving = self.results(keys, appended)?;
         self.leave(&leaving, out)
     }
 
@@ -237,8 +249,11 @@ impl<K: GroupKernel, M: Fn() -> Result<K> + Send + Sync + 'static> Operator for 
             return Ok(());
         }
         let acc = kernel.create();
-        kernel.emit(&[], &acc)?;
+        let done = kernel.emit(&[], &acc)?;
         *self.table.get_mut(slots[0]) = Some(acc);
+        if let Err(why) = done {
+            return out.reject(None, EventTime::MAX, why);
+        }
         self.leave(&[(0, RowKind::Insert, EventTime::MAX)], out)
     }
 
@@ -275,7 +290,7 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
-    /// Sum of column 0 per key; a row of 13 cannot be folded.
+    /// Sum of column 0 per key; a row of 13 cannot be folded, one of 14 is refused then, and a sum of 22 is no result.
     #[derive(Default)]
     struct Sums {
         values: Vec<i64>,
@@ -296,8 +311,12 @@ mod tests {
         fn create(&self) -> (i64, i64) {
             (0, 0)
         }
-        fn fold(&self, (rows, sum): &mut (i64, i64), row: usize, weight: i64) {
+        fn fold(&self, (rows, sum): &mut (i64, i64), row: usize, weight: i64) -> Called {
+            if self.values[row] == 14 {
+                return Err("refused".into());
+            }
             (*rows, *sum) = (*rows + weight, *sum + weight * self.values[row]);
+            Ok(())
         }
         fn is_empty(&self, acc: &(i64, i64)) -> bool {
             *acc == (0, 0)
@@ -305,10 +324,13 @@ mod tests {
         fn is_visible(&self, (rows, _): &(i64, i64)) -> bool {
             *rows > 0
         }
-        fn emit(&mut self, mut key: &[u8], (_, sum): &(i64, i64)) -> Result<()> {
+        fn emit(&mut self, mut key: &[u8], (_, sum): &(i64, i64)) -> Result<Called> {
+            if *sum == 22 {
+                return Ok(Err("no result".into()));
+            }
             let key = if key.is_empty() { -1 } else { i64::decode(&mut key)? };
             self.results.push((key, *sum));
-            Ok(())
+            Ok(Ok(()))
         }
         fn is_same(&self, a: usize, b: usize) -> bool {
             self.results[a] == self.results[b]
@@ -358,17 +380,18 @@ mod tests {
         #[test]
         fn what_is_emitted_adds_up(batches in proptest::collection::vec(proptest::collection::vec((0..3i64, 10..15i64, prop_oneof![Just(1i64), Just(-1i64)]), 0..6), 0..6), only_new: bool) {
             let mut model: BTreeMap<i64, (i64, i64)> = BTreeMap::new();
-            for (key, value, weight) in batches.iter().flatten().filter(|r| r.1 != 13) {
+            for (key, value, weight) in batches.iter().flatten().filter(|r| r.1 < 13) {
                 let (rows, sum) = model.entry(*key).or_default();
                 (*rows, *sum) = (*rows + weight, *sum + weight * value);
             }
-            let expected: BTreeMap<(i64, i64), i64> = model.into_iter().filter(|(_, (rows, _))| *rows > 0).map(|(key, (_, sum))| ((key, sum), 1)).collect();
+            let expected: BTreeMap<(i64, i64), i64> = model.into_iter().filter(|(_, (rows, sum))| *rows > 0 && *sum != 22).map(|(key, (_, sum))| ((key, sum), 1)).collect();
             for mode in Mode::ALL {
                 let mut harness = Harness::new(&group(Grouping { only_new, ..Grouping::default() }, || Ok(Sums::default())), 0);
                 let steps: Vec<Step> = batches.iter().map(|rows| Step::Batch(0, changes(rows))).chain([Step::End]).collect();
                 harness.run(&steps, mode);
                 prop_assert_eq!(sum(&mut harness, only_new), expected.clone(), "{:?}", mode);
-                prop_assert_eq!(harness.take_rejected().len(), batches.iter().flatten().filter(|r| r.1 == 13).count());
+                let rejected = harness.take_rejected().into_iter().filter(|rejected| rejected.error != "no result").count();
+                prop_assert_eq!(rejected, batches.iter().flatten().filter(|r| r.1 >= 13).count());
             }
         }
     }

@@ -9,7 +9,7 @@ use crate::record::{Data, Origin, Origins, Rows};
 use crate::time::EventTime;
 use std::any::Any;
 use std::ops::Range;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 /// Calls `each(state, i)` for the rows `i` of a range, up to the first that panics or returns an error; says which, and why.
 #[inline]
@@ -53,13 +53,33 @@ pub(crate) fn guarded<S>(
     Ok(())
 }
 
-/// Calls one user function outside of a row loop (timers, results); a panic becomes an error text.
-pub(crate) fn guarded_call<R>(call: impl FnOnce() -> R) -> Result<R, String> {
+/// What a function refuses whose signature has no place for an error.
+struct Refused(String);
+
+/// Ends the call of a function that may panic, at the cost of its row or its result, with an error that is no panic: nothing
+/// is printed, and nobody is told of one.
+///
+/// ```
+/// use waterwheel_engine::operators::{guarded_call, refuse};
+/// assert_eq!(guarded_call(|| -> u64 { refuse("too large".into()) }), Err("too large".into()));
+/// ```
+pub fn refuse(why: String) -> ! {
+    resume_unwind(Box::new(Refused(why)))
+}
+
+/// Calls one user function outside of a row loop (timers, results).
+///
+/// # Errors
+/// The text of its panic, or what it has [refused](refuse).
+pub fn guarded_call<R>(call: impl FnOnce() -> R) -> Result<R, String> {
     catch_unwind(AssertUnwindSafe(call)).map_err(|panic| panicked(&*panic))
 }
 
 /// The error text of a panic.
 pub(super) fn panicked(payload: &(dyn Any + Send)) -> String {
+    if let Some(Refused(why)) = payload.downcast_ref() {
+        return why.clone();
+    }
     let text = payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
     format!("user function panicked: {}", text.unwrap_or("(no message)"))
 }

@@ -68,8 +68,7 @@ pub use seen::SeenTable;
 pub use shape::Schema;
 pub use slice::{SliceCursor, SliceTable, SliceView};
 pub use tiered::TieredStores;
-pub use value::{StateValue, schema_of};
-pub(crate) use value::{check_codec, decode, encode_into};
+pub use value::{StateValue, check_codec, decode, encode_into, schema_of};
 
 use crate::error::{Error, Result};
 use crate::record::{Epoch, KeyGroup};

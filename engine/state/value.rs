@@ -28,8 +28,9 @@ pub(super) fn encode<V: StateValue>(value: &V) -> Vec<u8> {
 
 /// Appends an encoded value.
 ///
+/// # Panics
 /// A `Serialize` that fails is a bug in the type: with derived code and a type that passed [`check_codec`] it cannot.
-pub(crate) fn encode_into<V: StateValue>(value: &V, out: &mut Vec<u8>) {
+pub fn encode_into<V: StateValue>(value: &V, out: &mut Vec<u8>) {
     match postcard::to_extend(value, std::mem::take(out)) {
         Ok(filled) => *out = filled,
         Err(e) => panic!("a state value of type {} does not serialize: {e}", std::any::type_name::<V>()),
@@ -37,7 +38,10 @@ pub(crate) fn encode_into<V: StateValue>(value: &V, out: &mut Vec<u8>) {
 }
 
 /// Decodes a whole value.
-pub(crate) fn decode<V: StateValue>(bytes: &[u8]) -> Result<V> {
+///
+/// # Errors
+/// Bytes that are none.
+pub fn decode<V: StateValue>(bytes: &[u8]) -> Result<V> {
     let wrong = |what: String| {
         Error::fatal(format!("a state value does not decode as {}: {what}", std::any::type_name::<V>()))
             .help("the type's fields or their order changed without its schema showing it (a custom Deserialize?), or the state is damaged")
@@ -67,7 +71,10 @@ pub(super) fn key_text(kind: Option<&str>) -> String {
 }
 
 /// Refuses a type that the codec cannot read back.
-pub(crate) fn check_codec<V: StateValue>() -> Result<()> {
+///
+/// # Errors
+/// What of it cannot be.
+pub fn check_codec<V: StateValue>() -> Result<()> {
     let Traced { unreadable: Some(what), .. } = schema::trace::<V>() else { return Ok(()) };
     Err(Error::fatal(format!("{} cannot be kept in state: {what}", std::any::type_name::<V>()))
         .help("use plain structs and enums without flatten, tag or untagged; keep free-form JSON as a String"))

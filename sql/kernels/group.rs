@@ -9,6 +9,7 @@ use super::value::Class;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use waterwheel_engine::error::{Error, Result};
+use waterwheel_engine::operators::over::Called;
 use waterwheel_engine::operators::{GroupKernel, RowError};
 use waterwheel_engine::record::{ChangeBatch, record_batch};
 
@@ -68,26 +69,31 @@ impl GroupKernel for GroupBy {
         self.calls.create()
     }
 
-    fn fold(&self, acc: &mut Acc, row: usize, weight: i64) {
-        if let Some(arguments) = &self.arguments {
-            self.calls.fold(acc, arguments, row, weight);
-        }
+    fn fold(&self, acc: &mut Acc, row: usize, weight: i64) -> Called {
+        self.arguments.as_ref().map_or(Ok(()), |arguments| self.calls.fold(acc, arguments, row, weight))
     }
 
     fn is_empty(&self, acc: &Acc) -> bool {
-        !self.global && Calls::is_empty(acc)
+        !self.global && self.calls.is_empty(acc)
     }
 
     fn is_visible(&self, acc: &Acc) -> bool {
         self.global || acc.rows > 0
     }
 
-    fn emit(&mut self, key: &[u8], acc: &Acc) -> Result<()> {
+    fn emit(&mut self, key: &[u8], acc: &Acc) -> Result<Called> {
         let (of_key, of_calls) = self.results.split_at_mut(self.classes.len());
+        if self.calls.can_fail() {
+            match self.calls.values(acc) {
+                Ok(values) => of_calls.iter_mut().zip(&values).for_each(|(column, value)| column.push(value)),
+                Err(why) => return Ok(Err(why)),
+            }
+        } else {
+            of_calls.iter_mut().zip(self.calls.results(acc)).for_each(|(column, value)| column.push(&value));
+        }
         keys::decode(&self.classes, key, of_key)?;
-        of_calls.iter_mut().zip(self.calls.results(acc)).for_each(|(column, value)| column.push(&value));
         self.rows += 1;
-        Ok(())
+        Ok(Ok(()))
     }
 
     fn is_same(&self, a: usize, b: usize) -> bool {

@@ -6,6 +6,7 @@ use super::packed::Packed;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use waterwheel_engine::error::{Error, Result};
+use waterwheel_engine::operators::over::Called;
 use waterwheel_engine::operators::{GroupKernel, RowError};
 use waterwheel_engine::record::{ChangeBatch, record_batch};
 
@@ -39,12 +40,13 @@ impl GroupKernel for Newest {
         None
     }
 
-    fn fold(&self, acc: &mut Self::Acc, row: usize, weight: i64) {
+    fn fold(&self, acc: &mut Self::Acc, row: usize, weight: i64) -> Called {
         *acc = self.columns.as_ref().filter(|_| weight > 0).map(|columns| {
             let mut bytes = Vec::new();
             self.packed.pack(columns, row, &mut bytes);
             bytes
         });
+        Ok(())
     }
 
     fn is_empty(&self, acc: &Self::Acc) -> bool {
@@ -55,9 +57,9 @@ impl GroupKernel for Newest {
         acc.is_some()
     }
 
-    fn emit(&mut self, _key: &[u8], acc: &Self::Acc) -> Result<()> {
+    fn emit(&mut self, _key: &[u8], acc: &Self::Acc) -> Result<Called> {
         self.results.extend(acc.clone());
-        Ok(())
+        Ok(Ok(()))
     }
 
     fn is_same(&self, a: usize, b: usize) -> bool {

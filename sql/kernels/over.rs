@@ -50,6 +50,8 @@ pub(crate) struct OverRules {
     pub(crate) calls: Calls,
     /// Where argument and filter of each call are.
     pub(crate) arguments: Vec<(Option<usize>, Option<usize>)>,
+    /// Where the arguments of each call are that is of a function of the user's.
+    pub(crate) own: Vec<Vec<usize>>,
     pub(crate) computed: Vec<Computed>,
     /// How many rows LAG looks back, or LEAD ahead.
     pub(crate) distance: u32,
@@ -100,9 +102,12 @@ impl OverCalls {
         self.rules.packed.value(row, column)
     }
 
-    /// One value a function for a row, its LEADs from `later`.
-    pub(super) fn values(&self, later: Option<&[u8]>, acc: &OverAcc) -> Result<Vec<Value>> {
-        let of_calls: Vec<Value> = self.rules.calls.results(&acc.calls).collect();
+    /// One value a function for a row, its LEADs from `later`; or what a function of the user's says instead.
+    pub(super) fn values(&self, later: Option<&[u8]>, acc: &OverAcc) -> Result<std::result::Result<Vec<Value>, String>> {
+        let of_calls = match self.rules.calls.values(&acc.calls) {
+            Ok(of_calls) => of_calls,
+            Err(why) => return Ok(Err(why)),
+        };
         let at = |row: &Option<Vec<u8>>, column: usize| row.as_deref().map_or(Ok(Value::Null), |row| self.value(row, column));
         let mut values = Vec::with_capacity(self.rules.computed.len());
         for computed in &self.rules.computed {
@@ -118,13 +123,11 @@ impl OverCalls {
                 Computed::Last(column) => at(&acc.last, *column)?,
             });
         }
-        Ok(values)
+        Ok(Ok(values))
     }
 
-    fn put(&mut self, row: &[u8], later: Option<&[u8]>, acc: &OverAcc, time: EventTime) -> Result<()> {
-        let values = self.values(later, acc)?;
-        self.push(row, values, time);
-        Ok(())
+    fn put(&mut self, row: &[u8], later: Option<&[u8]>, acc: &OverAcc, time: EventTime) -> Result<Called> {
+        Ok(self.values(later, acc)?.map(|values| self.push(row, values, time)))
     }
 
     /// A result.
@@ -184,8 +187,9 @@ impl OverKernel for OverCalls {
     }
 
     fn describe(&self) -> String {
-        let OverRules { calls, arguments, computed, distance, ties, partition, .. } = &*self.rules;
-        format!("over ({partition}) then {ties:?}: {} at {arguments:?}, {computed:?} by {distance}", calls.describe())
+        let OverRules { calls, arguments, own, computed, distance, ties, partition, .. } = &*self.rules;
+        let own = if calls.can_fail() { format!(" of {own:?}") } else { String::new() };
+        format!("over ({partition}) then {ties:?}: {} at {arguments:?}, {computed:?} by {distance}{own}", calls.describe())
     }
 
     fn encode(&self, batch: &dyn Batch, row: usize, out: &mut Vec<u8>) {
@@ -207,16 +211,25 @@ impl OverKernel for OverCalls {
     }
 
     fn fold(&self, acc: &mut OverAcc, row: &[u8], time: EventTime) -> Result<Called> {
+        let passes = |call: usize| {
+            let filter = self.rules.arguments[call].1;
+            filter.map_or(Ok(true), |at| self.rules.packed.cell(row, at).map(|cell| cell == Cell::Bool(true)))
+        };
+        let argument = |call: usize| {
+            let argument = || self.rules.arguments[call].0.map_or(Ok(Value::Bool(true)), |at| self.value(row, at));
+            passes(call)?.then(argument).transpose()
+        };
+        let own = |call: usize| {
+            let arguments = || self.rules.own[call].iter().map(|&at| self.value(row, at)).collect::<Result<Vec<_>>>();
+            passes(call)?.then(arguments).transpose()
+        };
+        if let Err(why) = self.rules.calls.fold_values(&mut acc.calls, argument, own)? {
+            return Ok(Err(why));
+        }
         if acc.rows == 0 || acc.last_ms != time.0 {
             (acc.times, acc.earlier, acc.last_ms) = (acc.times + 1, acc.rows, time.0);
         }
         acc.rows += 1;
-        self.rules.calls.fold_values(&mut acc.calls, |call| {
-            let (argument, filter) = self.rules.arguments[call];
-            let passes = filter.map_or(Ok(true), |at| self.rules.packed.cell(row, at).map(|cell| cell == Cell::Bool(true)))?;
-            let argument = || argument.map_or(Ok(Value::Bool(true)), |at| self.value(row, at));
-            passes.then(argument).transpose()
-        })?;
         if acc.first.is_none() && self.rules.keeps_first() {
             acc.first = Some(row.to_vec());
         }
@@ -234,7 +247,7 @@ impl OverKernel for OverCalls {
 
     /// Numbers, ranks and LEADs are over all rows, and those are never put together.
     fn merge(&self, acc: &mut OverAcc, later: &OverAcc) -> Called {
-        self.rules.calls.merge(&mut acc.calls, &later.calls);
+        self.rules.calls.merge(&mut acc.calls, &later.calls)?;
         acc.rows += later.rows;
         if acc.first.is_none() {
             acc.first.clone_from(&later.first);
@@ -247,11 +260,11 @@ impl OverKernel for OverCalls {
 
     fn emit(&mut self, row: &[u8], acc: &OverAcc, _place: Place, time: EventTime) -> Result<Called> {
         if !self.rules.leads {
-            self.put(row, None, acc, time)?;
+            return self.put(row, None, acc, time);
         } else if acc.waiting.len() > self.rules.distance as usize
             && let Some(waited) = acc.waiting.front()
         {
-            self.put(waited, Some(row), acc, time)?;
+            return self.put(waited, Some(row), acc, time);
         }
         Ok(Ok(()))
     }
@@ -263,7 +276,9 @@ impl OverKernel for OverCalls {
     fn finish(&mut self, acc: &OverAcc, time: EventTime) -> Result<Called> {
         let settled = usize::from(acc.waiting.len() > self.rules.distance as usize);
         for row in acc.waiting.iter().skip(settled) {
-            self.put(row, None, acc, time)?;
+            if let Err(why) = self.put(row, None, acc, time)? {
+                return Ok(Err(why));
+            }
         }
         Ok(Ok(()))
     }

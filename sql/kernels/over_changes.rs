@@ -59,7 +59,7 @@ impl OverChanges {
 
     fn result(&self, later: Option<&[u8]>, acc: &OverAcc) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        self.calls.values(later, acc)?.iter().for_each(|value| value.encode(&mut bytes));
+        self.calls.values(later, acc)?.map_err(Error::fatal)?.iter().for_each(|value| value.encode(&mut bytes));
         Ok(bytes)
     }
 }

@@ -124,8 +124,9 @@ impl Tally {
             return Err(Error::fatal(error));
         }
         let mut acc = self.calls.create();
-        (0..rows.len()).for_each(|row| self.calls.fold(&mut acc, &arguments, row, 1));
-        Ok(self.calls.results(&acc).collect())
+        // Functions of users, which may fail, are refused by the planner.
+        (0..rows.len()).try_for_each(|row| self.calls.fold(&mut acc, &arguments, row, 1)).map_err(Error::fatal)?;
+        self.calls.values(&acc).map_err(Error::fatal)
     }
 }
 

@@ -15,7 +15,7 @@ use crate::plan::Zone;
 use arrow::datatypes::SchemaRef;
 use std::sync::Arc;
 use waterwheel_engine::error::{Error, Result};
-use waterwheel_engine::operators::{Operator, Output, check_description};
+use waterwheel_engine::operators::{Operator, Output, check_description, refuse};
 use waterwheel_engine::record::{BatchBox, ChangeBatch, Rows, downcast};
 use waterwheel_engine::windowing::{Accumulate, Windowed};
 
@@ -72,17 +72,20 @@ impl Accumulate for WindowCalls {
 
     fn accumulate(&self, acc: &mut Acc, row: &RowRef) {
         match &row.arguments {
-            Some(arguments) => self.0.fold(acc, arguments, row.row as usize, 1),
+            Some(arguments) => self.0.fold(acc, arguments, row.row as usize, 1).unwrap_or_else(|why| refuse(why)),
             None => acc.count_row(),
         }
     }
 
     fn merge(&self, acc: &mut Acc, later: &Acc) {
-        self.0.merge(acc, later);
+        self.0.merge(acc, later).unwrap_or_else(|why| refuse(why));
     }
 
     fn finish(&self, acc: &Acc) -> Outcome {
-        if self.0.are_numbers() { Outcome::Numbers(acc.clone()) } else { Outcome::Values(self.0.results(acc).collect()) }
+        if self.0.are_numbers() {
+            return Outcome::Numbers(acc.clone());
+        }
+        Outcome::Values(self.0.values(acc).unwrap_or_else(|why| refuse(why)))
     }
 }
 

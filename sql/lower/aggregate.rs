@@ -7,6 +7,7 @@
 //!
 //! Invariant: the columns of the result are those of the plan's node: group expressions, then calls.
 
+use super::own::{check_changes, check_windows, own_arguments, own_call};
 use super::rows::named;
 use super::windows::operator;
 use super::{Fired, Lowered, Lowering, Place, arrow_schema, check_class, column_of, physical, size};
@@ -16,7 +17,7 @@ use crate::kernels::group::GroupBy;
 use crate::kernels::keys::ColumnKeys;
 use crate::kernels::value::Class;
 use crate::kernels::window::{FromWindows, GroupColumn, ToRowRefs};
-use crate::plan::{WindowKind, Windows};
+use crate::plan::{WindowKind, Windows, own_of};
 use arrow::datatypes::{DataType, Field, Schema};
 use datafusion_common::{DFSchema, ScalarValue};
 use datafusion_expr::expr::{AggregateFunction, Expr, NullTreatment};
@@ -72,6 +73,9 @@ impl Lowering<'_> {
 
     fn grouped(&mut self, node: &Aggregate, input: &Lowered, only_new: bool) -> SqlResult<Lowered> {
         let keys: Vec<&Expr> = node.group_expr.iter().collect();
+        if input.updating {
+            check_changes(&calls_of(node)?)?;
+        }
         let Parts { node: from, classes, calls } = self.parts(node, input, &keys, input.updating)?;
         let key_count = classes.len();
         let keyed = self.keyed(from, key_count);
@@ -95,6 +99,9 @@ impl Lowering<'_> {
     fn windowed(&mut self, node: &Aggregate, input: &Lowered, columns: Vec<GroupColumn>, over: &Over) -> SqlResult<Lowered> {
         let keys: Vec<&Expr> = node.group_expr.iter().zip(&columns).filter(|(_, c)| **c == GroupColumn::Key).map(|(e, _)| e).collect();
         self.check_arguments(node, input)?;
+        if let Over::Windows(windows) = over {
+            check_windows(&calls_of(node)?, windows)?;
+        }
         let Parts { node: from, classes, calls } = self.parts(node, input, &keys, false)?;
         let keyed = self.keyed(from, classes.len());
         let (to_refs, of_results) = (calls.clone(), calls.clone());
@@ -177,7 +184,7 @@ impl Lowering<'_> {
             classes.push(check_class(&kind, &format!("GROUP BY {key}"))?);
         }
         let key_count = exprs.len();
-        let functions = node.aggr_expr.iter().map(call_of).collect::<SqlResult<Vec<_>>>()?;
+        let functions = calls_of(node)?;
         // What several calls ask for is computed once.
         let mut place = |expr: &Expr| match exprs[key_count..].iter().position(|e| e == expr) {
             Some(at) => key_count + at,
@@ -188,7 +195,8 @@ impl Lowering<'_> {
         };
         let mut places = Vec::with_capacity(functions.len());
         for function in &functions {
-            places.push((argument(function)?.map(&mut place), function.params.filter.as_deref().map(&mut place)));
+            let own: Vec<usize> = own_arguments(function).iter().map(&mut place).collect();
+            places.push((argument(function)?.map(&mut place), own, function.params.filter.as_deref().map(&mut place)));
         }
         let mut fields = Vec::with_capacity(exprs.len());
         for (i, expr) in exprs.iter().enumerate() {
@@ -199,7 +207,8 @@ impl Lowering<'_> {
         let over = DFSchema::try_from(schema.clone()).map_err(SqlError::of_planner)?;
         let column = |i: usize| physical(&named(&format!("c{i}")), &over);
         let mut calls = Vec::with_capacity(functions.len());
-        for (i, (function, (argument, filter))) in functions.iter().zip(places).enumerate() {
+        let read = |at: usize| -> SqlResult<_> { Ok((column(at)?, schema.field(at).data_type().clone())) };
+        for (i, (function, (argument, own, filter))) in functions.iter().zip(places).enumerate() {
             let output = node.schema.field(node.group_expr.len() + i).data_type().clone();
             let name = name_of(function)?;
             let argument = match argument {
@@ -212,8 +221,8 @@ impl Lowering<'_> {
             };
             let filter = filter.map(column).transpose()?;
             check_result(name, argument.as_ref(), &output)?;
-            let (distinct, separator) = (function.params.distinct, separator(function)?);
-            calls.push(Call { function: name, argument, filter, distinct, retracting, separator, output });
+            let (own, distinct, separator) = (own_call(function, &own, read)?, function.params.distinct, separator(function)?);
+            calls.push(Call { function: name, argument, own, filter, distinct, retracting, separator, output });
         }
         Ok(Parts { node: computed, classes, calls: Calls::new(calls) })
     }
@@ -243,6 +252,11 @@ fn check_session(input: &Lowered, sources: &[Option<usize>], columns: &[GroupCol
     ))
 }
 
+/// The calls of a node.
+fn calls_of(node: &Aggregate) -> SqlResult<Vec<&AggregateFunction>> {
+    node.aggr_expr.iter().map(call_of).collect()
+}
+
 pub(super) fn call_of(expr: &Expr) -> SqlResult<&AggregateFunction> {
     match expr {
         Expr::AggregateFunction(function) => Ok(function),
@@ -260,6 +274,15 @@ pub(super) fn name_of(function: &AggregateFunction) -> SqlResult<Function> {
     }
     if function.params.null_treatment.is_some() && called != "array_agg" {
         return refuse("IGNORE NULLS", "NULLs are left out anyway");
+    }
+    if own_of(&function.func).is_some() {
+        let shown = called.to_uppercase();
+        let what = format!("DISTINCT in {shown}");
+        let instead = format!("{shown} of a subquery with SELECT DISTINCT");
+        return match function.params.distinct {
+            true => Err(SqlError::unsupported(&what, "which of its arguments have been seen is not kept", &instead)),
+            false => Ok(Function::Own),
+        };
     }
     if function.params.distinct && by_arrival {
         return refuse("DISTINCT", "which of equal values arrived first is not kept");
@@ -289,9 +312,10 @@ pub(super) fn name_of(function: &AggregateFunction) -> SqlResult<Function> {
     })
 }
 
-/// The argument; none where every row counts.
+/// The argument; none where every row counts, and of functions of users, which may have several.
 pub(super) fn argument(function: &AggregateFunction) -> SqlResult<Option<&Expr>> {
     match function.params.args.as_slice() {
+        _ if own_of(&function.func).is_some() => Ok(None),
         [Expr::Literal(value, _)] if function.func.name() == "count" && !value.is_null() && !function.params.distinct => Ok(None),
         [Expr::Literal(ScalarValue::Null, _)] => Err(SqlError::new(format!("{}(NULL) has no type", function.func.name()))),
         [argument] => Ok(Some(argument)),
@@ -322,6 +346,7 @@ pub(super) fn separator(function: &AggregateFunction) -> SqlResult<Arc<str>> {
 pub(super) fn check_result(function: Function, argument: Option<&Argument>, output: &DataType) -> SqlResult<()> {
     let class = check_class(output, "a result")?;
     let fits = match (function, argument) {
+        (Function::Own, _) => return Ok(()),
         (Function::Count, _) => *output == DataType::Int64,
         (Function::Min | Function::Max, Some(a)) => a.kind == *output && a.class != Class::Nested,
         (Function::Sum, Some(a)) => {

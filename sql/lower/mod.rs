@@ -15,6 +15,7 @@ mod join;
 mod meet;
 mod members;
 mod over;
+mod own;
 mod pattern;
 mod ranks;
 mod rows;

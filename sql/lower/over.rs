@@ -9,6 +9,7 @@
 //! Invariant: the columns of the result are those of the plan's node: the input's, then one a function.
 
 use super::aggregate::{argument, check_result, name_of, separator};
+use super::own::{check_frame, own_arguments, own_call};
 use super::ranks::list;
 use super::{Lowered, Lowering, column_of, size};
 use crate::error::{SqlError, SqlResult};
@@ -60,6 +61,8 @@ struct Places {
     partition: Vec<usize>,
     ties: Vec<usize>,
     arguments: Vec<Option<usize>>,
+    /// Of functions of users.
+    own: Vec<Vec<usize>>,
     filters: Vec<Option<usize>>,
 }
 
@@ -144,13 +147,16 @@ impl Lowering<'_> {
         let aggregates = group.functions.iter().map(|(_, f)| aggregate_of(f)).collect::<SqlResult<Vec<_>>>()?;
         let partition: Vec<usize> = group.params.partition_by.iter().map(&mut place).collect();
         let ties: Vec<usize> = group.order().map(|sort| place(&sort.expr)).collect();
-        let (mut arguments, mut filters) = (Vec::new(), Vec::new());
+        let called: Vec<&AggregateFunction> = aggregates.iter().flatten().collect();
+        check_frame(&called, group.frame, group.in_turn)?;
+        let (mut arguments, mut own, mut filters) = (Vec::new(), Vec::new(), Vec::new());
         for ((_, function), aggregate) in group.functions.iter().zip(&aggregates) {
             let argument = match aggregate {
                 Some(aggregate) => argument(aggregate)?,
                 None => function.params.args.first(),
             };
             arguments.push(argument.map(&mut place));
+            own.push(aggregate.iter().flat_map(own_arguments).map(&mut place).collect::<Vec<usize>>());
             filters.push(function.params.filter.as_deref().map(&mut place));
         }
         let (from, columns) = self.computed(&input, &wanted)?;
@@ -159,6 +165,7 @@ impl Lowering<'_> {
             partition: partition.iter().map(|w| columns[*w]).collect(),
             ties: ties.iter().map(|w| columns[*w]).collect(),
             arguments: arguments.iter().map(at).collect(),
+            own: own.iter().map(|of_call| of_call.iter().map(|w| columns[*w]).collect()).collect(),
             filters: filters.iter().map(at).collect(),
         };
         let kept = self.kept(&input, &wanted, &columns)?;
@@ -354,7 +361,7 @@ fn rules(
         SqlError::unsupported(&format!("OVER over rows with the column {column}"), "its type cannot be kept", "leave it out")
     })?;
     let own = schema.fields().len() - group.functions.len();
-    let (mut calls, mut of_calls, mut computed) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut calls, mut of_calls, mut of_own, mut computed) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for (i, ((_, function), aggregate)) in group.functions.iter().zip(aggregates).enumerate() {
         let output = schema.field(own + i).data_type();
         let argument = places.arguments[i];
@@ -362,7 +369,8 @@ fn rules(
             Some(aggregate) => {
                 computed.push(Computed::Call(calls.len()));
                 of_calls.push((argument, places.filters[i]));
-                calls.push(call(aggregate, argument, places.filters[i], kept, output)?);
+                of_own.push(places.own[i].clone());
+                calls.push(call(aggregate, (argument, &places.own[i]), places.filters[i], kept, output)?);
             }
             None => computed.push(function_over(function, argument, output)?),
         }
@@ -373,6 +381,7 @@ fn rules(
         packed,
         calls: Calls::new(calls),
         arguments: of_calls,
+        own: of_own,
         computed,
         distance: match (group.frame, group.lead) {
             (_, Some(n)) | (Frame::Rows(Some(n)), None) => n,
@@ -387,7 +396,7 @@ fn rules(
 
 fn call(
     aggregate: &AggregateFunction,
-    argument: Option<usize>,
+    (argument, own): (Option<usize>, &[usize]),
     filter: Option<usize>,
     kept: &Schema,
     output: &DataType,
@@ -403,9 +412,10 @@ fn call(
         }
     };
     check_result(function, argument.as_ref(), output)?;
+    let own = own_call(aggregate, own, |column| Ok((read(column), kept.field(column).data_type().clone())))?;
     // Values of a frame leave it again: those of DISTINCT are counted.
     let (distinct, separator, output) = (aggregate.params.distinct, separator(aggregate)?, output.clone());
-    Ok(Call { function, argument, filter: filter.map(read), distinct, retracting: distinct, separator, output })
+    Ok(Call { function, argument, own, filter: filter.map(read), distinct, retracting: distinct, separator, output })
 }
 
 fn function_over(function: &WindowFunction, argument: Option<usize>, output: &DataType) -> SqlResult<Computed> {

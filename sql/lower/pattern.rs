@@ -217,6 +217,7 @@ fn tally(variable: Option<String>, calls: &[CallOf<'_>], over: &DFSchema) -> Sql
     let mut of_tally = Vec::with_capacity(calls.len());
     for (i, (call, reading)) in calls.iter().enumerate() {
         let function = call_of(call)?;
+        super::own::check_pattern(function)?;
         let name = name_of(function)?;
         let argument = match argument(function)? {
             None => None,
@@ -230,7 +231,7 @@ fn tally(variable: Option<String>, calls: &[CallOf<'_>], over: &DFSchema) -> Sql
         check_result(name, argument.as_ref(), &reading.kind)?;
         let filter = function.params.filter.as_deref().map(|filter| physical(filter, &over)).transpose()?;
         let (distinct, separator, output) = (function.params.distinct, separator(function)?, reading.kind.clone());
-        of_tally.push(Call { function: name, argument, filter, distinct, retracting: false, separator, output });
+        of_tally.push(Call { function: name, argument, own: None, filter, distinct, retracting: false, separator, output });
     }
     Ok(Tally { variable, calls: Calls::new(of_tally), columns, schema })
 }

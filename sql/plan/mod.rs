@@ -9,6 +9,7 @@ mod bags;
 mod fields;
 mod functions;
 mod join;
+mod lateral;
 mod legacy;
 mod membership;
 mod over;
@@ -21,10 +22,10 @@ mod walk;
 mod zones;
 
 pub use functions::ScalarFunction;
-pub(crate) use functions::{CHANCE, FRACTION_OF, Functions, UUID_OF, is_of_the_clock, known};
+pub(crate) use functions::{CHANCE, FRACTION_OF, Functions, UUID_OF, is_of_the_clock, known, own_of};
 pub(crate) use pattern::{Clause, Formula, PatternMatch, Reading, What, column_name, schema_of};
 pub(crate) use tvf::{WindowKind, WindowTvf, Windows, interval_ms};
-pub(crate) use unnest::Unnested;
+pub(crate) use unnest::{Of, Unnested};
 pub(crate) use versions::Versions;
 pub(crate) use zones::Zone;
 
@@ -150,7 +151,7 @@ pub(crate) fn plan(query: &Query, catalog: &Catalog, functions: &Functions) -> S
     bags::rewrite(&mut query)?;
     legacy::rewrite(&mut query)?;
     sugar::rewrite(&mut query)?;
-    planner.sql_statement_to_plan(Statement::Query(Box::new(query))).map_err(explain)
+    planner.sql_statement_to_plan(Statement::Query(Box::new(query))).map_err(|e| explain(e, functions))
 }
 
 /// The same plan with types made equal and work moved to where it is least.
@@ -160,8 +161,8 @@ pub(crate) fn optimize(plan: LogicalPlan, functions: &Functions) -> SqlResult<Lo
     config.optimizer.enable_physical_uncorrelated_scalar_subquery = false;
     let config = Arc::new(config);
     let plan = unnest::tie(versions::tie(plan)?)?;
-    let plan = Analyzer::new().execute_and_check(plan, &config, |_, _| {}).map_err(explain)?;
-    let plan = Zoned::of(functions.zone).plan(plan).map_err(explain)?;
+    let plan = Analyzer::new().execute_and_check(plan, &config, |_, _| {}).map_err(SqlError::of_planner)?;
+    let plan = Zoned::of(functions.zone).plan(plan).map_err(SqlError::of_planner)?;
     let rules = Optimizer::with_rules(vec![
         Arc::new(OptimizeUnions::new()),
         Arc::new(SimplifyExpressions::new()),
@@ -178,7 +179,7 @@ pub(crate) fn optimize(plan: LogicalPlan, functions: &Functions) -> SqlResult<Lo
         Arc::new(OptimizeProjections::new()),
     ]);
     let context = OptimizerContext::new_with_config_options(config).without_query_execution_start_time();
-    rules.optimize(plan, &context, |_, _| {}).map_err(explain)
+    rules.optimize(plan, &context, |_, _| {}).map_err(SqlError::of_planner)
 }
 
 /// A computed column: its expression over the record's columns, and its type.
@@ -186,12 +187,12 @@ pub(crate) fn compute(expr: &SqlExpr, record: &SchemaRef, functions: &Functions)
     let catalog = Catalog::default();
     let context = Context::new(&catalog, functions);
     let planner = SqlToRel::new_with_options(&context, options());
-    let schema = DFSchema::try_from(record.clone()).map_err(explain)?;
+    let schema = DFSchema::try_from(record.clone()).map_err(SqlError::of_planner)?;
     let mut expr = expr.clone();
     sugar::rewrite(&mut expr)?;
-    let expr = planner.sql_to_expr(expr, &schema, &mut PlannerContext::new()).map_err(explain)?;
+    let expr = planner.sql_to_expr(expr, &schema, &mut PlannerContext::new()).map_err(|e| explain(e, functions))?;
     let expr = settled(expr, &schema, functions.zone)?;
-    let kind = expr.get_type(&schema).map_err(explain)?;
+    let kind = expr.get_type(&schema).map_err(SqlError::of_planner)?;
     Ok((expr, kind))
 }
 
@@ -199,13 +200,14 @@ pub(crate) fn compute(expr: &SqlExpr, record: &SchemaRef, functions: &Functions)
 fn settled(expr: Expr, schema: &DFSchema, zone: Option<Zone>) -> SqlResult<Expr> {
     let context = SimplifyContext::builder().with_schema(Arc::new(schema.clone())).build();
     let simplifier = ExprSimplifier::new(context);
-    let expr = simplifier.coerce(expr, schema).map_err(explain)?;
-    let expr = Zoned::of(zone).expr(expr, schema).map_err(explain)?.data;
+    let expr = simplifier.coerce(expr, schema).map_err(SqlError::of_planner)?;
+    let expr = Zoned::of(zone).expr(expr, schema).map_err(SqlError::of_planner)?.data;
     // Some functions are only names for what the simplifier makes of them: COALESCE.
-    simplifier.simplify(expr).map_err(explain)
+    simplifier.simplify(expr).map_err(SqlError::of_planner)
 }
 
-fn explain(error: DataFusionError) -> SqlError {
+/// What the planner says, where it does not know a function with the nearest that is known.
+fn explain(error: DataFusionError, functions: &Functions) -> SqlError {
     let error = SqlError::of_planner(error);
     let Some(name) = error.message().strip_prefix("Invalid function '").and_then(|rest| rest.split('\'').next()).map(str::to_string) else {
         return error;
@@ -219,9 +221,10 @@ fn explain(error: DataFusionError) -> SqlError {
             SqlError::unsupported(&format!("{name}(...) OVER"), "it needs all rows of a partition, which never end", "RANK or ROW_NUMBER")
                 .placed_as(error)
         }
-        _ => {
-            let names = Functions::new();
-            unknown.nearest(&name, names.scalar.keys().chain(names.aggregate.keys()).map(String::as_str))
+        table if functions.tables.contains_key(table) => {
+            let (call, instead) = (name.to_uppercase(), unnest::instead(&name));
+            SqlError::unsupported(&format!("{call}(...) here"), "it gives rows, no value", &instead).placed_as(error)
         }
+        _ => unknown.nearest(&name, functions.scalar.keys().chain(functions.aggregate.keys()).map(String::as_str)),
     }
 }

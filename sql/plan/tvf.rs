@@ -6,8 +6,9 @@
 //! Invariant: sizes are whole milliseconds above 0; nothing is pushed below the node but projections.
 
 use super::zones::Zone;
-use super::{bags, pattern, unnest, versions};
+use super::{bags, lateral, pattern, unnest, versions};
 use crate::error::{SqlError, SqlResult};
+use crate::own::TableFunction;
 use arrow::datatypes::{DataType, Field, TimeUnit};
 use datafusion_common::{DFSchema, DFSchemaRef, Result as PlanResult};
 use datafusion_expr::logical_plan::UserDefinedLogicalNodeCore;
@@ -18,6 +19,7 @@ use datafusion_sql::sqlparser::ast::{
 };
 use datafusion_sql::sqlparser::tokenizer::Span;
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -143,19 +145,29 @@ impl UserDefinedLogicalNodeCore for WindowTvf {
 
 /// Plans table factors that DataFusion does not know, or would misread.
 #[derive(Debug, Default)]
-pub(super) struct WindowPlanner {
+pub(super) struct TablePlanner {
+    /// The user's table functions.
+    pub(super) functions: BTreeMap<String, TableFunction>,
     /// Of the session.
     pub(super) zone: Option<Zone>,
 }
 
-impl RelationPlanner for WindowPlanner {
+impl RelationPlanner for TablePlanner {
     fn plan_relation(&self, relation: TableFactor, context: &mut dyn RelationPlannerContext) -> PlanResult<RelationPlanning> {
         let span = relation.span();
         let planned = |plan: LogicalPlan, alias| Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias))));
         match relation {
             TableFactor::TableFunction { expr: SqlExpr::Function(function), alias } => {
+                if self.functions.contains_key(&function.name.to_string().to_lowercase()) {
+                    return Err(lateral::missing(&function).at(name_span(&function)).into_planner());
+                }
                 let (plan, alias) = function_plan(&function, alias, context, self.zone).map_err(|e| e.or_at(Some(span)).into_planner())?;
                 planned(plan, alias)
+            }
+            TableFactor::Function { lateral: true, name, args, with_ordinality, alias } => {
+                let call = lateral::Lateral { name, args, alias, with_place: with_ordinality };
+                let plan = call.plan(&self.functions, context).map_err(|e| e.or_at(Some(span)).into_planner())?;
+                planned(plan, None)
             }
             TableFactor::Table {
                 version: Some(version),
@@ -345,7 +357,7 @@ fn arguments(function: &Function) -> SqlResult<Arguments> {
 }
 
 /// Where the function's name stands.
-fn name_span(function: &Function) -> Span {
+pub(super) fn name_span(function: &Function) -> Span {
     function.name.0.first().map_or_else(|| function.span(), Spanned::span)
 }
 

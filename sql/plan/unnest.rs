@@ -1,4 +1,5 @@
 //! `CROSS JOIN UNNEST(array) AS t (x)` and `LEFT JOIN UNNEST(array) AS t (x) ON TRUE`: a row beside each element of its array.
+//! `LATERAL TABLE(f(x)) AS t (a, b)` is the same of the array of rows that a table function gives.
 //!
 //! Where UNNEST is planned the rows beside it are known by their columns alone, so the node stands for the elements until the
 //! join around it is there; then the two become one node over the rows. Elements that are rows are as many columns.
@@ -6,12 +7,14 @@
 //! Invariant: nothing is pushed below the node but projections; elements that found no join are refused.
 
 use crate::error::{SqlError, SqlResult};
+use crate::own::TableFunction;
 use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion_common::tree_node::{Transformed, TreeNode};
 use datafusion_common::{Column, DFSchema, DFSchemaRef, DataFusionError, JoinType, Result as PlanResult, ScalarValue, TableReference};
+use datafusion_expr::expr::ScalarFunction;
 use datafusion_expr::logical_plan::UserDefinedLogicalNodeCore;
 use datafusion_expr::planner::RelationPlannerContext;
-use datafusion_expr::{Expr, ExprSchemable, Extension, Filter, Join, LogicalPlan};
+use datafusion_expr::{Expr, ExprSchemable, Extension, Filter, Join, LogicalPlan, ScalarUDF, ScalarUDFImpl};
 use datafusion_sql::sqlparser::ast::{Expr as SqlExpr, TableAlias};
 use std::cmp::Ordering;
 use std::fmt;
@@ -25,6 +28,29 @@ struct Elements {
     fields: Vec<FieldRef>,
     alias: Option<TableReference>,
     with_place: bool,
+    of: Of,
+}
+
+/// What the elements are written as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Of {
+    Array,
+    /// The rows of a table function.
+    Function,
+}
+
+impl Of {
+    pub(crate) fn words(self) -> &'static str {
+        match self {
+            Of::Array => "UNNEST",
+            Of::Function => "LATERAL TABLE",
+        }
+    }
+}
+
+/// How a table function is called.
+pub(super) fn instead(name: &str) -> String {
+    format!("FROM t, LATERAL TABLE({}(..)) AS s (..)", name.to_uppercase())
 }
 
 /// The node: before it has a join around it, of no rows.
@@ -56,6 +82,10 @@ impl Unnested {
 
     pub(crate) fn with_place(&self) -> bool {
         self.elements.with_place
+    }
+
+    pub(crate) fn of(&self) -> Of {
+        self.elements.of
     }
 
     pub(crate) fn outer(&self) -> bool {
@@ -107,7 +137,7 @@ impl UserDefinedLogicalNodeCore for Unnested {
 
     fn with_exprs_and_inputs(&self, exprs: Vec<Expr>, inputs: Vec<LogicalPlan>) -> PlanResult<Self> {
         let Some(array) = exprs.into_iter().next() else {
-            return Err(DataFusionError::Internal("UNNEST is of one array".into()));
+            return Err(DataFusionError::Internal("elements are of one array".into()));
         };
         Unnested::new(inputs.into_iter().next(), Elements { array, ..self.elements.clone() }, self.outer)
     }
@@ -141,6 +171,40 @@ pub(super) fn elements(
         let what = format!("UNNEST of {text}, which is {}", crate::parser::type_name(&kind));
         return Err(SqlError::unsupported(&what, "it takes an array", "a column of type ARRAY<..>"));
     };
+    planned(array, item, &format!("UNNEST({text})"), alias, with_place, Of::Array)
+}
+
+/// The rows that a table function gives for the row beside.
+pub(super) fn rows(
+    function: &TableFunction,
+    arguments: Vec<SqlExpr>,
+    text: &str,
+    alias: Option<TableAlias>,
+    with_place: bool,
+    context: &mut dyn RelationPlannerContext,
+) -> SqlResult<LogicalPlan> {
+    let name = function.name().to_uppercase();
+    if let Some(kind) = function.unknown() {
+        let what = format!("{} in the table function {name}", crate::parser::type_name(kind));
+        return Err(SqlError::unsupported(&what, "its arguments and columns are plain values", "fields of rows, elements by UNNEST"));
+    }
+    let nothing = DFSchema::empty();
+    let argument = |argument| context.sql_to_expr(argument, &nothing).map_err(SqlError::of_planner);
+    let arguments = arguments.into_iter().map(argument).collect::<SqlResult<Vec<_>>>()?;
+    let kinds = arguments.iter().map(|argument| argument.get_type(&nothing)).collect::<PlanResult<Vec<_>>>();
+    kinds.and_then(|kinds| function.function().coerce_types(&kinds)).map_err(SqlError::of_planner)?;
+    let udf = Arc::new(ScalarUDF::from(function.function().clone()));
+    let array = Expr::ScalarFunction(ScalarFunction::new_udf(udf, arguments));
+    match array.get_type(&nothing).map_err(SqlError::of_planner)? {
+        DataType::List(item) if matches!(item.data_type(), DataType::Struct(columns) if columns.is_empty()) => {
+            Err(SqlError::new(format!("the table function {name} has no columns")).help("declare one at least"))
+        }
+        DataType::List(item) => planned(array, &item, text, alias, with_place, Of::Function),
+        _ => Err(SqlError::new(format!("{name} is no table function"))),
+    }
+}
+
+fn planned(array: Expr, item: &Field, text: &str, alias: Option<TableAlias>, with_place: bool, of: Of) -> SqlResult<LogicalPlan> {
     let nullable = |name: &str, kind: &DataType| Field::new(name, kind.clone(), true);
     let mut fields = match item.data_type() {
         DataType::Struct(members) => members.iter().map(|member| nullable(member.name(), member.data_type())).collect(),
@@ -153,12 +217,12 @@ pub(super) fn elements(
     if !names.is_empty() {
         if names.len() != fields.len() {
             let (given, are) = (names.len(), fields.len());
-            return Err(SqlError::new(format!("UNNEST({text}) has {are} columns, and {given} are named")));
+            return Err(SqlError::new(format!("{text} has {are} columns, and {given} are named")));
         }
         fields = fields.into_iter().zip(names).map(|(field, name)| field.with_name(name)).collect();
     }
     let alias = alias.map(|alias| TableReference::bare(alias.name.value));
-    let elements = Elements { array, fields: fields.into_iter().map(Arc::new).collect(), alias, with_place };
+    let elements = Elements { array, fields: fields.into_iter().map(Arc::new).collect(), alias, with_place, of };
     Unnested::new(None, elements, false).map(Unnested::planned).map_err(SqlError::of_planner)
 }
 
@@ -181,9 +245,10 @@ fn tie_join(join: Join) -> PlanResult<Transformed<LogicalPlan>> {
         JoinType::Inner if join.on.is_empty() => false,
         JoinType::Left if join.on.is_empty() && filter.is_none() => true,
         other => {
-            let what = format!("a {other} join with UNNEST and a condition");
-            let instead = "CROSS JOIN UNNEST(..), with the condition in WHERE; LEFT JOIN UNNEST(..) ON TRUE";
-            return Err(SqlError::unsupported(&what, "elements belong to their row", instead).into_planner());
+            let of = unnested.elements.of.words();
+            let what = format!("a {other} join with {of} and a condition");
+            let instead = format!("CROSS JOIN {of}(..), with the condition in WHERE; LEFT JOIN {of}(..) ON TRUE");
+            return Err(SqlError::unsupported(&what, "elements belong to their row", &instead).into_planner());
         }
     };
     let of_row = |expr: Expr| match expr {

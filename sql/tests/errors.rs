@@ -16,6 +16,7 @@ CREATE TABLE sums (country STRING, total DECIMAL(20, 2)) WITH ('connector' = 'to
 /// The report of what goes wrong with a statement.
 fn report(sql: &str) -> String {
     let mut session = Session::new(Arc::new(super::world::Feeds::default()));
+    super::own_functions::register(&mut session);
     session.run("tables.sql", TABLES).unwrap();
     let outcomes = match session.run("job.sql", sql) {
         Ok(outcomes) => outcomes,
@@ -178,6 +179,51 @@ fn constants_are_looked_at_before_the_start() {
         assert!(report.contains(why), "{sql}\n{report}");
     }
     assert_eq!(report("SELECT COUNT(*) FROM payments GROUP BY TUMBLE(at, INTERVAL '1' MINUTE)"), "nothing is wrong");
+}
+
+/// Functions of users are refused by their names, with how they are called or what they lack.
+#[test]
+fn functions_of_users_that_cannot_be_called_so() {
+    let hop = "FROM TABLE(HOP(TABLE payments, DESCRIPTOR(at), INTERVAL '1' MINUTE, INTERVAL '5' MINUTE)) GROUP BY window_start, window_end";
+    let session = "FROM TABLE(SESSION(TABLE payments PARTITION BY country, DESCRIPTOR(at), INTERVAL '1' MINUTE)) GROUP BY country, window_start, window_end";
+    let changing = "FROM (SELECT country, COUNT(*) AS n FROM payments GROUP BY country) AS c";
+    for (sql, why) in [
+        ("SELECT id, w FROM payments, LATERAL TABLE(splt(country)) AS s (w, n)".to_string(), "did you mean \"split\"?"),
+        ("SELECT id, w FROM payments, LATERAL TABLE(split(country, id)) AS s (w, n)".into(), "is called otherwise: SPLIT(STRING)"),
+        ("SELECT id, w FROM payments, LATERAL TABLE(split(id)) AS s (w, n)".into(), "SPLIT(BIGINT) is called otherwise: SPLIT(STRING)"),
+        ("SELECT id, w FROM payments, LATERAL TABLE(split(country)) AS s (w)".into(), "SPLIT has 2 columns, and 1 are named"),
+        ("SELECT id, w FROM payments, LATERAL TABLE(split(contry)) AS s (w, n)".into(), "column \"contry\" not found"),
+        (
+            "SELECT id, w FROM payments LEFT JOIN LATERAL TABLE(split(country)) AS s (w, n) ON n > 1".into(),
+            "join with LATERAL TABLE and a condition",
+        ),
+        ("SELECT id, w FROM payments, TABLE(split(country)) AS s (w, n)".into(), "TABLE(SPLIT(...)) without LATERAL"),
+        ("SELECT w FROM LATERAL TABLE(split('a b')) AS s (w, n)".into(), "LATERAL TABLE by itself"),
+        ("SELECT id, w FROM payments, LATERAL split(country) AS s (w, n)".into(), "LATERAL split(..)"),
+        ("SELECT id, split(country) FROM payments".into(), "it gives rows, no value"),
+        ("SELECT SUM_PRODUCT(id) FROM payments".into(), "SUM_PRODUCT(BIGINT, BIGINT)"),
+        ("SELECT SUM_PRODUCT(id, country) FROM payments".into(), "SUM_PRODUCT(BIGINT, BIGINT)"),
+        ("SELECT SUM_PRODCT(id, id) FROM payments".into(), "did you mean \"sum_product\"?"),
+        ("SELECT TOP_TEXT(DISTINCT country) FROM payments GROUP BY id".into(), "DISTINCT in TOP_TEXT"),
+        (format!("SELECT PICKY(n) AS p {changing}"), "PICKY over rows that change"),
+        (format!("SELECT SUM_PRODUCT(n, n) AS p {changing}"), "nothing is wrong"),
+        (format!("SELECT PICKY(id) AS p {hop}"), "PICKY in a HOP window"),
+        (format!("SELECT TOP_TEXT(country) AS p {hop}"), "nothing is wrong"),
+        (format!("SELECT PICKY(id) AS p {session}"), "PICKY in a SESSION window"),
+        (
+            "SELECT PICKY(id) OVER (ORDER BY at ROWS BETWEEN 2 PRECEDING AND CURRENT ROW) AS p FROM payments".into(),
+            "PICKY in a frame that moves on",
+        ),
+        ("SELECT PICKY(id) OVER (ORDER BY at) AS p FROM payments".into(), "nothing is wrong"),
+        ("SELECT TOP_TEXT(country) OVER (ORDER BY id) AS p FROM payments".into(), "TOP_TEXT OVER here"),
+        (
+            "SELECT * FROM payments MATCH_RECOGNIZE (ORDER BY at MEASURES TOP_TEXT(A.country) AS t PATTERN (A B) DEFINE B AS TRUE)".into(),
+            "TOP_TEXT in MATCH_RECOGNIZE",
+        ),
+    ] {
+        let report = report(&sql);
+        assert!(report.contains(why), "{sql}\n{report}");
+    }
 }
 
 #[test]

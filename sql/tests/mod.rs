@@ -13,6 +13,7 @@ mod nexmark;
 mod noise;
 mod oracle;
 mod over;
+mod own_functions;
 mod parse;
 mod pattern;
 mod scripts;

@@ -243,6 +243,7 @@ pub(super) fn count_char() -> ScalarFunction {
 pub(super) fn query(feeds: &Feeds, script: &str) -> Planned {
     let mut session = Session::new(Arc::new(feeds.clone()));
     session.register(count_char());
+    super::own_functions::register(&mut session);
     let outcomes = session.run("test.sql", script).unwrap_or_else(|e| panic!("{script}\n{}", e.report()));
     match outcomes.into_iter().last() {
         Some(Outcome::Query(planned)) => *planned,
@@ -294,6 +295,12 @@ impl Running {
     /// Lets the wall clock go on.
     pub(super) fn later(&mut self, ms: i64) {
         self.machine.jump_wall(ms);
+    }
+
+    /// Steps until the job has failed, and why.
+    pub(super) fn failure(&mut self) -> String {
+        let failed = (0..2000).find_map(|_| self.job.run(200).err());
+        failed.unwrap_or_else(|| panic!("the job does not fail: {}", self.job.describe())).report()
     }
 
     /// Steps until the job has ended.

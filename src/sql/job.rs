@@ -14,7 +14,7 @@ use waterwheel_engine::env::Env;
 use waterwheel_engine::error::{Error, Result};
 use waterwheel_engine::record::{Change, Data};
 use waterwheel_sql::catalog::Table;
-use waterwheel_sql::{Outcome, Planned, ScalarFunction, Session, SqlResult, changes_table, stream_table};
+use waterwheel_sql::{Function, Outcome, Planned, Session, SqlResult, changes_table, stream_table};
 
 /// What a text is called in errors.
 const TEXT: &str = "sql";
@@ -96,7 +96,8 @@ impl Job {
         self.sql_of(TEXT, text)
     }
 
-    /// Lets queries call a function, by its name in any case.
+    /// Lets queries call a function, by its name in any case: a [`ScalarFunction`](super::ScalarFunction) of columns, an
+    /// [`AggregateFunction`](super::AggregateFunction) of rows, or a [`TableFunction`](super::TableFunction) of a row to rows.
     ///
     /// ```
     /// # use waterwheel::prelude::*;
@@ -111,7 +112,7 @@ impl Job {
     /// }));
     /// # }
     /// ```
-    pub fn register(&self, function: ScalarFunction) {
+    pub fn register(&self, function: impl Into<Function>) {
         self.open_sql().session.register(function);
     }
 

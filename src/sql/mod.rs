@@ -21,4 +21,5 @@ pub use results::Form;
 pub use run::{Script, Shell, Stopper, script};
 pub use tables::Tables;
 pub use waterwheel_sql::arrow;
-pub use waterwheel_sql::{Connectors, FinalRows, NoConnectors, Outcome, Planned, ScalarFunction, Session, SqlError, parse};
+pub use waterwheel_sql::{AggregateFunction, Datum, Function, ScalarFunction, TableFunction, TableRows};
+pub use waterwheel_sql::{Connectors, FinalRows, NoConnectors, Outcome, Planned, Session, SqlError, parse};

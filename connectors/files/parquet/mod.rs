@@ -65,7 +65,11 @@ impl Codec {
             Codec::Snappy => Compression::SNAPPY,
             Codec::Zstd => Compression::ZSTD(ZstdLevel::default()),
         };
-        WriterProperties::builder().set_compression(compression).set_coerce_types(true).set_created_by(concat!("waterwheel version ", env!("CARGO_PKG_VERSION")).into()).build()
+        WriterProperties::builder()
+            .set_compression(compression)
+            .set_coerce_types(true)
+            .set_created_by(concat!("waterwheel version ", env!("CARGO_PKG_VERSION")).into())
+            .build()
     }
 }
 

@@ -4,6 +4,7 @@
 
 use super::numbers::{Kind, Number, What};
 use crate::kernels::value::{Class, Value};
+use crate::own::Aggregator;
 use arrow::datatypes::DataType;
 use datafusion_physical_expr::PhysicalExpr;
 use std::sync::Arc;
@@ -33,6 +34,8 @@ pub(crate) enum Function {
     },
     /// APPROX_COUNT_DISTINCT.
     ApproxCount,
+    /// A function of the user's.
+    Own,
 }
 
 /// One call of an aggregate function.
@@ -41,6 +44,8 @@ pub(crate) struct Call {
     pub(crate) function: Function,
     /// None = every row counts: COUNT(*).
     pub(crate) argument: Option<Argument>,
+    /// The function of the user's and its arguments, where it is one.
+    pub(crate) own: Option<OwnCall>,
     pub(crate) filter: Option<Arc<dyn PhysicalExpr>>,
     pub(crate) distinct: bool,
     /// Rows are taken out too.
@@ -49,6 +54,20 @@ pub(crate) struct Call {
     pub(crate) separator: Arc<str>,
     /// Type of the result.
     pub(crate) output: DataType,
+}
+
+/// A call of a function of the user's.
+#[derive(Debug, Clone)]
+pub(crate) struct OwnCall {
+    pub(crate) aggregator: Aggregator,
+    pub(crate) arguments: Vec<Argument>,
+}
+
+impl OwnCall {
+    fn describe(&self) -> String {
+        let arguments = self.arguments.iter().map(|a| format!("{}: {}", a.expr, a.kind)).collect::<Vec<_>>().join(", ");
+        format!("{}({arguments})", self.aggregator.describe())
+    }
 }
 
 /// What a call is made on.
@@ -68,6 +87,9 @@ impl Call {
         let distinct = if self.distinct { "DISTINCT " } else { "" };
         let filter = self.filter.as_ref().map_or(String::new(), |f| format!(" FILTER {f}"));
         let retracting = if self.retracting { " retracting" } else { "" };
+        if let Some(own) = &self.own {
+            return format!("{}{filter}{retracting}", own.describe());
+        }
         let separator = if self.function == Function::List { format!(", {:?}", self.separator) } else { String::new() };
         // Other words than before, which cannot be read as these.
         let long = if self.number() == Some((What::Sum, Kind::Decimal)) { " long" } else { "" };
@@ -82,7 +104,7 @@ impl Call {
             Function::Count => self.distinct,
             Function::Sum | Function::Avg | Function::Variance { .. } => self.distinct || (self.retracting && floats),
             Function::ApproxCount => self.retracting,
-            Function::First | Function::Last | Function::List | Function::Array { .. } => false,
+            Function::First | Function::Last | Function::List | Function::Array { .. } | Function::Own => false,
         }
     }
 

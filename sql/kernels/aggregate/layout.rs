@@ -19,6 +19,17 @@ pub(super) struct Layout {
     pub(super) words: usize,
     /// Calls with a state each, in order.
     pub(super) stateful: Vec<usize>,
+    /// Those of them that are functions of the user's.
+    pub(super) own: Vec<OwnPlace>,
+}
+
+/// Where a function of the user's is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct OwnPlace {
+    pub(super) call: usize,
+    pub(super) state: usize,
+    /// Says which rows pass.
+    pub(super) input: usize,
 }
 
 /// Where the result of a call is read.
@@ -56,7 +67,8 @@ pub(super) struct Family {
 
 impl Layout {
     pub(super) fn of(calls: Vec<Call>) -> Layout {
-        let mut layout = Layout { places: Vec::new(), inputs: Vec::new(), families: Vec::new(), words: 0, stateful: Vec::new(), calls };
+        let (places, stateful, own) = (Vec::new(), Vec::new(), Vec::new());
+        let mut layout = Layout { places, inputs: Vec::new(), families: Vec::new(), words: 0, stateful, own, calls };
         let mut families: Vec<(usize, Family)> = Vec::new();
         for i in 0..layout.calls.len() {
             let input = layout.input_of(i);
@@ -96,6 +108,12 @@ impl Layout {
         let call = &self.calls[i];
         if call.counts_seen() {
             return Place::Count(self.take_word());
+        }
+        if call.own.is_some() {
+            let state = self.stateful.len();
+            self.own.push(OwnPlace { call: i, state, input: at });
+            self.stateful.push(i);
+            return Place::State(state);
         }
         let input = &mut self.inputs[at];
         match (call.number(), input.count) {

@@ -10,9 +10,10 @@
 mod call;
 mod layout;
 mod numbers;
+mod own;
 mod state;
 
-pub(crate) use call::{Argument, Call, Function};
+pub(crate) use call::{Argument, Call, Function, OwnCall};
 pub(crate) use state::mean;
 
 use super::calc::evaluate;
@@ -28,6 +29,7 @@ use state::State;
 use std::sync::Arc;
 use waterwheel_engine::error::Result;
 use waterwheel_engine::operators::RowError;
+use waterwheel_engine::operators::over::Called;
 use waterwheel_engine::record::ChangeBatch;
 
 /// What is kept per key.
@@ -52,9 +54,13 @@ struct Rest {
 #[derive(Debug, Clone)]
 pub(crate) struct Calls(Arc<Layout>);
 
-/// Arguments and filters of a batch, by input.
+/// Arguments and filters of a batch.
 #[derive(Debug, Clone)]
-pub(crate) struct Arguments(Vec<Given>);
+pub(crate) struct Arguments {
+    inputs: Vec<Given>,
+    /// Of each function of the user's.
+    own: Vec<Vec<Cells>>,
+}
 
 /// What an input is given of a batch.
 #[derive(Debug, Clone)]
@@ -98,10 +104,11 @@ impl Calls {
     pub(crate) fn arguments(&self, batch: &ChangeBatch, failed: &mut Vec<RowError>) -> Result<Arguments> {
         let calls = || self.0.inputs.iter().map(|input| &self.0.calls[input.call]);
         let exprs: Vec<Arc<dyn PhysicalExpr>> =
-            calls().flat_map(|c| c.argument.iter().map(|a| &a.expr).chain(&c.filter)).cloned().collect();
+            calls().flat_map(|c| c.argument.iter().map(|a| &a.expr).chain(&c.filter)).chain(self.own_exprs()).cloned().collect();
         let (columns, bad) = evaluate(&exprs, batch)?;
         failed.extend(bad);
         let mut columns = columns.into_iter();
+        let columns = &mut columns;
         let given = calls().map(|call| {
             let cells = call.argument.as_ref().and_then(|_| columns.next()).map(|a| Cells::of(&a)).transpose()?;
             let passing = call.filter.as_ref().and_then(|_| columns.next()).map(|filter| {
@@ -110,7 +117,8 @@ impl Calls {
             });
             Ok(Given { cells, passing })
         });
-        Ok(Arguments(given.collect::<Result<Vec<_>>>()?))
+        let inputs = given.collect::<Result<Vec<_>>>()?;
+        Ok(Arguments { inputs, own: self.own_cells(columns)? })
     }
 
     /// The accumulator of no rows.
@@ -119,9 +127,15 @@ impl Calls {
     }
 
     /// Takes a row in (weight 1) or out (-1).
-    pub(crate) fn fold(&self, acc: &mut Acc, arguments: &Arguments, row: usize, weight: i64) {
+    ///
+    /// # Errors
+    /// Of a function of the user's; the row is taken in by no call.
+    pub(crate) fn fold(&self, acc: &mut Acc, arguments: &Arguments, row: usize, weight: i64) -> Called {
+        if self.can_fail() {
+            self.fold_own(acc, arguments, row, weight)?;
+        }
         acc.rows += weight;
-        for (input, given) in self.0.inputs.iter().zip(&arguments.0) {
+        for (input, given) in self.0.inputs.iter().zip(&arguments.inputs) {
             if !given.passes(row) {
                 continue;
             }
@@ -139,12 +153,13 @@ impl Calls {
         if let Some(rest) = &mut acc.rest {
             self.see(&mut acc.words, &mut rest.seen, arguments, row);
         }
+        Ok(())
     }
 
     /// Notes the values of a row that is never taken away.
     fn see(&self, words: &mut [i64], seen: &mut [Seen], arguments: &Arguments, row: usize) {
         for (family, seen) in self.0.families.iter().zip(seen) {
-            let given = |bit: usize| &arguments.0[family.calls[bit].0];
+            let given = |bit: usize| &arguments.inputs[family.calls[bit].0];
             let Some(cells) = given(0).cells.as_ref().filter(|cells| !cells.is_null(row)) else { continue };
             let bits = (0..family.calls.len()).fold(0, |bits, bit| bits | u32::from(given(bit).passes(row)) << bit);
             let mut fresh = if bits == 0 { 0 } else { seen.see(cells, row, bits) };
@@ -156,11 +171,22 @@ impl Calls {
     }
 
     /// Takes a row in whose arguments are single values: `argument` gives that of a call, none where the row does not count
-    /// for it. Not for calls that count distinct values of rows that are never taken away.
+    /// for it, and `own` those of a call of a function of the user's. Not for calls that count distinct values of rows that are
+    /// never taken away.
     ///
     /// # Errors
-    /// Of `argument`.
-    pub(crate) fn fold_values(&self, acc: &mut Acc, mut argument: impl FnMut(usize) -> Result<Option<Value>>) -> Result<()> {
+    /// Of `argument` and `own`; within, of a function of the user's: the row is taken in by no call.
+    pub(crate) fn fold_values(
+        &self,
+        acc: &mut Acc,
+        mut argument: impl FnMut(usize) -> Result<Option<Value>>,
+        own: impl FnMut(usize) -> Result<Option<Vec<Value>>>,
+    ) -> Result<Called> {
+        if self.can_fail()
+            && let Err(why) = self.fold_own_values(acc, own)?
+        {
+            return Ok(Err(why));
+        }
         acc.rows += 1;
         for input in &self.0.inputs {
             let Some(value) = argument(input.call)? else { continue };
@@ -176,7 +202,7 @@ impl Calls {
                 }
             }
         }
-        Ok(())
+        Ok(Ok(()))
     }
 
     /// Whether they only count rows, so that nothing of a row is looked at.
@@ -190,7 +216,11 @@ impl Calls {
     }
 
     /// Takes in what was accumulated elsewhere, of later rows.
-    pub(crate) fn merge(&self, acc: &mut Acc, later: &Acc) {
+    ///
+    /// # Errors
+    /// Of a function of the user's.
+    pub(crate) fn merge(&self, acc: &mut Acc, later: &Acc) -> Called {
+        self.merge_own(acc, later)?;
         acc.rows += later.rows;
         for input in &self.0.inputs {
             let Some(count) = input.count else { continue };
@@ -198,17 +228,19 @@ impl Calls {
             input.numbers.iter().for_each(|number| number.merge(&mut acc.words, first, &later.words, any));
             acc.words[count] += later.words[count];
         }
-        let (Some(rest), Some(later)) = (&mut acc.rest, &later.rest) else { return };
-        for ((&call, state), later) in self.0.stateful.iter().zip(&mut rest.states).zip(&later.states) {
+        let (Some(rest), Some(later)) = (&mut acc.rest, &later.rest) else { return Ok(()) };
+        let states = self.0.stateful.iter().zip(&mut rest.states).zip(&later.states);
+        for ((&call, state), later) in states.filter(|((call, _), _)| self.0.calls[**call].own.is_none()) {
             state.merge(self.0.calls[call].function, later);
         }
         for ((family, seen), later) in self.0.families.iter().zip(&mut rest.seen).zip(&later.seen) {
             let counts = seen.merge(later);
             family.calls.iter().zip(counts).for_each(|(&(_, word), count)| acc.words[word] += count);
         }
+        Ok(())
     }
 
-    /// The results, one a call.
+    /// The results, one a call; of functions of the user's NULL, because they may fail.
     pub(crate) fn results<'a>(&'a self, acc: &'a Acc) -> impl Iterator<Item = Value> + use<'a> {
         self.iter().zip(&self.0.places).map(|(call, place)| match *place {
             Place::Rows => Value::Int(acc.rows),
@@ -219,10 +251,11 @@ impl Calls {
     }
 
     /// Whether nothing is left in it.
-    pub(crate) fn is_empty(acc: &Acc) -> bool {
+    pub(crate) fn is_empty(&self, acc: &Acc) -> bool {
+        let is_zero = |(call, state): (&usize, &State)| state.is_zero(&self.0.calls[*call]);
         acc.rows == 0
             && acc.words.iter().all(|word| *word == 0)
-            && acc.rest.as_ref().is_none_or(|rest| rest.states.iter().all(State::is_zero))
+            && acc.rest.as_ref().is_none_or(|rest| self.0.stateful.iter().zip(&rest.states).all(is_zero))
     }
 }
 
@@ -264,6 +297,7 @@ mod tests {
         let call = |function, argument, filter| Call {
             function,
             argument,
+            own: None,
             filter,
             distinct: false,
             retracting,
@@ -305,7 +339,7 @@ mod tests {
 
     fn folded(calls: &Calls, rows: &[Row], weight: i64, acc: &mut Acc) {
         let arguments = arguments(calls, rows);
-        (0..rows.len()).for_each(|row| calls.fold(acc, &arguments, row, weight));
+        (0..rows.len()).try_for_each(|row| calls.fold(acc, &arguments, row, weight)).unwrap();
     }
 
     proptest! {
@@ -321,13 +355,13 @@ mod tests {
                 let (mut acc, mut later) = (calls.create(), calls.create());
                 folded(&calls, early, 1, &mut acc);
                 folded(&calls, late, 1, &mut later);
-                calls.merge(&mut acc, &later);
+                calls.merge(&mut acc, &later).unwrap();
                 prop_assert_eq!(results(&calls, &acc), naive(&rows));
                 if retracting {
                     folded(&calls, early, -1, &mut acc);
                     prop_assert_eq!(results(&calls, &acc), naive(late));
                     folded(&calls, late, -1, &mut acc);
-                    prop_assert!(Calls::is_empty(&acc));
+                    prop_assert!(calls.is_empty(&acc));
                 }
             }
         }

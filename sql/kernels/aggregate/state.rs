@@ -9,6 +9,7 @@ use crate::kernels::arrivals::Arrivals;
 use crate::kernels::keys::KeyBytes;
 use crate::kernels::moments::{Exact, Floats};
 use crate::kernels::value::{Cells, Class, Value};
+use crate::own::Held;
 use arrow::datatypes::DataType;
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
@@ -28,6 +29,8 @@ pub(crate) enum State {
     Exact(Exact),
     Floats(Floats),
     Sketch(HyperLogLog),
+    /// What a function of the user's keeps; the call has the function.
+    Own(Held),
 }
 
 /// Every value by its canonical bytes, with its signed count; none has a count of 0.
@@ -52,9 +55,10 @@ impl Multiset {
 }
 
 impl State {
-    /// Whether nothing is left in it.
-    pub(super) fn is_zero(&self) -> bool {
+    /// Whether nothing is left in it, which it keeps for a call.
+    pub(super) fn is_zero(&self, call: &Call) -> bool {
         match self {
+            State::Own(held) => call.own.as_ref().is_none_or(|own| own.aggregator.is_none(held)),
             State::Extreme(value) => value.is_none(),
             State::Values(values) => values.counts.is_empty(),
             State::Arrivals(arrivals) => arrivals.is_empty(),
@@ -79,7 +83,7 @@ impl State {
             (State::Exact(moments), Cells::Int(a)) => moments.add(i128::from(a.value(row)), weight),
             (State::Exact(moments), Cells::Decimal(a)) => moments.add(a.value(row), weight),
             (State::Floats(moments), Cells::Float(a)) => moments.add(a.value(row), weight),
-            (State::Exact(_) | State::Floats(_), _) => unreachable!("plan bug: a variance of another class than planned"),
+            (State::Exact(_) | State::Floats(_) | State::Own(_), _) => unreachable!("plan bug: a call of another class than planned"),
         }
     }
 
@@ -98,7 +102,7 @@ impl State {
             (State::Exact(moments), Value::Int(v)) => moments.add(i128::from(*v), 1),
             (State::Exact(moments), Value::Decimal(v)) => moments.add(*v, 1),
             (State::Floats(moments), Value::Float(v)) => moments.add(*v, 1),
-            (State::Exact(_) | State::Floats(_), _) => unreachable!("plan bug: a variance of another class than planned"),
+            (State::Exact(_) | State::Floats(_) | State::Own(_), _) => unreachable!("plan bug: a call of another class than planned"),
         }
     }
 
@@ -132,6 +136,9 @@ fn extreme(function: Function, so_far: &mut Option<Value>, value: &Value) {
 impl Call {
     /// What it keeps at first, of calls that keep more than numbers.
     pub(super) fn create(&self) -> State {
+        if let Some(own) = &self.own {
+            return State::Own(own.aggregator.none());
+        }
         if self.keeps_values() {
             return State::Values(Multiset::default());
         }
@@ -155,6 +162,8 @@ impl Call {
             State::Exact(moments) => self.variance(|sample| moments.variance(sample)),
             State::Floats(moments) => self.variance(|sample| moments.variance(sample)),
             State::Sketch(sketch) => Value::Int(sketch.estimate() as i64),
+            // It may fail, so it is asked for by itself.
+            State::Own(_) => Value::Null,
         }
     }
 
@@ -241,7 +250,7 @@ impl Call {
         match self.function {
             Function::Count | Function::ApproxCount => Value::Int(present.count() as i64),
             Function::Variance { .. } => self.variance_of(present.map(|(bytes, n)| (read(bytes), if self.distinct { 1 } else { *n }))),
-            Function::First | Function::Last | Function::List | Function::Array { .. } => Value::Null,
+            Function::First | Function::Last | Function::List | Function::Array { .. } | Function::Own => Value::Null,
             Function::Min => present.next().map_or(Value::Null, |(bytes, _)| read(bytes)),
             Function::Max => present.next_back().map_or(Value::Null, |(bytes, _)| read(bytes)),
             Function::Sum | Function::Avg => {

@@ -1,11 +1,15 @@
-//! Aggregates that DataFusion has not, or with other types: known to the planner, run by the kernels alone.
+//! Aggregates that DataFusion has not, or with other types, and those of users: known to the planner, run by the kernels alone.
 //!
-//! Invariant: their types are Flink's: variances and deviations have that of AVG, values in the order of arrival their own.
+//! Invariant: their types are Flink's: variances and deviations have that of AVG, values in the order of arrival their own; those
+//! of users have the types that are declared.
 
+use super::own::becomes;
+use crate::own::Aggregator;
 use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion_common::{Result, not_impl_err, plan_err};
 use datafusion_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, Signature, Volatility};
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 /// Their names; the second of a pair is another one for the first.
@@ -83,5 +87,71 @@ impl AggregateUDFImpl for OwnAggregate {
 
     fn state_fields(&self, _args: StateFieldsArgs<'_>) -> Result<Vec<FieldRef>> {
         not_impl_err!("{} of whole tables", self.name)
+    }
+}
+
+/// A user's function, as the planner knows it.
+pub(super) fn of_user(aggregator: Aggregator) -> AggregateUDF {
+    AggregateUDF::from(OfUser { aggregator, signature: Signature::user_defined(Volatility::Immutable) })
+}
+
+/// The user's function that a function is, if it is one.
+pub(crate) fn own_of(function: &AggregateUDF) -> Option<&Aggregator> {
+    function.inner().downcast_ref::<OfUser>().map(|of_user| &of_user.aggregator)
+}
+
+#[derive(Debug)]
+struct OfUser {
+    aggregator: Aggregator,
+    signature: Signature,
+}
+
+impl PartialEq for OfUser {
+    fn eq(&self, other: &Self) -> bool {
+        let types = |of: &OfUser| (of.aggregator.arguments().to_vec(), of.aggregator.result().clone());
+        self.aggregator.name() == other.aggregator.name() && types(self) == types(other)
+    }
+}
+
+impl Eq for OfUser {}
+
+impl Hash for OfUser {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.aggregator.name().hash(state);
+    }
+}
+
+impl AggregateUDFImpl for OfUser {
+    fn name(&self) -> &str {
+        self.aggregator.name()
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn coerce_types(&self, kinds: &[DataType]) -> Result<Vec<DataType>> {
+        let wanted = self.aggregator.arguments();
+        if wanted.len() == kinds.len() && kinds.iter().zip(wanted).all(|(from, to)| becomes(from, to)) {
+            return Ok(wanted.to_vec());
+        }
+        let given = kinds.iter().map(crate::parser::type_name).collect::<Vec<_>>().join(", ");
+        plan_err!("{}({given}) is called otherwise: {}", self.aggregator.shown(), self.aggregator.usage())
+    }
+
+    fn return_type(&self, _kinds: &[DataType]) -> Result<DataType> {
+        Ok(self.aggregator.result().clone())
+    }
+
+    fn supports_null_handling_clause(&self) -> bool {
+        false
+    }
+
+    fn accumulator(&self, _args: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
+        not_impl_err!("{} of whole tables", self.aggregator.name())
+    }
+
+    fn state_fields(&self, _args: StateFieldsArgs<'_>) -> Result<Vec<FieldRef>> {
+        not_impl_err!("{} of whole tables", self.aggregator.name())
     }
 }

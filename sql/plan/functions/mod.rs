@@ -19,15 +19,17 @@ mod strings;
 mod text;
 mod time;
 
+pub(crate) use aggregates::own_of;
 pub(crate) use chance::{CHANCE, FRACTION_OF, UUID_OF};
 pub use own::ScalarFunction;
 pub(crate) use time::is_of_the_clock;
 
 use super::fields::FieldPlanner;
 use super::over;
-use super::tvf::WindowPlanner;
+use super::tvf::TablePlanner;
 use super::zones::Zone;
 use crate::kernels::aggregate::mean;
+use crate::own::{Function, Kind, TableFunction};
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array};
 use arrow::compute::{cast, kernels::numeric::rem};
 use arrow::datatypes::{DataType, Decimal128Type, Float64Type, Int64Type, TimeUnit, TimestampMillisecondType};
@@ -103,6 +105,8 @@ pub(crate) struct Functions {
     pub(crate) scalar: BTreeMap<String, Arc<ScalarUDF>>,
     pub(crate) aggregate: BTreeMap<String, Arc<AggregateUDF>>,
     pub(crate) window: BTreeMap<String, Arc<WindowUDF>>,
+    /// Of a row to rows, in LATERAL TABLE.
+    pub(crate) tables: BTreeMap<String, TableFunction>,
     pub(super) expr_planners: Vec<Arc<dyn ExprPlanner>>,
     pub(super) relation_planners: Vec<Arc<dyn RelationPlanner>>,
     /// The zone of the session; none = UTC.
@@ -112,8 +116,8 @@ pub(crate) struct Functions {
 impl Functions {
     /// The names of all of them, each once.
     pub(crate) fn names(&self) -> Vec<&str> {
-        let all = self.scalar.keys().chain(self.aggregate.keys()).chain(self.window.keys()).map(String::as_str);
-        all.collect::<BTreeSet<_>>().into_iter().collect()
+        let all = self.scalar.keys().chain(self.aggregate.keys()).chain(self.window.keys()).chain(self.tables.keys());
+        all.map(String::as_str).collect::<BTreeSet<_>>().into_iter().collect()
     }
 
     pub(crate) fn new() -> Self {
@@ -159,6 +163,7 @@ impl Functions {
             scalar,
             aggregate,
             window: over::functions().map(|f| (f.name().to_string(), Arc::new(f))).collect(),
+            tables: BTreeMap::new(),
             expr_planners: vec![
                 // Before that of DataFusion, which gives fields other names.
                 Arc::new(FieldPlanner { item: Arc::new(item) }),
@@ -167,7 +172,7 @@ impl Functions {
                 Arc::new(datafusion_functions::unicode::planner::UnicodeFunctionPlanner),
                 Arc::new(datafusion_functions_aggregate::planner::AggregateFunctionPlanner),
             ],
-            relation_planners: vec![Arc::new(WindowPlanner::default())],
+            relation_planners: vec![Arc::new(TablePlanner::default())],
             zone: None,
         }
     }
@@ -175,12 +180,26 @@ impl Functions {
     /// Queries that are planned from now on are in this zone; none = UTC.
     pub(crate) fn set_zone(&mut self, zone: Option<Zone>) {
         self.zone = zone;
-        self.relation_planners = vec![Arc::new(WindowPlanner { zone })];
+        self.plan_tables();
     }
 
-    /// Adds a function of the user's; names do not depend on case.
-    pub(crate) fn register(&mut self, function: ScalarFunction) {
-        self.scalar.insert(function.name().to_lowercase(), Arc::new(ScalarUDF::from(function)));
+    /// Adds a function of the user's, in place of any other of its name; names do not depend on case.
+    pub(crate) fn register(&mut self, function: Function) {
+        let name = function.name().to_lowercase();
+        self.scalar.remove(&name);
+        self.aggregate.remove(&name);
+        self.tables.remove(&name);
+        match function.0 {
+            Kind::Scalar(function) => drop(self.scalar.insert(name, Arc::new(ScalarUDF::from(function)))),
+            Kind::Aggregate(function) => drop(self.aggregate.insert(name, Arc::new(aggregates::of_user(function)))),
+            Kind::Table(function) => drop(self.tables.insert(name, function)),
+        }
+        self.plan_tables();
+    }
+
+    /// Tables are planned by what is known now.
+    fn plan_tables(&mut self) {
+        self.relation_planners = vec![Arc::new(TablePlanner { functions: self.tables.clone(), zone: self.zone })];
     }
 }
 

@@ -8,6 +8,7 @@ use datafusion_common::{Result, ScalarValue, exec_err, plan_err};
 use datafusion_expr::{ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
+use waterwheel_engine::operators::guarded_call;
 
 /// From the columns of the arguments to the column of the results, one value a row.
 type Compute = Arc<dyn Fn(&[ArrayRef]) -> std::result::Result<ArrayRef, String> + Send + Sync>;
@@ -45,7 +46,8 @@ pub struct ScalarFunction {
 
 impl ScalarFunction {
     /// A function that depends on its arguments alone: the same arguments, the same result. It gets one column an argument,
-    /// all of one length, and answers with a column of that length; an error is that of the row it is found for.
+    /// all of one length, and answers with a column of that length; an error is that of the row it is found for, and so is a
+    /// panic.
     pub fn new(
         name: &str,
         arguments: Vec<DataType>,
@@ -138,7 +140,7 @@ impl Hash for ScalarFunction {
 }
 
 /// Whether a value of one type becomes one of the other without loss.
-fn becomes(from: &DataType, to: &DataType) -> bool {
+pub(super) fn becomes(from: &DataType, to: &DataType) -> bool {
     let text = |k: &DataType| matches!(k, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
     let stamp = |k: &DataType| matches!(k, DataType::Timestamp(TimeUnit::Second | TimeUnit::Millisecond, _));
     from == to
@@ -197,7 +199,11 @@ impl ScalarUDFImpl for ScalarFunction {
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let rows = args.number_rows;
         let arrays = args.args.iter().map(|a| a.to_array(rows)).collect::<Result<Vec<_>>>()?;
-        let column = match (self.compute)(&arrays) {
+        let column = match guarded_call(|| (self.compute)(&arrays)).and_then(|computed| computed) {
+            // Without arguments one result is that of every row.
+            Ok(column) if arrays.is_empty() && column.len() == 1 && column.data_type() == args.return_field.data_type() => {
+                return Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&column, 0)?));
+            }
             Ok(column) if column.data_type() != args.return_field.data_type() && self.like.is_some() => {
                 arrow::compute::cast(&column, args.return_field.data_type())?
             }

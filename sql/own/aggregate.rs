@@ -428,7 +428,8 @@ mod tests {
         total.take(&mut held, &[5.into()], 1).unwrap();
         let mut held = again(&held);
         assert!(matches!(total.value(&held), Ok(Value::Int(5))));
-        total.merge(&mut held, &again(&held.clone())).unwrap();
+        let other = again(&held);
+        total.merge(&mut held, &other).unwrap();
         assert!(matches!(total.value(&held), Ok(Value::Int(10))) && !total.is_none(&held));
         assert_eq!(again(&held).bytes(), held.bytes());
         assert!(total.take(&mut Held(Form::Bytes(vec![1, 2, 3, 4])), &[5.into()], 1).unwrap_err().starts_with("TOTAL: "));

@@ -5,7 +5,7 @@
 //! Invariant: an expression that is left has no column but readings; it, and the arguments of aggregates, have their final types.
 
 use crate::error::{SqlError, SqlResult};
-use crate::plan::{Zone, explain, settled};
+use crate::plan::{Zone, settled};
 use arrow::datatypes::{DataType, Field, TimeUnit};
 use datafusion_common::tree_node::{Transformed, TreeNode};
 use datafusion_common::{Column, DFSchema};
@@ -99,7 +99,7 @@ impl Reader<'_> {
             return Err((*error).or_at(Some(span)));
         }
         let schema = schema_of(readings)?;
-        let expr = self.context.sql_to_expr(expr, &schema).map_err(|e| explain(e).or_at(Some(span)))?;
+        let expr = self.context.sql_to_expr(expr, &schema).map_err(|e| SqlError::of_planner(e).or_at(Some(span)))?;
         settled(expr, &schema, self.zone).map_err(|e| e.or_at(Some(span)))
     }
 
@@ -310,8 +310,11 @@ impl Navigation<'_, '_> {
         }
         let variable = strip.variable.flatten();
         let input = self.reader.input;
-        let call =
-            self.reader.context.sql_to_expr(SqlExpr::Function(plain), input).map_err(|e| explain(e).or_at(Some(function.name.span())))?;
+        let call = self
+            .reader
+            .context
+            .sql_to_expr(SqlExpr::Function(plain), input)
+            .map_err(|e| SqlError::of_planner(e).or_at(Some(function.name.span())))?;
         let call = settled(call, input, self.reader.zone)?.unalias_nested().data;
         let kind = call.get_type(input).map_err(SqlError::of_planner)?;
         let call = call.transform(|e| match e {

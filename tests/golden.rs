@@ -193,7 +193,11 @@ fn copy(from: &Path, to: &Path) {
     for entry in std::fs::read_dir(from).expect("a folder") {
         let path = entry.expect("an entry").path();
         let target = to.join(path.file_name().expect("a name"));
-        if path.is_dir() { copy(&path, &target) } else { drop(std::fs::copy(&path, &target).expect("is copied")) }
+        if path.is_dir() {
+            copy(&path, &target)
+        } else {
+            let _bytes = std::fs::copy(&path, &target).expect("is copied");
+        }
     }
 }
 

@@ -12,6 +12,7 @@ mod join;
 mod lateral;
 mod legacy;
 mod membership;
+mod names;
 mod over;
 mod pattern;
 pub(crate) mod sugar;
@@ -150,6 +151,7 @@ pub(crate) fn plan(query: &Query, catalog: &Catalog, functions: &Functions) -> S
     let mut query = query.clone();
     bags::rewrite(&mut query)?;
     legacy::rewrite(&mut query)?;
+    names::rewrite(&mut query)?;
     sugar::rewrite(&mut query)?;
     planner.sql_statement_to_plan(Statement::Query(Box::new(query))).map_err(|e| explain(e, functions))
 }

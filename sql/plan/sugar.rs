@@ -6,8 +6,8 @@ use super::walk::each_expr;
 use crate::error::{SqlError, SqlResult};
 use datafusion_sql::sqlparser::ast::helpers::attached_token::AttachedToken;
 use datafusion_sql::sqlparser::ast::{
-    CaseWhen, CastKind, CeilFloorKind, DataType, DateTimeField, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
-    FunctionArguments, Ident, ObjectName, TimezoneInfo, TypedString, Value, VisitMut,
+    CaseWhen, CastKind, CeilFloorKind, DataType, DateTimeField, ExactNumberInfo, Expr, Function, FunctionArg, FunctionArgExpr,
+    FunctionArgumentList, FunctionArguments, Ident, ObjectName, TimezoneInfo, TypedString, Value, VisitMut,
 };
 
 /// Rewrites every expression in it.
@@ -60,6 +60,15 @@ fn plain(expr: &Expr) -> SqlResult<Option<Expr>> {
         Expr::Ceil { expr, field: CeilFloorKind::DateTimeField(unit) } if *unit != DateTimeField::NoDateTime => {
             Some(call("ceil_time", vec![text(&unit.to_string().to_uppercase()), (**expr).clone()]))
         }
+        Expr::Array(array) if !array.elem.is_empty() => Some(call("array_of", array.elem.clone())),
+        // The planner takes it for a decimal.
+        Expr::Value(value) if matches!(&value.value, Value::Number(number, _) if number.contains(['e', 'E'])) => Some(Expr::Cast {
+            kind: CastKind::Cast,
+            expr: Box::new(text(&value.value.to_string())),
+            data_type: DataType::Double(ExactNumberInfo::None),
+            array: false,
+            format: None,
+        }),
         Expr::Overlay { expr, overlay_what, overlay_from, overlay_for } => {
             let args = [Some(expr), Some(overlay_what), Some(overlay_from), overlay_for.as_ref()];
             Some(call("overlay", args.into_iter().flatten().map(|e| (**e).clone()).collect()))

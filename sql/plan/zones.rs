@@ -115,8 +115,8 @@ impl Zone {
             WindowKind::Cumulative => windows.size_ms,
             WindowKind::Sliding => windows.slide_ms,
         };
-        // Each month of the time in which zones have their present rules.
-        let months = (0..12 * 100).filter_map(|month| self.ahead_ms(month * 30 * DAY_MS));
+        // Each month from 2000 on: before, some zones had other rules.
+        let months = (366..12 * 100).filter_map(|month| self.ahead_ms(month * 30 * DAY_MS));
         let mut ahead: Vec<i64> = months.map(|ahead| ahead.rem_euclid(every)).collect();
         ahead.dedup();
         match ahead.as_slice() {
@@ -166,7 +166,13 @@ fn is_instant(kind: &DataType) -> bool {
 fn is_local(kind: &DataType) -> bool {
     matches!(
         kind,
-        DataType::Timestamp(_, None) | DataType::Date32 | DataType::Time32(_) | DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View
+        DataType::Timestamp(_, None)
+            | DataType::Date32
+            | DataType::Time32(_)
+            | DataType::Time64(_)
+            | DataType::Utf8
+            | DataType::LargeUtf8
+            | DataType::Utf8View
     )
 }
 

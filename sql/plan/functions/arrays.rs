@@ -1,19 +1,21 @@
-//! Arrays: CARDINALITY, ARRAY_CONTAINS, `items[1]`; of maps the first and `map['key']`.
+//! Arrays: `ARRAY[a, b]`, CARDINALITY, ARRAY_CONTAINS, `items[1]`; of maps the first and `map['key']`.
 //!
 //! Invariant: places count from 1; what is not there is NULL.
 
 use crate::maps::parts;
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, MapArray, UInt32Array};
-use arrow::compute::take;
-use arrow::datatypes::{DataType, Int64Type};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, ListArray, MapArray, UInt32Array};
+use arrow::buffer::OffsetBuffer;
+use arrow::compute::{interleave, take};
+use arrow::datatypes::{DataType, Field, Int64Type};
 use arrow::row::{RowConverter, SortField};
 use datafusion_common::{Result, exec_err, plan_err};
+use datafusion_expr::type_coercion::binary::type_union_resolution;
 use datafusion_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
 use std::sync::Arc;
 
 /// All of them.
 pub(super) fn functions() -> Vec<ScalarUDF> {
-    vec![of("cardinality", What::Length), of("array_contains", What::Contains)]
+    vec![of("array_of", What::Of), of("cardinality", What::Length), of("array_contains", What::Contains)]
 }
 
 /// An item of an array, as `items[1]` asks for it.
@@ -27,6 +29,7 @@ fn of(name: &'static str, what: What) -> ScalarUDF {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum What {
+    Of,
     Length,
     Contains,
     Item,
@@ -50,6 +53,12 @@ impl ScalarUDFImpl for OfArray {
 
     fn coerce_types(&self, kinds: &[DataType]) -> Result<Vec<DataType>> {
         let name = self.name.to_uppercase();
+        if self.what == What::Of {
+            return match type_union_resolution(kinds) {
+                Some(DataType::Null) | None => plan_err!("the items of ARRAY[..] have no type in common"),
+                Some(kind) => Ok(vec![kind; kinds.len()]),
+            };
+        }
         if let Some((kind, (key, _))) = kinds.first().and_then(|kind| Some((kind, parts(kind)?))) {
             return match (self.what, &kinds[1..]) {
                 (What::Length, []) => Ok(vec![kind.clone()]),
@@ -69,6 +78,7 @@ impl ScalarUDFImpl for OfArray {
 
     fn return_type(&self, kinds: &[DataType]) -> Result<DataType> {
         match (self.what, kinds.first()) {
+            (What::Of, Some(item)) => Ok(DataType::List(Arc::new(Field::new("item", item.clone(), true)))),
             (What::Length, _) => Ok(DataType::Int64),
             (What::Contains, _) => Ok(DataType::Boolean),
             (What::Item, Some(DataType::List(item))) => Ok(item.data_type().clone()),
@@ -81,6 +91,9 @@ impl ScalarUDFImpl for OfArray {
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let arrays = args.args.iter().map(|a| a.to_array(args.number_rows)).collect::<Result<Vec<_>>>()?;
+        if self.what == What::Of {
+            return of_items(args.return_field.data_type(), &arrays, args.number_rows).map(ColumnarValue::Array);
+        }
         if let Some(maps) = arrays.first().and_then(|a| a.as_map_opt()) {
             return Ok(ColumnarValue::Array(of_maps(maps, arrays.get(1))?));
         }
@@ -107,6 +120,15 @@ impl ScalarUDFImpl for OfArray {
         };
         Ok(ColumnarValue::Array(result))
     }
+}
+
+/// A list a row of the columns' values.
+fn of_items(kind: &DataType, columns: &[ArrayRef], rows: usize) -> Result<ArrayRef> {
+    let DataType::List(item) = kind else { return exec_err!("ARRAY[..] gives an ARRAY") };
+    let places: Vec<(usize, usize)> = (0..rows).flat_map(|row| (0..columns.len()).map(move |column| (column, row))).collect();
+    let items = interleave(&columns.iter().map(AsRef::as_ref).collect::<Vec<_>>(), &places)?;
+    let offsets = OffsetBuffer::from_repeated_length(columns.len(), rows);
+    Ok(Arc::new(ListArray::try_new(item.clone(), offsets, items, None)?))
 }
 
 /// How many entries maps have, or the value of a key in them.

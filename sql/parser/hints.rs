@@ -154,6 +154,7 @@ fn calls(comment: &str, span: Span) -> SqlResult<Calls> {
                         arguments.push((key, text(&mut parser)?, place));
                     }
                     Token::EOF => return Err(broken("a bracket is not closed")),
+                    _ if name.value.eq_ignore_ascii_case("OPTIONS") => return Err(broken("an option is 'key' = 'value'")),
                     _ => drop(parser.next_token()),
                 }
                 let _ = parser.consume_token(&Token::Comma);

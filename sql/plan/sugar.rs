@@ -60,6 +60,17 @@ fn plain(expr: &Expr) -> SqlResult<Option<Expr>> {
         Expr::Ceil { expr, field: CeilFloorKind::DateTimeField(unit) } if *unit != DateTimeField::NoDateTime => {
             Some(call("ceil_time", vec![text(&unit.to_string().to_uppercase()), (**expr).clone()]))
         }
+        // What is on a clock, as an instant: the session's zone says which.
+        Expr::Cast { kind, expr, data_type: DataType::Custom(name, _), .. } if name.to_string().eq_ignore_ascii_case("timestamp_ltz") => {
+            let local = Expr::Cast {
+                kind: kind.clone(),
+                expr: expr.clone(),
+                data_type: DataType::Timestamp(Some(3), TimezoneInfo::None),
+                array: false,
+                format: None,
+            };
+            Some(call("as_instant", vec![local]))
+        }
         Expr::Array(array) if !array.elem.is_empty() => Some(call("array_of", array.elem.clone())),
         // The planner takes it for a decimal.
         Expr::Value(value) if matches!(&value.value, Value::Number(number, _) if number.contains(['e', 'E'])) => Some(Expr::Cast {

@@ -253,6 +253,9 @@ impl Zoned {
                 }
                 Ok(Transformed::no(expr))
             }
+            Expr::ScalarFunction(call) if call.name() == "as_instant" && call.args.len() == 1 => {
+                Ok(Transformed::yes(self.instant(call.args[0].clone())))
+            }
             Expr::ScalarFunction(call) if self.zone.is_some() => Ok(match self.call(call, schema)? {
                 Some(other) => Transformed::yes(other),
                 None => Transformed::no(expr),

@@ -43,6 +43,10 @@ pub(super) fn functions() -> Vec<ScalarFunction> {
         .or(vec![TEXT, TEXT])
         .checked(check_pattern),
         ScalarFunction::new("from_unixtime", vec![INT], TEXT, from_unixtime).or(vec![INT, TEXT]).checked(check_pattern),
+        // What CAST AS TIMESTAMP_LTZ becomes; the zone of the session takes its place before anything is computed.
+        ScalarFunction::new("as_instant", vec![STAMP], DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into())), |_| {
+            Err("it is what the zone of the session says".into())
+        }),
         ScalarFunction::new("convert_tz", vec![TEXT, TEXT, TEXT], TEXT, convert_tz),
         ScalarFunction::new("timestampadd", vec![TEXT, INT, STAMP], STAMP, add).like(2).checked(check_unit),
         ScalarFunction::new("timestampdiff", vec![TEXT, STAMP, STAMP], INT, difference).checked(check_unit),

@@ -190,7 +190,7 @@ impl Ingest for TableIngest {
         if batch.as_any().is::<FileRows>() {
             let file = downcast::<FileRows>(batch);
             let (decoded, failed) = file_rows::decode(&self.reading, &file)?;
-            let records = Records::File(FileRecords::of(file));
+            let records = Records::File(Box::new(FileRecords::of(file)));
             failed.into_iter().for_each(|(row, error)| self.reject(&records, row, error, rejected));
             return self.finish(&records, decoded, rejected).map(ChangeBatch::boxed);
         }
@@ -220,7 +220,7 @@ fn raw(batch: BatchBox) -> Result<RawBatch> {
 /// What rows are of: records, or the rows of a file.
 enum Records {
     Raw(Arc<RawBatch>),
-    File(FileRecords),
+    File(Box<FileRecords>),
 }
 
 impl Records {

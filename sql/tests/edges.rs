@@ -33,8 +33,8 @@ fn batches_of_any_size_give_the_same() {
         column("ts", DataType::Timestamp(TimeUnit::Millisecond, None)),
     ]));
     let record = |id: usize| {
-        let text = if id % 5 == 0 { "null".to_string() } else { format!("\"{}\"", "x".repeat(id % 40)) };
-        let list = if id % 7 == 0 { "null".to_string() } else { format!("[{id},null]") };
+        let text = if id.is_multiple_of(5) { "null".to_string() } else { format!("\"{}\"", "x".repeat(id % 40)) };
+        let list = if id.is_multiple_of(7) { "null".to_string() } else { format!("[{id},null]") };
         format!("{{\"id\":{id},\"k\":{},\"s\":{text},\"a\":{list},\"ts\":\"2026-01-01 00:00:{:02}\"}}", id % 3, id * 60 / 9000)
     };
     let records: Vec<String> = (0..9000).map(record).collect();

@@ -19,6 +19,8 @@
 //! `WATERWHEEL_WRITE_SNAPSHOTS=1` writes what came out in the place of what was expected, for a person to read: results are what
 //! Flink documents, or `docs/sql.md` says where they are not.
 
+#![expect(clippy::disallowed_methods, reason = "the files of the tests themselves, which no job reads")]
+
 use super::world::{Feed, Feeds, Running};
 use crate::session::{Outcome, Session};
 use std::collections::BTreeMap;

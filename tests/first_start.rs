@@ -23,7 +23,7 @@ fn the_latest_records_are_those_of_the_first_start() {
         test.crash();
         test.settle();
         let mut found: Vec<String> =
-            test.records("out").into_iter().map(|(_, value)| String::from_utf8(value.expect("a value")).expect("text")).collect();
+            test.records("out").into_iter().map(|(_, value)| serde_json::from_slice(&value.expect("a value")).expect("a text")).collect();
         found.sort();
         let expected: Vec<String> = ["between", "later"].iter().flat_map(|name| (0..9).map(move |n| format!("{name} {n}"))).collect();
         assert_eq!(found, expected, "seed {seed}");

@@ -88,7 +88,11 @@ impl ExplainArgs {
         let explain = draw_job(name, settings, draw, env)?.explain(settings.run.checkpoint.interval)?;
         if self.analyze {
             let done = analyze::done(&explain, &running_numbers(env, name, settings)?);
-            return if self.json { print_json(&done) } else { Ok(print!("{}", analyze::text(&done))) };
+            if self.json {
+                return print_json(&done);
+            }
+            print!("{}", analyze::text(&done));
+            return Ok(());
         }
         match () {
             () if self.json => print_json(&explain)?,

@@ -2,7 +2,7 @@
 //!
 //! A setting comes from the first of these places that names it: the flag `--checkpoint-interval 5s`, the variable
 //! `WATERWHEEL_CHECKPOINT_INTERVAL=5s`, the line `checkpoint-interval = "5s"` in the settings file (`--settings FILE`, or
-//! `waterwheel.toml` in the present folder if it is there), the job itself ([`Program::defaults`]: of a SQL script its `SET`), the
+//! `waterwheel.toml` in the present folder if it is there), the job itself ([`Program::defaults`](super::Program::defaults): of a SQL script its `SET`), the
 //! default. What changes the fate of a job's state (`--from`,
 //! `--fresh`, `--take-over`, ...) is a flag only: it is meant for one run, not for every restart to come.
 //!

@@ -13,7 +13,7 @@ mod scan;
 mod text;
 
 pub(crate) use column::Column;
-pub(crate) use encode::{cell, write_cell, write_row, write_value};
+pub(crate) use encode::{ColumnWriter, RowWriter, cell};
 pub(crate) use given::{Give, Unfit};
 pub(crate) use text::{base64, to_base64};
 
@@ -69,15 +69,13 @@ impl JsonRows {
         if record.len() > MAX_BYTES {
             return Err(format!("the record is too large: {} bytes, the limit is {MAX_BYTES}", record.len()));
         }
-        // Nearly all records are ASCII, and that is seen faster.
-        if !record.is_ascii() {
-            text(record)?;
-        }
         let read = match self.scan(record) {
-            Ok(()) => Ok(()),
+            Ok(false) => Ok(()),
+            // Nearly all records are ASCII.
+            Ok(true) => text(record).map(drop),
             Err(Odd) => {
                 self.object.columns.iter_mut().for_each(|c| c.truncate(self.rows));
-                self.read(text(record)?)
+                text(record).and_then(|text| self.read(text))
             }
         };
         let read = read.and_then(|()| if is_whole { self.check_not_null() } else { Ok(()) });
@@ -88,10 +86,12 @@ impl JsonRows {
         read
     }
 
-    fn scan(&mut self, text: &[u8]) -> std::result::Result<(), Odd> {
+    /// Whether there may be more than ASCII in it.
+    fn scan(&mut self, text: &[u8]) -> std::result::Result<bool, Odd> {
         let mut scan = Scan::new(text);
         self.object.scan(&mut scan, self.schema.fields())?;
-        scan.end()
+        scan.end()?;
+        Ok(scan.is_beyond_ascii())
     }
 
     fn read(&mut self, text: &str) -> std::result::Result<(), String> {
@@ -165,7 +165,7 @@ mod tests {
     fn shown(rows: &mut JsonRows) -> String {
         let batch = rows.take().unwrap();
         let mut out = Vec::new();
-        write_row(&batch, 0, &mut out).unwrap();
+        RowWriter::of(&batch).json(0, &mut out).unwrap();
         String::from_utf8(out).unwrap()
     }
 

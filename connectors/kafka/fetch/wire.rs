@@ -59,7 +59,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// An unsigned varint of up to 64 bits.
-    #[inline]
+    #[inline(always)] // seven a record
     pub(super) fn uvarint(&mut self) -> Read<u64> {
         // Nearly every length and difference in a record is below 128 or below 16,384.
         match *self.0 {
@@ -75,6 +75,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    #[cold]
     fn long_uvarint(&mut self) -> Read<u64> {
         let mut value = 0;
         for (at, &byte) in self.0.iter().enumerate().take(10) {
@@ -88,7 +89,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// A signed (zigzag) varint.
-    #[inline]
+    #[inline(always)]
     pub(super) fn varint(&mut self) -> Read<i64> {
         let n = self.uvarint()?;
         Ok((n >> 1) as i64 ^ -((n & 1) as i64))

@@ -7,9 +7,9 @@
 //! are unlike the text for NULL).
 
 use crate::error::{SqlError, SqlResult};
-use crate::json::{Column, write_cell};
+use crate::json::{Column, RowWriter};
 use crate::options::Options;
-use arrow::array::{Array, RecordBatch};
+use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use csv_core::{ReadRecordResult, Reader, ReaderBuilder};
 use std::collections::BTreeMap;
@@ -79,30 +79,32 @@ impl Csv {
     ///
     /// # Errors
     /// A value that CSV cannot say.
-    pub(crate) fn write_row(&self, batch: &RecordBatch, row: usize, out: &mut Vec<u8>) -> std::result::Result<(), String> {
-        for (i, column) in batch.columns().iter().enumerate() {
+    pub(crate) fn write_row(&self, rows: &RowWriter<'_>, row: usize, out: &mut Vec<u8>) -> std::result::Result<(), String> {
+        let special = self.special();
+        for (i, column) in rows.columns().enumerate() {
             if i > 0 {
                 out.push(self.delimiter);
             }
             let start = out.len();
             match (column.is_null(row), &self.null) {
-                (false, _) => write_cell(column, row, out),
+                (false, _) => column.plain(row, out),
                 (true, Some(null)) => out.extend_from_slice(null.as_bytes()),
                 (true, None) => {}
             }
             let text = &out[start..];
             // A line of no letters is no record.
-            let must = batch.num_columns() == 1 && text.is_empty() || self.comments && i == 0 && text.starts_with(b"#");
-            if must || text.iter().any(|&byte| self.is_special(byte)) {
+            let must = rows.columns().len() == 1 && text.is_empty() || self.comments && i == 0 && text.starts_with(b"#");
+            // Without an end at the first, so that compilers compare many letters at once.
+            if must || text.iter().fold(false, |any, byte| any | special.iter().fold(false, |any, s| any | (s == byte))) {
                 self.put_quotes(start, out)?;
             }
         }
         Ok(())
     }
 
-    /// Whether a field with this letter stands in quotes.
-    fn is_special(&self, byte: u8) -> bool {
-        matches!(byte, b'\n' | b'\r') || byte == self.delimiter || self.quote == Some(byte) || self.escape == Some(byte)
+    /// The letters with which a field stands in quotes.
+    fn special(&self) -> [u8; 5] {
+        [b'\n', b'\r', self.delimiter, self.quote.unwrap_or(b'\n'), self.escape.unwrap_or(b'\n')]
     }
 
     /// Puts the field that begins at `start` into quotes.
@@ -313,7 +315,7 @@ mod tests {
             let mut rows = CsvRows::new(csv.clone(), schema, &["id".to_string(), "text".to_string()]).unwrap();
             for row in 0..ids.len() {
                 let mut line = Vec::new();
-                csv.write_row(&batch, row, &mut line).unwrap();
+                csv.write_row(&RowWriter::of(&batch), row, &mut line).unwrap();
                 prop_assert_eq!(rows.push(&line), Ok(true), "{:?}", String::from_utf8_lossy(&line));
             }
             prop_assert_eq!(rows.take().unwrap(), batch);

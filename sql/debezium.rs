@@ -6,8 +6,8 @@
 //! Invariant: a record gives all of its changes or none and an error; an update is the row that goes, then the one that comes, or by
 //! key the latter alone.
 
-use crate::json::{JsonRows, write_row};
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StructArray};
+use crate::json::{JsonRows, RowWriter};
+use arrow::array::{Array, ArrayRef, AsArray, StructArray};
 use arrow::compute::interleave;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use std::sync::Arc;
@@ -142,14 +142,14 @@ impl Envelopes {
 ///
 /// # Errors
 /// A value that JSON cannot say.
-pub(crate) fn write_change(columns: &RecordBatch, row: usize, kind: RowKind, out: &mut Vec<u8>) -> std::result::Result<(), String> {
+pub(crate) fn write_change(rows: &RowWriter<'_>, row: usize, kind: RowKind, out: &mut Vec<u8>) -> std::result::Result<(), String> {
     if kind.weight() > 0 {
         out.extend_from_slice(b"{\"before\":null,\"after\":");
-        write_row(columns, row, out)?;
+        rows.json(row, out)?;
         out.extend_from_slice(b",\"op\":\"c\"}");
     } else {
         out.extend_from_slice(b"{\"before\":");
-        write_row(columns, row, out)?;
+        rows.json(row, out)?;
         out.extend_from_slice(b",\"after\":null,\"op\":\"d\"}");
     }
     Ok(())
@@ -172,7 +172,7 @@ mod tests {
         let mut envelopes = Envelopes::new(&Debezium { in_payload: false, by_key: false }, schema).unwrap();
         for (row, kind) in kinds.into_iter().enumerate() {
             let mut out = Vec::new();
-            write_change(&batch, row, kind, &mut out).unwrap();
+            write_change(&RowWriter::of(&batch), row, kind, &mut out).unwrap();
             envelopes.push(&out).unwrap();
         }
         let unrolled = envelopes.take().unwrap();

@@ -8,7 +8,7 @@ use crate::csv::Csv;
 use crate::debezium::write_change;
 use crate::error::{SqlError, SqlResult};
 use crate::folders::{Folders, Last};
-use crate::json;
+use crate::json::{self, RowWriter};
 use crate::options::Connector;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, TimestampMillisecondType};
@@ -127,23 +127,22 @@ impl Encoding {
     fn write(
         &self,
         batch: &ChangeBatch,
-        parts: &Parts,
+        parts: &Parts<'_>,
         row: usize,
         last: &mut Last,
         out: &mut RawBatch,
     ) -> std::result::Result<(), String> {
-        let columns = parts.value.as_ref().unwrap_or(&batch.columns);
         if let Some(folders) = &self.folders {
             let (folder, time) = folders.folder(&batch.columns, row, last)?;
             return out
-                .push_with(&self.topic, -1, time, Some(folder.as_bytes()), &[], |value| self.value(columns, row, RowKind::Insert, value));
+                .push_with(&self.topic, -1, time, Some(folder.as_bytes()), &[], |value| self.value(parts, row, RowKind::Insert, value));
         }
         let kind = batch.kind(row);
         let key = match (&self.key, &parts.key) {
             (Key::Raw(i), _) => Some(bytes(&batch.columns, *i, row).ok_or("the key is NULL")?.to_vec()),
             (Key::Json(_), Some(keys)) => {
                 let mut key = Vec::new();
-                json::write_row(keys, row, &mut key)?;
+                keys.json(row, &mut key)?;
                 Some(key)
             }
             _ => None,
@@ -166,13 +165,12 @@ impl Encoding {
             }
             return Ok(());
         }
-        out.push_with(&self.topic, -1, time, key.as_deref(), &headers, |value| self.value(columns, row, kind, value))
+        out.push_with(&self.topic, -1, time, key.as_deref(), &headers, |value| self.value(parts, row, kind, value))
     }
 
     /// Appends records of lines, rows of one folder together as long as they follow each other; what is wrong with rows that
     /// cannot be written.
-    fn write_lines(&self, batch: &ChangeBatch, parts: &Parts, out: &mut RawBatch) -> Vec<(usize, String)> {
-        let columns = parts.value.as_ref().unwrap_or(&batch.columns);
+    fn write_lines(&self, batch: &ChangeBatch, parts: &Parts<'_>, out: &mut RawBatch) -> Vec<(usize, String)> {
         let (mut failed, mut last, mut row) = (Vec::new(), Last::default(), 0);
         let folder = |row: usize, last: &mut Last| match &self.folders {
             Some(folders) => folders.folder(&batch.columns, row, last).map(|(folder, time)| (Some(folder.to_string()), time)),
@@ -196,7 +194,7 @@ impl Encoding {
                     if lines > 0 {
                         value.push(b'\n');
                     }
-                    match self.value(columns, row, RowKind::Insert, value) {
+                    match self.value(parts, row, RowKind::Insert, value) {
                         Ok(()) => lines += 1,
                         Err(error) => {
                             value.truncate(end);
@@ -219,31 +217,45 @@ impl Encoding {
         self.folders.as_ref().is_none_or(|folders| folders.folder(&batch.columns, row, last).ok().map(|(folder, _)| folder) == path)
     }
 
-    fn value(&self, columns: &RecordBatch, row: usize, kind: RowKind, out: &mut Vec<u8>) -> std::result::Result<(), String> {
+    fn value(&self, parts: &Parts<'_>, row: usize, kind: RowKind, out: &mut Vec<u8>) -> std::result::Result<(), String> {
         match &self.value {
-            Value::Raw => out.extend_from_slice(bytes(columns, 0, row).ok_or("the value is NULL")?),
-            Value::Json => return json::write_row(columns, row, out),
-            Value::Debezium => return write_change(columns, row, kind, out),
-            Value::Csv(csv) => return csv.write_row(columns, row, out),
-            Value::Text => out.extend_from_slice(line(kind, columns, row).as_bytes()),
+            Value::Raw => out.extend_from_slice(bytes(parts.columns, 0, row).ok_or("the value is NULL")?),
+            Value::Json => return parts.value.json(row, out),
+            Value::Debezium => return write_change(&parts.value, row, kind, out),
+            Value::Csv(csv) => return csv.write_row(&parts.value, row, out),
+            Value::Text => out.extend_from_slice(line(kind, parts.columns, row).as_bytes()),
         }
         Ok(())
     }
 
-    fn parts(&self, columns: &RecordBatch) -> Result<Parts> {
+    fn project(&self, columns: &RecordBatch) -> Result<Projected> {
         let project = |fields: &Vec<usize>| columns.project(fields).map_err(|e| Error::fatal("plan bug: no such columns").because(e));
         let key = match &self.key {
             Key::Json(fields) => Some(project(fields)?),
             Key::None | Key::Raw(_) => None,
         };
-        Ok(Parts { key, value: self.in_value.as_ref().map(project).transpose()? })
+        Ok(Projected { key, value: self.in_value.as_ref().map(project).transpose()? })
     }
 }
 
 /// Columns that records are made of, where they are not those of the row.
-struct Parts {
+struct Projected {
     key: Option<RecordBatch>,
     value: Option<RecordBatch>,
+}
+
+/// What the records of a batch are written from.
+struct Parts<'a> {
+    key: Option<RowWriter<'a>>,
+    columns: &'a RecordBatch,
+    value: RowWriter<'a>,
+}
+
+impl<'a> Parts<'a> {
+    fn of(batch: &'a ChangeBatch, projected: &'a Projected) -> Self {
+        let columns = projected.value.as_ref().unwrap_or(&batch.columns);
+        Parts { key: projected.key.as_ref().map(RowWriter::of), columns, value: RowWriter::of(columns) }
+    }
 }
 
 /// `+I[1, a]`: a change as people know it from Flink.
@@ -290,7 +302,8 @@ struct Encoder(Arc<Encoding>);
 impl Operator for Encoder {
     fn on_batch(&mut self, _input: usize, batch: BatchBox, out: &mut Output<'_>) -> Result<()> {
         let batch = downcast::<ChangeBatch>(batch);
-        let (parts, mut last) = (self.0.parts(&batch.columns)?, Last::default());
+        let projected = self.0.project(&batch.columns)?;
+        let (parts, mut last) = (Parts::of(&batch, &projected), Last::default());
         let mut raw = RawBatch::with_capacity(if self.0.lines { 1 } else { batch.len() }, batch.len() * 64);
         if self.0.lines {
             for (row, error) in self.0.write_lines(&batch, &parts, &mut raw) {

@@ -32,11 +32,11 @@ impl FileRecords {
     /// A record a row: its value is what was read of the row, as JSON; none where JSON cannot say it.
     pub(crate) fn raw(&self) -> &Arc<RawBatch> {
         self.raw.get_or_init(|| {
-            let columns = &self.file.rows.columns;
+            let rows = json::RowWriter::of(&self.file.rows.columns);
             let mut text = Vec::new();
             Arc::new(records(&self.file, |row| {
                 text.clear();
-                json::write_row(columns, row, &mut text).ok().map(|()| text.clone())
+                rows.json(row, &mut text).ok().map(|()| text.clone())
             }))
         })
     }

@@ -72,7 +72,7 @@ pub fn cell(columns: &RecordBatch, column: usize, row: usize) -> String {
 /// A value that JSON cannot say.
 pub fn json_row(columns: &RecordBatch, row: usize) -> Result<String, String> {
     let mut out = Vec::new();
-    json::write_row(columns, row, &mut out)?;
+    json::RowWriter::of(columns).json(row, &mut out)?;
     String::from_utf8(out).map_err(|e| e.to_string())
 }
 

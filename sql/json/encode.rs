@@ -3,8 +3,10 @@
 //! Invariant: what is written here, the decoder reads back as the same row (timestamps to their precision; a float that is no
 //! number has no JSON and is an error of the row).
 
+use super::scan::is_plain;
 use super::text::to_base64;
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Decimal128Array, ListArray, MapArray, RecordBatch, StringArray};
+use arrow::buffer::NullBuffer;
 use arrow::datatypes::{
     DataType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int32Type, Int64Type, TimeUnit, TimestampMillisecondType,
 };
@@ -15,141 +17,245 @@ const DAY_MS: i64 = 86_400_000;
 /// 1970-01-01 by the count that has the first day of the year 1 as its first.
 const DAYS_BEFORE_1970: i64 = 719_163;
 
-/// Appends a row as one JSON object.
-///
-/// # Errors
-/// A value that JSON cannot say.
-pub(crate) fn write_row(batch: &RecordBatch, row: usize, out: &mut Vec<u8>) -> Result<(), String> {
-    members(batch.schema_ref().fields().iter().map(|f| f.name().as_str()).zip(batch.columns()), row, out)
+/// Writes rows of a batch as JSON objects. What the columns are is asked once, not for every value.
+pub(crate) struct RowWriter<'a>(Vec<Member<'a>>);
+
+struct Member<'a> {
+    name: &'a str,
+    /// `"name":`
+    quoted: Vec<u8>,
+    values: ColumnWriter<'a>,
 }
 
-fn members<'a>(columns: impl Iterator<Item = (&'a str, &'a ArrayRef)>, row: usize, out: &mut Vec<u8>) -> Result<(), String> {
-    out.push(b'{');
-    for (i, (name, column)) in columns.enumerate() {
-        if i > 0 {
-            out.push(b',');
-        }
-        quoted(name, out);
-        out.push(b':');
-        write_value(column, row, out).map_err(|e| format!("column {name}: {e}"))?;
+impl<'a> RowWriter<'a> {
+    pub(crate) fn of(batch: &'a RecordBatch) -> Self {
+        Self::named(batch.schema_ref().fields().iter().map(|f| f.name().as_str()).zip(batch.columns()))
     }
-    out.push(b'}');
-    Ok(())
-}
 
-fn quoted(text: &str, out: &mut Vec<u8>) {
-    // Writing to memory does not fail.
-    let _ = serde_json::to_writer(out, text);
-}
-
-/// Appends one value.
-///
-/// # Errors
-/// A value that JSON cannot say.
-pub(crate) fn write_value(column: &ArrayRef, row: usize, out: &mut Vec<u8>) -> Result<(), String> {
-    if column.is_null(row) || *column.data_type() == DataType::Null {
-        out.extend_from_slice(b"null");
-        return Ok(());
+    fn named(columns: impl Iterator<Item = (&'a str, &'a ArrayRef)>) -> Self {
+        let member = |(name, column)| {
+            let mut quoted = Vec::new();
+            put_quoted(name, &mut quoted);
+            quoted.push(b':');
+            Member { name, quoted, values: ColumnWriter::of(column) }
+        };
+        RowWriter(columns.map(member).collect())
     }
-    match column.data_type() {
-        DataType::Utf8 => quoted(column.as_string::<i32>().value(row), out),
-        DataType::Binary => quoted(&to_base64(column.as_binary::<i32>().value(row)), out),
-        DataType::Float64 => float(column.as_primitive::<Float64Type>().value(row), out)?,
-        DataType::Float32 => {
-            let number = column.as_primitive::<Float32Type>().value(row);
-            if !number.is_finite() {
-                return Err(format!("{number} is no JSON"));
+
+    /// Its columns in order.
+    pub(crate) fn columns(&self) -> impl ExactSizeIterator<Item = &ColumnWriter<'a>> {
+        self.0.iter().map(|member| &member.values)
+    }
+
+    /// Appends a row as one object.
+    ///
+    /// # Errors
+    /// A value that JSON cannot say.
+    pub(crate) fn json(&self, row: usize, out: &mut Vec<u8>) -> Result<(), String> {
+        out.push(b'{');
+        for (i, member) in self.0.iter().enumerate() {
+            if i > 0 {
+                out.push(b',');
             }
-            let _ = serde_json::to_writer(out, &number);
+            out.extend_from_slice(&member.quoted);
+            member.values.json(row, out).map_err(|e| format!("column {}: {e}", member.name))?;
         }
-        DataType::Struct(fields) => members(fields.iter().map(|f| f.name().as_str()).zip(column.as_struct().columns()), row, out)?,
-        DataType::List(_) => {
-            let items = column.as_list::<i32>().value(row);
-            out.push(b'[');
-            for i in 0..items.len() {
-                if i > 0 {
-                    out.push(b',');
+        out.push(b'}');
+        Ok(())
+    }
+}
+
+/// Writes values of a column.
+pub(crate) struct ColumnWriter<'a> {
+    nulls: Option<&'a NullBuffer>,
+    values: Values<'a>,
+}
+
+enum Values<'a> {
+    /// Of a type that has only NULL.
+    None,
+    Text(&'a StringArray),
+    Bytes(&'a BinaryArray),
+    Bool(&'a BooleanArray),
+    Long(&'a [i64]),
+    Int(&'a [i32]),
+    Double(&'a [f64], &'a ArrayRef),
+    Float(&'a [f32], &'a ArrayRef),
+    Decimal(&'a Decimal128Array, i8),
+    /// Milliseconds; with a zone they are in UTC.
+    Time(&'a [i64], bool, &'a ArrayRef),
+    Row(RowWriter<'a>),
+    List(&'a ListArray, Box<ColumnWriter<'a>>),
+    Map(&'a MapArray, Box<[ColumnWriter<'a>; 2]>),
+    /// Whole numbers of other sizes.
+    OtherNumber(&'a ArrayRef),
+    /// Dates and times of other kinds: nothing in them is to be escaped.
+    Other(&'a ArrayRef),
+}
+
+impl<'a> ColumnWriter<'a> {
+    pub(crate) fn of(column: &'a ArrayRef) -> Self {
+        let values = match column.data_type() {
+            DataType::Null => Values::None,
+            DataType::Utf8 => Values::Text(column.as_string()),
+            DataType::Binary => Values::Bytes(column.as_binary()),
+            DataType::Boolean => Values::Bool(column.as_boolean()),
+            DataType::Int64 => Values::Long(column.as_primitive::<Int64Type>().values()),
+            DataType::Int32 => Values::Int(column.as_primitive::<Int32Type>().values()),
+            DataType::Int8 | DataType::Int16 => Values::OtherNumber(column),
+            DataType::Float64 => Values::Double(column.as_primitive::<Float64Type>().values(), column),
+            DataType::Float32 => Values::Float(column.as_primitive::<Float32Type>().values(), column),
+            DataType::Decimal128(_, scale) => Values::Decimal(column.as_primitive::<Decimal128Type>(), *scale),
+            DataType::Timestamp(TimeUnit::Millisecond, zone) => {
+                Values::Time(column.as_primitive::<TimestampMillisecondType>().values(), zone.is_some(), column)
+            }
+            DataType::Struct(fields) => {
+                Values::Row(RowWriter::named(fields.iter().map(|f| f.name().as_str()).zip(column.as_struct().columns())))
+            }
+            DataType::List(_) => Values::List(column.as_list(), Box::new(ColumnWriter::of(column.as_list::<i32>().values()))),
+            DataType::Map(..) => {
+                let maps = column.as_map();
+                Values::Map(maps, Box::new([ColumnWriter::of(maps.keys()), ColumnWriter::of(maps.values())]))
+            }
+            _ => Values::Other(column),
+        };
+        ColumnWriter { nulls: column.nulls(), values }
+    }
+
+    pub(crate) fn is_null(&self, row: usize) -> bool {
+        matches!(self.values, Values::None) || self.nulls.is_some_and(|nulls| nulls.is_null(row))
+    }
+
+    /// Appends a value.
+    ///
+    /// # Errors
+    /// A value that JSON cannot say.
+    pub(crate) fn json(&self, row: usize, out: &mut Vec<u8>) -> Result<(), String> {
+        if self.is_null(row) {
+            out.extend_from_slice(b"null");
+            return Ok(());
+        }
+        match &self.values {
+            Values::Text(texts) => put_quoted(texts.value(row), out),
+            Values::Bytes(bytes) => put_quoted(&to_base64(bytes.value(row)), out),
+            Values::Double(numbers, _) => number(numbers[row], numbers[row].is_finite(), out)?,
+            Values::Float(numbers, _) => number(numbers[row], numbers[row].is_finite(), out)?,
+            Values::Row(members) => members.json(row, out)?,
+            Values::List(lists, items) => {
+                out.push(b'[');
+                for (i, item) in range(lists.value_offsets(), row).enumerate() {
+                    if i > 0 {
+                        out.push(b',');
+                    }
+                    items.json(item, out)?;
                 }
-                write_value(&items, i, out)?;
+                out.push(b']');
             }
-            out.push(b']');
-        }
-        DataType::Map(..) => {
-            let entries = column.as_map().value(row);
-            out.push(b'{');
-            for i in 0..entries.len() {
-                if i > 0 {
-                    out.push(b',');
+            Values::Map(maps, entries) => {
+                let [keys, values] = &**entries;
+                out.push(b'{');
+                for (i, entry) in range(maps.value_offsets(), row).enumerate() {
+                    if i > 0 {
+                        out.push(b',');
+                    }
+                    put_quoted(&keys.cell(entry), out);
+                    out.push(b':');
+                    values.json(entry, out)?;
                 }
-                quoted(&cell(entries.column(0), i), out);
-                out.push(b':');
-                write_value(entries.column(1), i, out)?;
+                out.push(b'}');
             }
-            out.push(b'}');
+            Values::None | Values::Bool(_) | Values::Long(_) | Values::Int(_) | Values::Decimal(..) | Values::OtherNumber(_) => {
+                self.plain(row, out);
+            }
+            Values::Time(..) | Values::Other(_) => {
+                out.push(b'"');
+                self.plain(row, out);
+                out.push(b'"');
+            }
         }
-        DataType::Boolean | DataType::Int8 | DataType::Int16 | DataType::Int32 | DataType::Int64 | DataType::Decimal128(_, _) => {
-            write_cell(column, row, out);
-        }
-        // Dates and times: nothing in them is to be escaped.
-        _ => {
-            out.push(b'"');
-            write_cell(column, row, out);
-            out.push(b'"');
+        Ok(())
+    }
+
+    /// Appends a value, which is not NULL, as people and CSV read it.
+    pub(crate) fn plain(&self, row: usize, out: &mut Vec<u8>) {
+        match &self.values {
+            Values::None => {}
+            Values::Text(texts) => out.extend_from_slice(texts.value(row).as_bytes()),
+            Values::Bytes(bytes) => out.extend_from_slice(to_base64(bytes.value(row)).as_bytes()),
+            Values::Bool(flags) => out.extend_from_slice(if flags.value(row) { b"true" } else { b"false" }),
+            Values::Long(numbers) => write_number(numbers[row], out),
+            Values::Int(numbers) => write_number(numbers[row].into(), out),
+            Values::Decimal(numbers, scale) => out.extend_from_slice(decimal(numbers.value(row), *scale).as_bytes()),
+            Values::Time(times, is_utc, column) => {
+                if !write_date_time(times[row], out) {
+                    out.extend_from_slice(odd_date_time(column, row).as_bytes());
+                }
+                out.extend(is_utc.then_some(b'Z'));
+            }
+            Values::Row(..) | Values::List(..) | Values::Map(..) => {
+                let start = out.len();
+                if let Err(e) = self.json(row, out) {
+                    out.truncate(start);
+                    out.extend_from_slice(e.as_bytes());
+                }
+            }
+            Values::Double(_, column) | Values::Float(_, column) | Values::OtherNumber(column) | Values::Other(column) => {
+                other(column, row, out);
+            }
         }
     }
-    Ok(())
+
+    /// A value as people and CSV read it; `NULL` for none.
+    fn cell(&self, row: usize) -> String {
+        let mut out = Vec::new();
+        match self.is_null(row) {
+            true => out.extend_from_slice(b"NULL"),
+            false => self.plain(row, &mut out),
+        }
+        String::from_utf8(out).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned())
+    }
 }
 
-fn float(number: f64, out: &mut Vec<u8>) -> Result<(), String> {
-    if !number.is_finite() {
+/// A value as people and CSV read it; `NULL` for none.
+pub(crate) fn cell(column: &ArrayRef, row: usize) -> String {
+    ColumnWriter::of(column).cell(row)
+}
+
+fn range(offsets: &[i32], row: usize) -> std::ops::Range<usize> {
+    offsets[row] as usize..offsets[row + 1] as usize
+}
+
+fn put_quoted(text: &str, out: &mut Vec<u8>) {
+    if is_plain(text.as_bytes()) {
+        out.reserve(text.len() + 2);
+        out.push(b'"');
+        out.extend_from_slice(text.as_bytes());
+        out.push(b'"');
+    } else {
+        // Writing to memory does not fail.
+        let _ = serde_json::to_writer(out, text);
+    }
+}
+
+fn number(number: impl serde::Serialize + std::fmt::Display, is_finite: bool, out: &mut Vec<u8>) -> Result<(), String> {
+    if !is_finite {
         return Err(format!("{number} is no JSON"));
     }
     let _ = serde_json::to_writer(out, &number);
     Ok(())
 }
 
-/// A value as people and CSV read it; `NULL` for none.
-pub(crate) fn cell(column: &ArrayRef, row: usize) -> String {
-    let mut out = Vec::new();
-    match column.is_null(row) {
-        true => out.extend_from_slice(b"NULL"),
-        false => write_cell(column, row, &mut out),
-    }
-    String::from_utf8(out).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned())
-}
-
-/// Appends a value, which is not NULL, as people and CSV read it.
-pub(crate) fn write_cell(column: &ArrayRef, row: usize, out: &mut Vec<u8>) {
+/// Values of the less usual kinds.
+fn other(column: &ArrayRef, row: usize, out: &mut Vec<u8>) {
     match column.data_type() {
-        DataType::Utf8 => out.extend_from_slice(column.as_string::<i32>().value(row).as_bytes()),
-        DataType::Binary => out.extend_from_slice(to_base64(column.as_binary::<i32>().value(row)).as_bytes()),
-        DataType::Int64 => write_number(column.as_primitive::<Int64Type>().value(row), out),
-        DataType::Int32 => write_number(column.as_primitive::<Int32Type>().value(row).into(), out),
-        DataType::Timestamp(TimeUnit::Millisecond, zone) => {
-            let ms = column.as_primitive::<TimestampMillisecondType>().value(row);
-            if !write_date_time(ms, out) {
-                out.extend_from_slice(odd_date_time(column, row).as_bytes());
-            }
-            out.extend(zone.is_some().then_some(b'Z'));
-        }
         DataType::Timestamp(_, zone) => {
             out.extend_from_slice(odd_date_time(column, row).as_bytes());
             out.extend(zone.is_some().then_some(b'Z'));
-        }
-        DataType::Decimal128(_, scale) => {
-            out.extend_from_slice(decimal(column.as_primitive::<Decimal128Type>().value(row), *scale).as_bytes());
         }
         DataType::Date32 => match column.as_primitive::<Date32Type>().value_as_date(row) {
             Some(date) => out.extend_from_slice(date.to_string().as_bytes()),
             None => out.extend_from_slice(b"out of range"),
         },
-        DataType::Struct(_) | DataType::List(_) | DataType::Map(..) => {
-            let start = out.len();
-            if let Err(e) = write_value(column, row, out) {
-                out.truncate(start);
-                out.extend_from_slice(e.as_bytes());
-            }
-        }
         _ => {
             let text = ArrayFormatter::try_new(column, &FormatOptions::new()).map_or_else(|e| e.to_string(), |f| f.value(row).to_string());
             out.extend_from_slice(text.as_bytes());

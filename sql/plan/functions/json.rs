@@ -6,7 +6,7 @@
 
 use super::json_path::{Found, Path};
 use super::own::ScalarFunction;
-use crate::json::write_value;
+use crate::json::ColumnWriter;
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, StringArray};
 use arrow::datatypes::DataType;
 use datafusion_common::{Result as Planned, ScalarValue, exec_err};
@@ -205,7 +205,8 @@ impl ScalarUDFImpl for Writer {
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Planned<ColumnarValue> {
         let rows = args.number_rows;
         let arrays = args.args.iter().map(|a| a.to_array(rows)).collect::<Planned<Vec<_>>>()?;
-        let texts = (0..rows).map(|row| self.row(&arrays, row)).collect::<Result<Vec<_>, String>>();
+        let arguments: Vec<Argument<'_>> = arrays.iter().map(Argument::of).collect();
+        let texts = (0..rows).map(|row| self.row(&arguments, row)).collect::<Result<Vec<_>, String>>();
         match texts {
             Ok(texts) => Ok(ColumnarValue::Array(Arc::new(StringArray::from(texts)))),
             Err(why) => exec_err!("{}: {why}", self.name.to_uppercase()),
@@ -213,44 +214,62 @@ impl ScalarUDFImpl for Writer {
     }
 }
 
-impl Writer {
-    fn row(&self, arrays: &[ArrayRef], row: usize) -> Result<Option<String>, String> {
-        let is_null = |a: &ArrayRef| a.is_null(row) || *a.data_type() == DataType::Null;
-        let text = |a: &ArrayRef| a.as_string_opt::<i32>().filter(|_| !is_null(a)).map(|a| a.value(row).to_string());
-        let mut out = Vec::new();
-        let put = |value: &ArrayRef, raw: bool, out: &mut Vec<u8>| match text(value).filter(|_| raw) {
+/// What is written: any value, or a text that is asked for.
+struct Argument<'a> {
+    values: ColumnWriter<'a>,
+    texts: Option<&'a StringArray>,
+}
+
+impl<'a> Argument<'a> {
+    fn of(column: &'a ArrayRef) -> Self {
+        Argument { values: ColumnWriter::of(column), texts: column.as_string_opt() }
+    }
+
+    fn text(&self, row: usize) -> Option<&'a str> {
+        self.texts.filter(|_| !self.values.is_null(row)).map(|texts| texts.value(row))
+    }
+
+    /// Appends the value, or the text as it is where it is JSON already.
+    fn put(&self, row: usize, raw: bool, out: &mut Vec<u8>) -> Result<(), String> {
+        match self.text(row).filter(|_| raw) {
             Some(json) => {
                 out.extend_from_slice(json.as_bytes());
                 Ok(())
             }
-            None => write_value(value, row, out),
-        };
+            None => self.values.json(row, out),
+        }
+    }
+}
+
+impl Writer {
+    fn row(&self, arguments: &[Argument<'_>], row: usize) -> Result<Option<String>, String> {
+        let mut out = Vec::new();
         if self.what == What::Value {
-            let [value] = arrays else { return Err("it takes one value".into()) };
-            if is_null(value) {
+            let [value] = arguments else { return Err("it takes one value".into()) };
+            if value.values.is_null(row) {
                 return Ok(None);
             }
-            put(value, false, &mut out)?;
+            value.put(row, false, &mut out)?;
             return String::from_utf8(out).map(Some).map_err(|e| e.to_string());
         }
-        let Some((nulls, members)) = arrays.split_first() else { return Err("it is called by its own syntax".into()) };
-        let skips = text(nulls).as_deref() == Some("ABSENT");
+        let Some((nulls, members)) = arguments.split_first() else { return Err("it is called by its own syntax".into()) };
+        let skips = nulls.text(row) == Some("ABSENT");
         let (open, close, width) = if self.what == What::Object { (b'{', b'}', 3) } else { (b'[', b']', 2) };
         out.push(open);
         for member in members.chunks(width) {
             let (Some(value), Some(raw)) = (member.last(), member.get(width - 2)) else { continue };
-            if is_null(value) && skips {
+            if value.values.is_null(row) && skips {
                 continue;
             }
             if out.len() > 1 {
                 out.push(b',');
             }
             if self.what == What::Object {
-                let name = text(&member[0]).ok_or("the name of a member is NULL or no text")?;
-                out.extend_from_slice(serde_json::to_string(&name).map_err(|e| e.to_string())?.as_bytes());
+                let name = member[0].text(row).ok_or("the name of a member is NULL or no text")?;
+                out.extend_from_slice(serde_json::to_string(name).map_err(|e| e.to_string())?.as_bytes());
                 out.push(b':');
             }
-            put(value, text(raw).as_deref() == Some("raw"), &mut out)?;
+            value.put(row, raw.text(row) == Some("raw"), &mut out)?;
         }
         out.push(close);
         String::from_utf8(out).map(Some).map_err(|e| e.to_string())

@@ -67,7 +67,8 @@ impl Visitor<'_> for Text {
 /// The form nearly all dates have: `2026-03-02T09:00:00Z`, with up to nine digits of a fraction. Any other is chrono's to read.
 fn usual(text: &[u8]) -> Option<DateTime<Utc>> {
     let plain = text.strip_suffix(b"Z").filter(|plain| plain.get(10) == Some(&b'T'))?;
-    Some(plain_date_time(plain)?.and_utc())
+    let (seconds, nanos) = plain_date_time(plain)?;
+    DateTime::from_timestamp(seconds, nanos)
 }
 
 #[cfg(test)]

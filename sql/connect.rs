@@ -5,7 +5,7 @@
 use crate::catalog::Table;
 use arrow::datatypes::SchemaRef;
 use waterwheel_engine::error::Result;
-use waterwheel_engine::graph::{NoTopics, SinkRef, SourceFactory, TopicSinks};
+use waterwheel_engine::graph::{NoTopics, SinkRef, SourceFactory, TopicRequest, TopicSinks};
 
 /// Connects tables; implemented where the connectors are known.
 pub trait Connectors: Send + Sync {
@@ -24,6 +24,15 @@ pub trait Connectors: Send + Sync {
     /// # Errors
     /// Options that cannot work.
     fn sink(&self, table: &Table) -> Result<SinkRef>;
+
+    /// Where the dead letters of a table go: a topic of this name in the table's own place, if it names one; else, as here, where
+    /// the job's topics are.
+    ///
+    /// # Errors
+    /// Options that cannot work.
+    fn dead_letters(&self, _table: &Table, topic: &str) -> Result<SinkRef> {
+        Ok(SinkRef::Topic(TopicRequest::dead_letters(topic)))
+    }
 
     /// A table for a name that was not declared, its columns inferred from a sample; none when there is nothing of that name.
     ///

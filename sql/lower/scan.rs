@@ -19,9 +19,7 @@ use datafusion_expr::TableScan;
 use datafusion_expr::expr::Expr;
 use std::sync::Arc;
 use std::time::Duration;
-use waterwheel_engine::graph::{
-    DeadLetters, EqualityClass, LogicalNode, NodeIndex, NodeNote, ReadAs, Role, Routing, SinkRef, SourceNode, TopicRequest,
-};
+use waterwheel_engine::graph::{DeadLetters, EqualityClass, LogicalNode, NodeIndex, NodeNote, ReadAs, Role, Routing, SourceNode};
 use waterwheel_engine::operators::{ErrorPolicy, IngestFactory, dead_letters, late_rows};
 use waterwheel_engine::time::WatermarkStrategy;
 
@@ -139,7 +137,12 @@ impl Lowering<'_> {
             None if table.options.get("debezium-json.ignore-parse-errors") == Some("true") => ErrorPolicy::Drop,
             _ => ErrorPolicy::Fail,
         };
-        let letters = format!("{}.dead-letter", table.options.get("topic").unwrap_or(&table.name));
+        let letters = || {
+            let topic = format!("{}.dead-letter", table.options.get("topic").unwrap_or(&table.name));
+            let sink = self.connectors.dead_letters(table, &topic).map_err(|e| SqlError::new(e.report()))?;
+            Ok(DeadLetters { encode: dead_letters(topic.as_str()), sink })
+        };
+        let letters = (policy == ErrorPolicy::DeadLetter).then(letters).transpose()?;
         let node = SourceNode {
             connect: source,
             read_as: if self.read_in_first { ReadAs::Table } else { ReadAs::Stream },
@@ -148,10 +151,7 @@ impl Lowering<'_> {
             max_ahead_ms: None,
             in_step: None,
             policy,
-            dead_letters: (policy == ErrorPolicy::DeadLetter).then(|| DeadLetters {
-                encode: dead_letters(letters.as_str()),
-                sink: SinkRef::Topic(TopicRequest::dead_letters(letters.as_str())),
-            }),
+            dead_letters: letters,
         };
         let mut node = LogicalNode::new("source", Role::Source(node), Vec::new());
         node.id = Some(self.id("source"));

@@ -55,30 +55,35 @@ impl Tables {
         Tables { until_end, ..self.clone() }
     }
 
+    /// Where the topic of a table is: the place that it names itself, or that of the job.
     fn place(&self, table: &Table) -> Result<Arc<dyn Topics>> {
+        Ok(self.own_place(table)?.unwrap_or_else(|| self.topics.clone()))
+    }
+
+    fn own_place(&self, table: &Table) -> Result<Option<Arc<dyn Topics>>> {
         let properties = client_properties(table)?;
-        let mut url: TopicsUrl =
-            match (table.options.connector, table.options.get("properties.bootstrap.servers"), table.options.get("path")) {
-                (Connector::Kafka | Connector::UpsertKafka, Some(servers), _) => format!("kafka://{servers}").parse()?,
-                (Connector::Local, _, Some(path)) => TopicsUrl::Local(path.into()),
-                (Connector::Local, _, None) => return Err(missing(table, "path")),
-                _ if properties.is_empty() => return Ok(self.topics.clone()),
-                _ => {
-                    return Err(missing(table, "properties.bootstrap.servers")
-                        .help("properties of the client that --topics points to stand in its URL: kafka://host:9092?client.id=x"));
-                }
-            };
+        let servers = table.options.get("properties.bootstrap.servers");
+        let mut url: TopicsUrl = match (table.options.connector, servers, table.options.get("path")) {
+            (Connector::Kafka | Connector::UpsertKafka, Some(servers), _) => format!("kafka://{servers}").parse()?,
+            (Connector::Local, _, Some(path)) => TopicsUrl::Local(path.into()),
+            (Connector::Local, _, None) => return Err(missing(table, "path")),
+            _ if properties.is_empty() => return Ok(None),
+            _ => {
+                return Err(missing(table, "properties.bootstrap.servers")
+                    .help("properties of the client that --topics points to stand in its URL: kafka://host:9092?client.id=x"));
+            }
+        };
         if let TopicsUrl::Kafka { options, .. } = &mut url {
             options.clone_from(&properties);
         }
         let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
         let place = (url.to_string(), properties);
         if let Some(topics) = opened.get(&place) {
-            return Ok(topics.clone());
+            return Ok(Some(topics.clone()));
         }
         let topics: Arc<dyn Topics> = url.open(&self.env).map_err(|e| e.help(format!("it is a property of table {}", table.name)))?;
         opened.insert(place, topics.clone());
-        Ok(topics)
+        Ok(Some(topics))
     }
 
     fn files_sink(&self, table: &Table) -> Result<FilesSink> {
@@ -147,9 +152,7 @@ impl Tables {
             None | Some("earliest-offset") => Start::Earliest,
             Some("latest-offset") => Start::Latest,
             Some("timestamp") => Start::Timestamp(number(table, "scan.startup.timestamp-millis")?),
-            Some(_) => {
-                Start::GroupOffsets(options.get("properties.group.id").ok_or_else(|| missing(table, "properties.group.id"))?.to_string())
-            }
+            Some(_) => Start::GroupOffsets(options.get("properties.group.id").ok_or_else(|| missing(table, "properties.group.id"))?.to_string()),
         };
         let bounded = options.get("scan.bounded.mode") == Some("latest-offset");
         if bounded || (self.until_end && source.start != Start::Latest) {
@@ -226,6 +229,14 @@ impl Connectors for Tables {
         })
     }
 
+    fn dead_letters(&self, table: &Table, topic: &str) -> Result<SinkRef> {
+        let request = TopicRequest::dead_letters(topic);
+        Ok(match self.own_place(table)? {
+            Some(topics) => SinkRef::Ready(sink_at(&*topics, &request)?),
+            None => SinkRef::Topic(request),
+        })
+    }
+
     fn infer(&self, name: &str) -> Result<Option<Table>> {
         let source = self.topics.source(SourceOptions::new(name).end(End::Latest))?;
         let mut reading = Reading::open(&*source, &self.env)?;
@@ -260,10 +271,14 @@ impl Connectors for Tables {
 /// Topics by name become sinks at the place.
 impl TopicSinks for Tables {
     fn sink(&self, request: &TopicRequest) -> Result<Arc<dyn Sink>> {
-        let options = SinkOptions::new(&request.topic).guarantee(request.guarantee);
-        let &TopicRequest { create_partitions, compacted, max_record_bytes, .. } = request;
-        self.topics.sink(SinkOptions { create_partitions, compacted, max_record_bytes, ..options })
+        sink_at(&*self.topics, request)
     }
+}
+
+fn sink_at(topics: &dyn Topics, request: &TopicRequest) -> Result<Arc<dyn Sink>> {
+    let options = SinkOptions::new(&request.topic).guarantee(request.guarantee);
+    let &TopicRequest { create_partitions, compacted, max_record_bytes, .. } = request;
+    topics.sink(SinkOptions { create_partitions, compacted, max_record_bytes, ..options })
 }
 
 /// Rows of random values, as JSON; row n is always the same.
@@ -333,4 +348,38 @@ fn maker(table: &Table, column: &str, kind: &str) -> Result<Maker> {
         }),
         other => return Err(Error::fatal(format!("table {}: 'datagen' makes no {other} (column {column})", table.name))),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use waterwheel_sql::Session;
+    use waterwheel_sql::catalog::Entry;
+
+    /// The job's topics are in a folder.
+    fn table(with: &str) -> (Tables, Arc<Table>) {
+        let topics = TopicsUrl::Local("data".into()).open(&Env::real()).expect("opens");
+        let tables = Tables::new(topics, Env::real(), true);
+        let mut session = Session::new(Arc::new(waterwheel_sql::NoConnectors));
+        session.run("test", &format!("CREATE TABLE t (n BIGINT) WITH ('topic' = 't', 'format' = 'json', {with})")).expect("declares");
+        let Some(Entry::Table(table)) = session.catalog().get("t") else { panic!("no table") };
+        (tables, table.clone())
+    }
+
+    #[test]
+    fn dead_letters_go_to_the_place_of_their_table() {
+        let place = |with: &str| {
+            let (tables, table) = table(with);
+            match tables.dead_letters(&table, "t.dead-letter").unwrap_or_else(|e| panic!("{with}: {}", e.report())) {
+                SinkRef::Ready(sink) => sink.describe(),
+                SinkRef::Topic(request) => format!("{} of the job", request.topic),
+            }
+        };
+        let kafka = place("'connector' = 'kafka', 'properties.bootstrap.servers' = 'elsewhere:9092', 'properties.client.id' = 'me'");
+        assert!(kafka.contains("t.dead-letter") && kafka.contains("elsewhere:9092"), "{kafka}");
+        let local = place("'connector' = 'local', 'path' = 'elsewhere'");
+        assert!(local.contains("t.dead-letter") && local.contains("elsewhere"), "{local}");
+        assert_eq!(place("'connector' = 'kafka'"), "t.dead-letter of the job");
+        assert_eq!(place("'connector' = 'topics'"), "t.dead-letter of the job");
+    }
 }

@@ -3,7 +3,7 @@
 //! Invariant: a message names the thing as the user wrote it; a place is shown as file, line, column and a caret below the
 //! text; names that are not known come with the nearest one that is.
 
-use crate::options::is_secret;
+use crate::secrets::is_secret;
 use datafusion_common::{Column, DataFusionError, SchemaError};
 use datafusion_sql::sqlparser::tokenizer::{Location, Span};
 use std::fmt::Write as _;

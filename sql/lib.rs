@@ -39,6 +39,7 @@ mod own;
 pub mod parser;
 mod plan;
 mod rows;
+pub mod secrets;
 mod session;
 mod settings;
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! listed here as without one.
 
 use crate::error::{SqlError, SqlResult};
+use crate::secrets::{self, holds_secret};
 use datafusion_sql::sqlparser::tokenizer::Span;
 use std::collections::BTreeMap;
 
@@ -150,6 +151,7 @@ impl Options {
         let mut values = BTreeMap::new();
         for (key, value, place) in given.iter().filter(|o| o.0 != "connector") {
             check_key(connector, &known, key, columns).map_err(|e| e.at(*place))?;
+            secrets::check(key, value).map_err(|why| SqlError::new(format!("'{key}' {why}")).at(*place))?;
             check_value(key, value).map_err(|e| e.at(*place))?;
             values.insert(key.clone(), value.clone());
         }
@@ -195,9 +197,9 @@ impl Options {
         self.values.keys().any(|key| key.starts_with("sink.rolling-policy.") || key == "sink.partition-commit.policy.kind")
     }
 
-    /// All options as they may be shown: what is secret is stars.
+    /// All options as they may be shown: what is secret is stars, unless it only says where the secret is.
     pub fn shown(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.iter().map(|(key, value)| (key, if is_secret(key) { "***" } else { value }))
+        self.iter().map(|(key, value)| (key, if holds_secret(key, value) { "***" } else { value }))
     }
 
     /// The format of the value.
@@ -206,18 +208,9 @@ impl Options {
     }
 }
 
-/// Parts of the names of secrets, mistyped ones too.
-const SECRET_PARTS: &[&str] = &["pass", "pasw", "pwd", "jaas", ".key", ".pem", "secret", "secert", "token", "credential"];
-
 /// Where the first of these options stands.
 fn place_of(given: &[(String, String, Span)], keys: &[&str]) -> Span {
     given.iter().find(|(key, ..)| keys.contains(&key.as_str())).map_or(Span::empty(), |(_, _, place)| *place)
-}
-
-/// Whether the value of an option must never be shown.
-pub(crate) fn is_secret(key: &str) -> bool {
-    let key = key.to_ascii_lowercase();
-    key.starts_with("properties.") && SECRET_PARTS.iter().any(|part| key.contains(part))
 }
 
 fn check_key(connector: Connector, known: &[&str], key: &str, columns: &[&str]) -> SqlResult<()> {

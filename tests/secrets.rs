@@ -92,3 +92,38 @@ fn jobs_show_and_keep_none() {
     command.current_dir(folder.path()).args(["sql", "--topics", &url, "-f", "script.sql", "explain"]);
     shows_none(&text(&command.output().expect("starts")), &["client.idd", "client.id"]);
 }
+
+/// A declaration with one is refused, and takes no effect; one that says where in the environment it is, is kept as it was written.
+#[test]
+fn a_catalog_keeps_none() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().expect("a folder");
+    let run = |variables: &[(&str, &str)], sql: &str| {
+        let mut command = Command::new(program("waterwheel"));
+        command.current_dir(folder.path()).env_remove("CANARY").envs(variables.iter().copied());
+        command.args(["sql", "--topics", "local:./data", "--catalog", "kept", "--until-end", "-e", sql]);
+        text(&command.output().expect("starts"))
+    };
+    let literal = format!("'properties.sasl.password' = '{SECRET}'");
+    let refused = run(&[], &table(&literal));
+    shows_none(&refused, &["'properties.sasl.password' is a secret", "${env:NAME}", "CREATE TEMPORARY TABLE"]);
+    let jaas = format!("'properties.sasl.jaas.config' = 'x.PlainLoginModule required username=\"me\" password=\"{SECRET}\";'");
+    shows_none(&run(&[], &table(&jaas)), &["'properties.sasl.jaas.config' is a secret"]);
+    shows_none(&run(&[], "SELECT n FROM t"), &["\"t\" not found"]);
+    let temporary = table(&literal).replace("CREATE TABLE", "CREATE TEMPORARY TABLE");
+    shows_none(&run(&[], &format!("{temporary} SHOW CREATE TABLE t")), &["***"]);
+
+    let reference = "'properties.sasl.password' = '${env:CANARY}'";
+    run(&[], &table(reference));
+    // What is shown can be run again, and says nothing.
+    shows_none(&run(&[("CANARY", SECRET)], "SHOW CREATE TABLE t"), &["'${env:CANARY}'"]);
+    shows_none(&run(&[("CANARY", SECRET)], "EXPLAIN SELECT n FROM t"), &[NOWHERE]);
+    shows_none(&run(&[], "EXPLAIN SELECT n FROM t"), &["table t: 'properties.sasl.password'", "CANARY", "not set"]);
+    // A hint in a view would be kept, too.
+    let hinted = format!("CREATE VIEW v AS SELECT n FROM t /*+ OPTIONS({literal}) */");
+    shows_none(&run(&[("CANARY", SECRET)], &hinted), &["'properties.sasl.password' is a secret"]);
+    let file = folder.path().join("kept").join("catalog.sql");
+    assert_eq!(std::fs::metadata(&file).expect("there").permissions().mode() & 0o777, 0o600);
+    assert!(std::fs::read_to_string(&file).expect("is read").contains("${env:CANARY}"));
+    assert_eq!(with_secret(folder.path()), Vec::<PathBuf>::new());
+}

@@ -33,6 +33,10 @@ pub trait Files: Send + Sync {
     fn read_at(&self, path: &Path, offset: u64, len: usize) -> Result<Vec<u8>>;
     /// A new, empty file; an older one of that name is replaced.
     fn create(&self, path: &Path) -> Result<Box<dyn FileWriter>>;
+    /// As [`create`](Self::create), where there are rights: nobody but its owner may read it.
+    fn create_private(&self, path: &Path) -> Result<Box<dyn FileWriter>> {
+        self.create(path)
+    }
     /// Opens for appending after cutting the file to `keep` bytes (made when missing).
     fn append(&self, path: &Path, keep: u64) -> Result<Box<dyn FileWriter>>;
     /// Size in bytes.
@@ -67,11 +71,20 @@ pub trait Files: Send + Sync {
     /// Writes a whole file durably under a temporary name, then renames: a reader sees the old content or the new one.
     fn replace(&self, path: &Path, bytes: &[u8]) -> Result<()> {
         let temporary = path.with_extension("tmp");
-        let mut file = self.create(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync()?;
-        drop(file);
-        self.rename(&temporary, path)?;
-        self.sync_dir(path.parent().unwrap_or(Path::new(".")))
+        put(self, self.create(&temporary)?, bytes, &temporary, path)
     }
+
+    /// The same of a file that nobody but its owner may read.
+    fn replace_private(&self, path: &Path, bytes: &[u8]) -> Result<()> {
+        let temporary = path.with_extension("tmp");
+        put(self, self.create_private(&temporary)?, bytes, &temporary, path)
+    }
+}
+
+fn put<F: Files + ?Sized>(files: &F, mut file: Box<dyn FileWriter>, bytes: &[u8], temporary: &Path, path: &Path) -> Result<()> {
+    file.write_all(bytes)?;
+    file.sync()?;
+    drop(file);
+    files.rename(temporary, path)?;
+    files.sync_dir(path.parent().unwrap_or(Path::new(".")))
 }

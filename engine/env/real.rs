@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::hash::{BuildHasher, Hasher};
 use std::io::{self, Result, Write};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -123,6 +123,14 @@ impl FileWriter for Appender {
     }
 }
 
+/// Takes an old file away. It is not cut off in place: it may have other names, of checkpoints that are complete.
+fn make_way(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
+}
+
 impl Files for RealFiles {
     fn read(&self, path: &Path) -> Result<Vec<u8>> {
         fs::read(path)
@@ -146,11 +154,13 @@ impl Files for RealFiles {
     }
 
     fn create(&self, path: &Path) -> Result<Box<dyn FileWriter>> {
-        // Not cut off in place: the file may have other names, of checkpoints that are complete.
-        match fs::remove_file(path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-            _ => Ok(Box::new(Appender(File::create(path)?))),
-        }
+        make_way(path)?;
+        Ok(Box::new(Appender(File::create(path)?)))
+    }
+
+    fn create_private(&self, path: &Path) -> Result<Box<dyn FileWriter>> {
+        make_way(path)?;
+        Ok(Box::new(Appender(OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?)))
     }
 
     fn append(&self, path: &Path, keep: u64) -> Result<Box<dyn FileWriter>> {
@@ -227,5 +237,17 @@ mod tests {
         assert_eq!((env.files.read(&old).expect("read"), env.files.read(&name).expect("read")), (b"kept".to_vec(), b"new".to_vec()));
         write(&name, b"");
         assert_eq!(env.files.len(&name).expect("there"), 0);
+    }
+
+    #[test]
+    fn a_private_file_is_its_owners_whatever_was_there() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let (env, dir) = (Env::real(), tempfile::tempdir().expect("a folder"));
+        let path = dir.path().join("kept");
+        env.files.replace(&path, b"old").expect("written");
+        env.files.replace_private(&path, b"new").expect("written");
+        #[expect(clippy::disallowed_methods, reason = "the door does not tell rights")]
+        let mode = std::fs::metadata(&path).expect("there").permissions().mode();
+        assert_eq!((mode & 0o777, env.files.read(&path).expect("read")), (0o600, b"new".to_vec()));
     }
 }

@@ -1,13 +1,15 @@
 //! A catalog that is kept: declarations in a folder, in the order in which they were made, read back at the next start.
 //!
-//! Invariant: the file holds exactly the declarations that are in force, as they were written; it is replaced as a whole.
+//! Invariant: the file holds exactly the declarations that are in force, as they were written; it is replaced as a whole. No secret is
+//! written to it: options say where in the environment one is.
 
 use std::path::{Path, PathBuf};
 use waterwheel_engine::env::Env;
 use waterwheel_engine::error::{Error, Result};
 use waterwheel_sql::catalog::Entry;
 use waterwheel_sql::parser::{Statement, StatementKind};
-use waterwheel_sql::{Outcome, Session, parse};
+use waterwheel_sql::secrets;
+use waterwheel_sql::{Outcome, Session, SqlError, SqlResult, parse};
 
 /// Between two declarations; what stands behind it names the one that follows.
 const MARK: &str = "-- declared: ";
@@ -51,7 +53,29 @@ impl KeptCatalog {
     /// # Errors
     /// Of a declaration that does not hold any more.
     pub fn read_into(&self, session: &mut Session) -> Result<()> {
-        session.run(&self.file(), &self.text()?).map(drop)
+        let text = self.text()?;
+        session.run(&self.file(), &text)?;
+        for statement in parse(&text).map_err(|e| e.into_error(&self.file(), &text))? {
+            // Of a time when they were kept as they came, or put there by hand.
+            if let Some((key, _)) = secrets::in_declaration(&statement) {
+                tracing::warn!("{} holds a secret ('{key}'): write '${{env:NAME}}' in its place", self.file());
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses a declaration that would be kept with a secret in it.
+    ///
+    /// # Errors
+    /// At the option, with what to write instead.
+    pub(super) fn check(&self, statement: &Statement) -> SqlResult<()> {
+        match secrets::in_declaration(statement) {
+            Some((key, place)) => Err(SqlError::new(format!("'{key}' is a secret, and {} is no place for one", self.file()))
+                .at(place)
+                .help(format!("name a variable of the environment, which is looked up when the table is used:  '{key}' = '${{env:NAME}}'"))
+                .help("or make the table for this session alone:  CREATE TEMPORARY TABLE ...")),
+            None => Ok(()),
+        }
     }
 
     fn declarations(&self) -> Result<Vec<(String, String)>> {
@@ -88,7 +112,7 @@ impl KeptCatalog {
         let text: String = all.iter().map(|(name, sql)| format!("{MARK}{name}\n{sql};\n\n")).collect();
         // What is written must be read again as it is meant.
         parse(&text).map_err(|e| e.into_error(&self.file(), &text))?;
-        self.env.files.replace(&self.path, text.as_bytes()).map_err(|e| Error::from(e).at(self.file()))
+        self.env.files.replace_private(&self.path, text.as_bytes()).map_err(|e| Error::from(e).at(self.file()))
     }
 }
 

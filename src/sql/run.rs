@@ -109,6 +109,9 @@ impl Shell {
         let statements = parse(text).map_err(|e| e.into_error(file, text))?;
         let mut inserts = Vec::new();
         for statement in &statements {
+            if let Some(kept) = &self.kept {
+                kept.check(statement).map_err(|e| e.into_error(file, text))?;
+            }
             let was_there = is_declared(statement, &self.session);
             let outcome = self.session.execute(statement).map_err(|e| e.into_error(file, text))?;
             if let Some(kept) = &self.kept {

@@ -22,6 +22,7 @@ use waterwheel_sql::arrow::datatypes::SchemaRef;
 use waterwheel_sql::catalog::Table;
 use waterwheel_sql::options::{Connector, Options, bytes, milliseconds};
 use waterwheel_sql::parser::type_name;
+use waterwheel_sql::secrets::resolved;
 
 /// Of files that go on over checkpoints, as Flink has them: when they are finished unless told otherwise.
 const FILE_BYTES: u64 = 128 << 20;
@@ -62,7 +63,7 @@ impl Tables {
 
     fn own_place(&self, table: &Table) -> Result<Option<Arc<dyn Topics>>> {
         let properties = client_properties(table)?;
-        let servers = table.options.get("properties.bootstrap.servers");
+        let servers = property(table, "properties.bootstrap.servers")?;
         let mut url: TopicsUrl = match (table.options.connector, servers, table.options.get("path")) {
             (Connector::Kafka | Connector::UpsertKafka, Some(servers), _) => format!("kafka://{servers}").parse()?,
             (Connector::Local, _, Some(path)) => TopicsUrl::Local(path.into()),
@@ -152,13 +153,13 @@ impl Tables {
             None | Some("earliest-offset") => Start::Earliest,
             Some("latest-offset") => Start::Latest,
             Some("timestamp") => Start::Timestamp(number(table, "scan.startup.timestamp-millis")?),
-            Some(_) => Start::GroupOffsets(options.get("properties.group.id").ok_or_else(|| missing(table, "properties.group.id"))?.to_string()),
+            Some(_) => Start::GroupOffsets(property(table, "properties.group.id")?.ok_or_else(|| missing(table, "properties.group.id"))?),
         };
         let bounded = options.get("scan.bounded.mode") == Some("latest-offset");
         if bounded || (self.until_end && source.start != Start::Latest) {
             source.end = End::Latest;
         }
-        source.group = options.get("properties.group.id").map(String::from);
+        source.group = property(table, "properties.group.id")?;
         Ok(source)
     }
 }
@@ -166,14 +167,23 @@ impl Tables {
 /// The client's properties of a table, in this project's words. Those without effect are named once, when the table is opened.
 fn client_properties(table: &Table) -> Result<BTreeMap<String, String>> {
     let mut properties = BTreeMap::new();
-    let given = table.options.iter().filter_map(|(key, value)| Some((key.strip_prefix("properties.")?, value)));
-    for (name, value) in given.filter(|(name, _)| !["bootstrap.servers", "group.id"].contains(name)) {
-        match java_property(name, value).map_err(|e| e.help(format!("it is a property of table {}", table.name)))? {
+    let given = table.options.iter().filter_map(|(key, _)| Some((key, key.strip_prefix("properties.")?)));
+    for (key, name) in given.filter(|(_, name)| !["bootstrap.servers", "group.id"].contains(name)) {
+        let Some(value) = property(table, key)? else { continue };
+        match java_property(name, &value).map_err(|e| e.help(format!("it is a property of table {}", table.name)))? {
             JavaProperty::Set(pairs) => properties.extend(pairs),
             JavaProperty::NoEffect(why) => tracing::warn!("table {}: 'properties.{name}' has no effect: {why}", table.name),
         }
     }
     Ok(properties)
+}
+
+/// The value of a client's property, with what of it stands in the environment.
+fn property(table: &Table, key: &str) -> Result<Option<String>> {
+    let Some(value) = table.options.get(key) else { return Ok(None) };
+    let whole = resolved(value, |name| std::env::var(name).ok());
+    let place = |why| Error::fatal(format!("table {}: '{key}' {why}", table.name)).help("export it before the command is started");
+    whole.map(Some).map_err(place)
 }
 
 fn missing(table: &Table, option: &str) -> Error {
@@ -381,5 +391,16 @@ mod tests {
         assert!(local.contains("t.dead-letter") && local.contains("elsewhere"), "{local}");
         assert_eq!(place("'connector' = 'kafka'"), "t.dead-letter of the job");
         assert_eq!(place("'connector' = 'topics'"), "t.dead-letter of the job");
+    }
+
+    #[test]
+    fn what_stands_in_the_environment_is_looked_up_or_missed_by_name() {
+        let (_, set) = table("'connector' = 'kafka', 'properties.client.id' = '${env:PATH}', 'properties.group.id' = 'g'");
+        let properties = client_properties(&set).expect("is set");
+        assert_eq!(properties.get("client.id"), std::env::var("PATH").ok().as_ref());
+        let (tables, unset) =
+            table("'connector' = 'kafka', 'properties.bootstrap.servers' = 'a:1', 'properties.sasl.password' = '${env:NO_SUCH_VARIABLE}'");
+        let report = tables.place(&unset).err().expect("is not set").report();
+        assert!(report.contains("table t: 'properties.sasl.password'") && report.contains("NO_SUCH_VARIABLE"), "{report}");
     }
 }

@@ -15,7 +15,6 @@ use waterwheel_engine::operators::{
     SinkWriter, Source, SplitId, SplitState, WriterContext,
 };
 use waterwheel_engine::record::{BatchBox, Epoch, OperatorId, RawBatch};
-use waterwheel_engine::time::EventTime;
 
 fn open_context(env: &Env) -> OpenContext {
     OpenContext {
@@ -57,9 +56,7 @@ pub(crate) fn eventually<T>(mut ask: impl FnMut() -> Option<T>) -> T {
 
 /// The splits of a new job.
 pub(crate) fn states(source: &dyn Source) -> Vec<SplitState> {
-    let state =
-        |split: waterwheel_engine::operators::Split| SplitState { position: split.start, split, watermark: EventTime::MIN, ended: false };
-    source.splits(true).unwrap().into_iter().map(state).collect()
+    source.splits(true).unwrap().into_iter().map(SplitState::fresh).collect()
 }
 
 /// Every batch of a bounded source; checks that positions follow on and that each split ends once.

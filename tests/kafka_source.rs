@@ -142,7 +142,10 @@ impl Rig {
 
 fn states(source: &Arc<dyn Source>, first: bool) -> Vec<SplitState> {
     let splits = source.splits(first).unwrap_or_else(|e| panic!("{}", e.report()));
-    splits.into_iter().map(|split| SplitState { position: split.start, split, watermark: EventTime(0), ended: false }).collect()
+    splits
+        .into_iter()
+        .map(|split| SplitState { position: split.start, split, watermark: EventTime(0), ended: false, all_read: false })
+        .collect()
 }
 
 fn source(bootstrap: &str, options: SourceOptions) -> Arc<dyn Source> {

@@ -6,6 +6,7 @@ use crate::topics::TopicNames;
 use std::path::{Path, PathBuf};
 use waterwheel_engine::env::Env;
 use waterwheel_engine::error::{Error, Result};
+use waterwheel_engine::operators::SplitId;
 use waterwheel_engine::record::folders;
 
 /// Where the files are.
@@ -71,6 +72,12 @@ impl Listing {
         Ok(names.into_iter().filter(is_file).collect())
     }
 
+    /// Whether a file is not there any more.
+    pub(super) fn has_gone(&self, split: &SplitId) -> Result<bool> {
+        let path = self.folder.join(&*split.name);
+        self.env.files.exists(&path).map(|is_there| !is_there).map_err(|e| Error::from(e).at(path.display().to_string()))
+    }
+
     /// Adds the files below the folder `path`, which are a level of folders deeper for each of `columns`.
     fn files_in_folders(&self, path: String, columns: &[String], found: &mut Vec<String>) -> Result<()> {
         let folder = self.folder.join(&path);
@@ -91,6 +98,13 @@ impl Listing {
         }
         Ok(())
     }
+}
+
+/// A file went while it was being read.
+pub(super) fn gone(name: &str, position: impl std::fmt::Display) -> Error {
+    Error::fatal(format!("file {name} is gone, and has not been read to its end"))
+        .at(position.to_string())
+        .help("put it back: files may go once they have been read")
 }
 
 /// There is nothing to be read.

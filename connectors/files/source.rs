@@ -1,10 +1,13 @@
 //! Lines of files: each file of a folder (or each that fits a pattern) is a split, the position is a byte.
 //!
 //! Invariant: every line is read once, whole, without its line break; empty lines are left out. A line that is still being
-//! written (no line break yet) waits when the source follows, and is the last line when it does not.
+//! written (no line break yet) waits when the source follows, and is the last line when it does not. A file of which all lines have
+//! been read may go, and is forgotten; one that goes before is an error.
 
-use super::listing::{Listing, no_file};
+use super::listing::{Listing, gone, no_file};
 use crate::formats::Csv;
+use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::path::Path;
 use waterwheel_engine::env::Env;
 use waterwheel_engine::error::{Error, Result};
@@ -50,7 +53,8 @@ impl FilesSource {
         self
     }
 
-    /// Waits for more lines and new files instead of ending.
+    /// Waits for more lines and new files instead of ending. A file that is taken away is forgotten once it has been read, and its name
+    /// may come again with a new file; what was added to it since the last look goes with it.
     #[must_use]
     pub fn follow(self) -> Self {
         self.follow_every(LOOK_MS)
@@ -131,7 +135,11 @@ impl Source for FilesSource {
         let mut splits = Vec::with_capacity(names.len());
         for name in names {
             let path = self.listing.folder.join(&name);
-            let len = self.listing.env.files.len(&path).map_err(|e| Error::from(e).at(path.display().to_string()))? as i64;
+            let len = match self.listing.env.files.len(&path) {
+                // Taken away since the folder was looked at.
+                Err(e) if e.kind() == ErrorKind::NotFound && self.follow.is_some() => continue,
+                len => len.map_err(|e| Error::from(e).at(path.display().to_string()))? as i64,
+            };
             let start = if self.header { self.line_at(&name, 0)?.len() as i64 } else { 0 };
             let id = SplitId { name: name.as_str().into(), partition: 0 };
             splits.push(Split {
@@ -143,6 +151,10 @@ impl Source for FilesSource {
             });
         }
         Ok(splits)
+    }
+
+    fn has_gone(&self, split: &SplitId) -> Result<bool> {
+        self.listing.has_gone(split)
     }
 
     fn discovery_ms(&self) -> Option<u64> {
@@ -167,21 +179,29 @@ struct Track {
     end: Option<u64>,
     held: bool,
     ended: bool,
+    /// At the last look there was nothing behind the position.
+    all_read: bool,
 }
 
 impl Reader {
     /// Bytes from the position on and how many of them are whole lines; `None` when there is no whole line.
-    fn lines(&self, at: usize) -> Result<Option<(Vec<u8>, usize)>> {
-        let track = &self.tracks[at];
-        let path = self.source.listing.folder.join(&*track.id.name);
+    fn lines(&mut self, at: usize) -> Result<Option<(Vec<u8>, usize)>> {
+        let path = self.source.listing.folder.join(&*self.tracks[at].id.name);
         let mut want = READ_BYTES;
         loop {
+            let track = &self.tracks[at];
             let room = track.end.map_or(want as u64, |end| end.saturating_sub(track.position)).min(want as u64) as usize;
             let bytes = self.source.listing.env.files.read_at(&path, track.position, room);
-            let bytes = bytes.map_err(|e| Error::from(e).at(path.display().to_string()))?;
+            let bytes = match bytes {
+                Err(e) if e.kind() == ErrorKind::NotFound && track.all_read => return Ok(None),
+                Err(e) if e.kind() == ErrorKind::NotFound => return Err(gone(&track.id.name, format!("byte {}", track.position))),
+                bytes => bytes.map_err(|e| Error::from(e).at(path.display().to_string()))?,
+            };
             if bytes.len() < room {
                 self.refuse_shrunk(at)?;
             }
+            self.tracks[at].all_read = bytes.is_empty();
+            let track = &self.tracks[at];
             let last = track.end.is_some_and(|end| track.position + bytes.len() as u64 >= end);
             match bytes.iter().rposition(|&b| b == b'\n') {
                 _ if last => {
@@ -219,7 +239,11 @@ impl Reader {
 
     fn refuse_shrunk(&self, at: usize) -> Result<()> {
         let track = &self.tracks[at];
-        let len = self.source.listing.env.files.len(&self.source.listing.folder.join(&*track.id.name))?;
+        let len = match self.source.listing.env.files.len(&self.source.listing.folder.join(&*track.id.name)) {
+            // It was there a moment ago; the next look says what that means.
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+            len => len?,
+        };
         if len >= track.end.unwrap_or(track.position) {
             return Ok(());
         }
@@ -242,6 +266,7 @@ impl SourceReader for Reader {
             end: state.split.end.and_then(|e| u64::try_from(e).ok()),
             held: false,
             ended: state.ended,
+            all_read: state.all_read,
         }));
         Ok(())
     }
@@ -268,6 +293,14 @@ impl SourceReader for Reader {
         if let Some(track) = self.tracks.iter_mut().find(|t| t.id == *split) {
             track.held = hold;
         }
+    }
+
+    fn all_read(&self) -> BTreeSet<SplitId> {
+        self.tracks.iter().filter(|t| t.all_read && t.end.is_none()).map(|t| t.id.clone()).collect()
+    }
+
+    fn forget(&mut self, gone: &BTreeSet<SplitId>) {
+        self.tracks.retain(|t| !gone.contains(&t.id));
     }
 }
 
@@ -329,6 +362,38 @@ mod tests {
         assert!(matches!(reader.poll().unwrap(), Poll::Batch { next: 8, .. }));
         env.files.replace(&path, b"on").unwrap();
         assert!(reader.poll().is_err());
+    }
+
+    #[test]
+    fn a_followed_file_may_go_once_it_was_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let env = Env::real();
+        for (name, text) in [("a", "one\n"), ("b", "two\nhal")] {
+            env.files.replace(&dir.path().join(name), text.as_bytes()).unwrap();
+        }
+        let source = FilesSource::new(env.clone(), dir.path()).follow();
+        let mut reader = source.reader(reader_context(&env)).unwrap();
+        reader.assign(&states(&source)).unwrap();
+        let read = |reader: &mut Box<dyn SourceReader>| {
+            std::iter::from_fn(|| match reader.poll().unwrap() {
+                Poll::Batch { split, .. } => Some(split.name.to_string()),
+                _ => None,
+            })
+            .collect::<Vec<_>>()
+        };
+        assert_eq!(read(&mut reader), ["a", "b"]);
+        let names = |splits: &BTreeSet<SplitId>| splits.iter().map(|s| s.name.to_string()).collect::<Vec<_>>();
+        let all_read = reader.all_read();
+        assert_eq!(names(&all_read), ["a"], "of b there is half a line");
+        env.files.remove(&dir.path().join("a")).unwrap();
+        assert!(all_read.iter().all(|a| source.has_gone(a).unwrap()));
+        assert!(read(&mut reader).is_empty(), "nothing is missing");
+        reader.forget(&all_read);
+        assert!(reader.all_read().is_empty());
+        assert!(read(&mut reader).is_empty());
+        env.files.remove(&dir.path().join("b")).unwrap();
+        let report = reader.poll().err().unwrap().report();
+        assert!(report.contains("file b is gone") && report.contains("byte 4") && report.contains("put it back"), "{report}");
     }
 
     #[test]

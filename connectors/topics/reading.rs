@@ -12,7 +12,6 @@ use waterwheel_engine::error::Result;
 use waterwheel_engine::observe::Metrics;
 use waterwheel_engine::operators::{ErrorPolicy, OpenContext, Poll, ReaderContext, Source, SourceReader, SplitId, SplitState};
 use waterwheel_engine::record::{OperatorId, RawBatch, downcast};
-use waterwheel_engine::time::EventTime;
 
 /// An open read over topics.
 pub struct Reading {
@@ -73,11 +72,7 @@ impl Reading {
             batch_rows: 4096,
         };
         let mut reader = source.reader(context)?;
-        let states: Vec<SplitState> = source
-            .splits(true)?
-            .into_iter()
-            .map(|split| SplitState { position: split.start, split, watermark: EventTime::MIN, ended: false })
-            .collect();
+        let states: Vec<SplitState> = source.splits(true)?.into_iter().map(SplitState::fresh).collect();
         reader.assign(&states)?;
         let open = states.into_iter().map(|s| s.split.id).collect();
         Ok(Reading { reader, open, bell })

@@ -113,6 +113,11 @@ impl Restore {
         self.saved(operator).map(|o| o.blob.clone()).filter(|blob| !blob.is_empty()).collect()
     }
 
+    /// Whether it has a source's splits, be it that there are none.
+    pub fn knows(&self, source: &OperatorId) -> bool {
+        self.saved(source).next().is_some()
+    }
+
     /// All splits of a source, in the order of their ids.
     pub fn splits(&self, source: &OperatorId) -> Vec<SplitState> {
         let mut splits: Vec<_> = self.saved(source).flat_map(|o| o.splits.iter().cloned()).collect();

@@ -18,6 +18,7 @@ use crate::error::Result;
 use crate::record::BatchBox;
 use crate::time::EventTime;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// A source partition's stable name: topic (or path, or generator) and number.
@@ -61,6 +62,17 @@ pub struct SplitState {
     pub watermark: EventTime,
     /// Read to its end.
     pub ended: bool,
+    /// All that was there of it had been read: should it go, nothing is missing. Only of splits that may go
+    /// ([`Source::has_gone`]).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub all_read: bool,
+}
+
+impl SplitState {
+    /// Of a split of which nothing was read.
+    pub fn fresh(split: Split) -> Self {
+        SplitState { position: split.start, split, watermark: EventTime::MIN, ended: false, all_read: false }
+    }
 }
 
 /// What a source can be asked before anything is read. Shared; connectors implement it.
@@ -85,6 +97,14 @@ pub trait Source: Send + Sync {
     /// Fatal when not; transient while the outside is away.
     fn confirm(&self) -> Result<()> {
         Ok(())
+    }
+    /// Whether a split that [`splits`](Self::splits) no longer names is gone for good. The job then forgets it if all of it has been
+    /// read, and stops if not. May block.
+    ///
+    /// # Errors
+    /// Transient while the outside is away.
+    fn has_gone(&self, _split: &SplitId) -> Result<bool> {
+        Ok(false)
     }
     /// How often to look for new splits, in milliseconds; `None` = the splits are fixed.
     fn discovery_ms(&self) -> Option<u64> {
@@ -124,6 +144,12 @@ pub trait SourceReader: Send {
     fn hold_back(&mut self, _split: &SplitId, _hold: bool) {}
     /// The checkpoint with these positions is complete; for lag tools only. Must not block.
     fn committed(&mut self, _positions: &[(SplitId, i64)]) {}
+    /// Splits without an end of which all that is there has been given. Only of sources whose splits may go.
+    fn all_read(&self) -> BTreeSet<SplitId> {
+        BTreeSet::new()
+    }
+    /// Reads these splits no more: they are gone, and all of them has been read.
+    fn forget(&mut self, _gone: &BTreeSet<SplitId>) {}
 }
 
 /// What a poll brought.

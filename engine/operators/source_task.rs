@@ -12,6 +12,7 @@ use crate::exchange::Waker;
 use crate::observe::{Counter, Gauge, RECORDS_IN, WATERMARK_MS};
 use crate::record::{Element, Rejected};
 use crate::time::{EventTime, WatermarkGenerator, WatermarkStrategy, millis};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -195,7 +196,19 @@ impl SourceTask {
 
     /// What the checkpoint keeps.
     pub fn states(&self) -> Vec<SplitState> {
-        self.splits.iter().map(|r| r.state.clone()).collect()
+        let all_read = self.reader.all_read();
+        self.splits.iter().map(|r| SplitState { all_read: all_read.contains(&r.state.split.id), ..r.state.clone() }).collect()
+    }
+
+    /// Forgets those of these splits, which are gone, of which all has been read; which they are. One that was read in part stays, and
+    /// the reader fails of it.
+    pub fn forget(&mut self, gone: &BTreeSet<SplitId>) -> BTreeSet<SplitId> {
+        let all_read = self.reader.all_read();
+        let is_over = |r: &&Reading| gone.contains(&r.state.split.id) && (r.state.ended || all_read.contains(&r.state.split.id));
+        let over: BTreeSet<SplitId> = self.splits.iter().filter(is_over).map(|r| r.state.split.id.clone()).collect();
+        self.splits.retain(|r| !over.contains(&r.state.split.id));
+        self.reader.forget(&over);
+        over
     }
 
     /// The checkpoint that named these positions is complete.

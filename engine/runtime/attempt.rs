@@ -9,7 +9,7 @@
 
 use super::assemble::{Assembled, Attempt, assemble, folder};
 use super::chores::{Chores, Tools, backoff};
-use super::driver::{Discovery, Driver, TaskHandle, fresh_split};
+use super::driver::{Discovery, Driver, TaskHandle};
 use super::job::JobRunner;
 use super::keys::KeyWatch;
 use super::task::{Restored, schemas};
@@ -24,7 +24,7 @@ use crate::error::{Error, Kind, Result};
 use crate::exchange::Waker;
 use crate::graph::{Chain, NodeKind, PhysicalPlan, PlanNode, SourceSpec};
 use crate::observe::Metrics;
-use crate::operators::{OpenContext, PublisherContext, Split, SplitState};
+use crate::operators::{OpenContext, PublisherContext, Source, Split, SplitId, SplitState};
 use crate::record::{BarrierKind, OperatorId, TaskId, key_groups_of};
 use crate::state::StateStore;
 use std::collections::{BTreeMap, BTreeSet};
@@ -325,8 +325,10 @@ fn find_splits(
             .help("or run it with --until-end, as before: there is nothing left to do"));
         }
         let mut states = restored.splits(id);
-        let pinned = log.history().and_then(|h| h.pinned(id)).map(<[_]>::to_vec).unwrap_or_default();
-        let is_new = states.is_empty() && pinned.is_empty();
+        // What the checkpoint of a source does not have any more is forgotten, wherever the job began.
+        let is_restored = restored.knows(id);
+        let pinned = log.history().filter(|_| !is_restored).and_then(|h| h.pinned(id)).map(<[_]>::to_vec).unwrap_or_default();
+        let is_new = !is_restored && pinned.is_empty();
         let now = retry(job, "looking for splits", pause, || source.splits(is_new)).map_err(place)?;
         if is_new {
             let entry = LogEntry::SplitsPinned { source: id.clone(), splits: now.clone() };
@@ -334,9 +336,10 @@ fn find_splits(
         }
         for split in pinned.into_iter().chain(now.iter().cloned()) {
             if !states.iter().any(|s| s.split.id == split.id) {
-                states.push(fresh_split(split));
+                states.push(SplitState::fresh(split));
             }
         }
+        retry(job, "looking for splits", pause, || let_go(&mut states, &now, &**source)).map_err(place)?;
         for state in &mut states {
             let found = now.iter().find(|s| s.id == state.split.id);
             meet(state, found, source.is_bounded()).map_err(place)?;
@@ -351,6 +354,26 @@ fn find_splits(
         all.insert(id.clone(), states);
     }
     Ok((all, discoveries))
+}
+
+/// Takes those splits away that are gone and were read to their end. Of one that is gone and was not, rows would be missing.
+fn let_go(states: &mut Vec<SplitState>, now: &[Split], source: &dyn Source) -> Result<()> {
+    let there: BTreeSet<&SplitId> = now.iter().map(|s| &s.id).collect();
+    let mut over = BTreeSet::new();
+    for state in states.iter().filter(|s| !there.contains(&s.split.id)) {
+        if !source.has_gone(&state.split.id)? {
+            continue;
+        }
+        if !state.ended && !state.all_read {
+            return Err(Error::fatal(format!("{} is gone, and has not been read to its end", state.split.id.name))
+                .at(format!("position {}", state.position))
+                .help("put it back: it may go once the job has read it")
+                .help("or read what is there from its beginning, forgetting all state:  run --fresh"));
+        }
+        over.insert(state.split.id.clone());
+    }
+    states.retain(|s| !over.contains(&s.split.id));
+    Ok(())
 }
 
 /// A split as the job knows it meets the one of now. Its identity must be the same. Whether it ends is asked for anew by every
@@ -440,4 +463,51 @@ fn chain_has_tables(job: &JobRunner, chain: &Chain, max_parallelism: u16) -> Res
         }
     }
     Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operators::{ReaderContext, SourceReader};
+
+    /// Splits of these numbers are gone.
+    struct Gone(&'static [i32]);
+
+    impl Source for Gone {
+        fn describe(&self) -> String {
+            "gone".into()
+        }
+        fn is_bounded(&self) -> bool {
+            false
+        }
+        fn splits(&self, _first: bool) -> Result<Vec<Split>> {
+            Ok(Vec::new())
+        }
+        fn has_gone(&self, split: &SplitId) -> Result<bool> {
+            Ok(self.0.contains(&split.partition))
+        }
+        fn reader(&self, _context: ReaderContext) -> Result<Box<dyn SourceReader>> {
+            Err(Error::fatal("nothing is read"))
+        }
+    }
+
+    fn state(partition: i32, ended: bool, all_read: bool) -> SplitState {
+        let id = SplitId { name: "file".into(), partition };
+        let split = Split { id, start: 0, end: None, bootstrap_end: None, topic_id: None };
+        SplitState { ended, all_read, position: 7, ..SplitState::fresh(split) }
+    }
+
+    #[test]
+    fn what_is_gone_is_forgotten_if_all_of_it_was_read() {
+        let now = [state(3, false, false).split];
+        let all = [state(0, true, false), state(1, false, true), state(2, false, false), state(3, false, false)];
+        let left = |gone: &'static [i32]| {
+            let mut states = all.to_vec();
+            let_go(&mut states, &now, &Gone(gone)).map(|()| states.iter().map(|s| s.split.id.partition).collect::<Vec<_>>())
+        };
+        assert_eq!(left(&[0, 1, 3]).unwrap(), [2, 3], "what is there is not asked for");
+        assert_eq!(left(&[]).unwrap(), [0, 1, 2, 3]);
+        let report = left(&[0, 2]).unwrap_err().report();
+        assert!(report.contains("file is gone") && report.contains("position 7") && report.contains("run --fresh"), "{report}");
+    }
 }

@@ -10,9 +10,9 @@ use crate::checkpoint::{
 use crate::env::{Env, Moment, reached};
 use crate::error::{Error, Kind, Result};
 use crate::exchange::Waker;
-use crate::operators::{SegmentRef, Source, Split};
+use crate::operators::{SegmentRef, Source, Split, SplitId};
 use crate::record::{Epoch, OperatorId};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -27,6 +27,7 @@ pub(crate) enum Chore {
     DeleteCheckpoints(Vec<CheckpointRef>),
     Savepoint { checkpoint: CheckpointRef, path: String },
     Discover { source: OperatorId, spec: Arc<dyn Source> },
+    Missing { source: OperatorId, spec: Arc<dyn Source>, splits: Vec<SplitId> },
 }
 
 impl Chore {
@@ -37,7 +38,7 @@ impl Chore {
             Chore::Publish(lane) => format!("publish {lane}"),
             Chore::FreeSegments(_) | Chore::DeleteCheckpoints(_) => "clean-up".into(),
             Chore::Savepoint { .. } => "savepoint".into(),
-            Chore::Discover { source, .. } => format!("discover {source}"),
+            Chore::Discover { source, .. } | Chore::Missing { source, .. } => format!("discover {source}"),
         }
     }
 
@@ -48,7 +49,7 @@ impl Chore {
             Chore::Publish(lane) => format!("publishing {lane}"),
             Chore::FreeSegments(_) | Chore::DeleteCheckpoints(_) => "cleaning up".into(),
             Chore::Savepoint { path, .. } => format!("writing savepoint {path}"),
-            Chore::Discover { source, .. } => format!("looking for splits of {source}"),
+            Chore::Discover { source, .. } | Chore::Missing { source, .. } => format!("looking for splits of {source}"),
         }
     }
 
@@ -56,7 +57,7 @@ impl Chore {
     fn may_fail_with(&self, kind: Kind) -> bool {
         match self {
             Chore::FreeSegments(_) | Chore::DeleteCheckpoints(_) => true,
-            Chore::Discover { .. } => kind != Kind::Fatal,
+            Chore::Discover { .. } | Chore::Missing { .. } => kind != Kind::Fatal,
             _ => false,
         }
     }
@@ -70,6 +71,8 @@ pub(crate) enum ChoreDone {
     Waiting { what: String, why: Option<String> },
     /// Splits of a source as of now.
     Splits { source: OperatorId, splits: Vec<Split> },
+    /// Splits of a source that are gone for good.
+    Gone { source: OperatorId, splits: BTreeSet<SplitId> },
     /// The attempt cannot go on.
     Failed(Error),
 }
@@ -301,6 +304,15 @@ impl Tools {
             }
             Chore::Discover { source, spec } => {
                 return Ok(vec![ChoreDone::Splits { source: source.clone(), splits: spec.splits(false)? }]);
+            }
+            Chore::Missing { source, spec, splits } => {
+                let mut gone = BTreeSet::new();
+                for split in splits {
+                    if spec.has_gone(split)? {
+                        gone.insert(split.clone());
+                    }
+                }
+                return Ok(if gone.is_empty() { Vec::new() } else { vec![ChoreDone::Gone { source: source.clone(), splits: gone }] });
             }
         };
         Ok(vec![ChoreDone::Event(event)])

@@ -13,7 +13,6 @@ use crate::env::{Bug, Env, planted};
 use crate::error::Error;
 use crate::operators::{Split, SplitId, SplitState};
 use crate::record::{BarrierKind, Epoch, OperatorId, TaskId};
-use crate::time::EventTime;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -116,6 +115,13 @@ impl Driver {
                 }
                 Some(Event::TaskRunning(task))
             }
+            TaskEvent::Forgot(task, splits) => {
+                if let Some(d) = self.discoveries.iter_mut().find(|d| d.source == task.head) {
+                    tracing::info!(source = task.head.as_str(), splits = splits.len(), "splits that are gone, and read, are forgotten");
+                    d.known.retain(|id| !splits.contains(id));
+                }
+                None
+            }
             TaskEvent::Acked(task, epoch, snapshot) => {
                 let positions: Vec<_> =
                     snapshot.operators.iter().flat_map(|o| &o.splits).map(|s| (s.split.id.clone(), s.position)).collect();
@@ -166,6 +172,13 @@ impl Driver {
             }
             ChoreDone::Splits { source, splits } => {
                 self.found(&source, splits, now);
+                Vec::new()
+            }
+            ChoreDone::Gone { source, splits } => {
+                let splits = Arc::new(splits);
+                for (_, handle) in self.tasks.iter().filter(|(id, handle)| handle.is_source && id.head == source) {
+                    handle.mailbox.send(Control::Forget(splits.clone()));
+                }
                 Vec::new()
             }
             ChoreDone::Failed(error) => {
@@ -232,9 +245,15 @@ impl Driver {
         }
     }
 
-    /// New splits begin at their beginning; the next checkpoint remembers them.
-    fn found(&mut self, source: &OperatorId, splits: Vec<Split>, _now: Duration) {
+    /// New splits begin at their beginning; the next checkpoint remembers them. Of those that are missing the source is asked whether
+    /// they are gone for good.
+    fn found(&mut self, source: &OperatorId, splits: Vec<Split>, now: Duration) {
         let Some(d) = self.discoveries.iter_mut().find(|d| d.source == *source) else { return };
+        let there: BTreeSet<&SplitId> = splits.iter().map(|s| &s.id).collect();
+        let missing: Vec<SplitId> = d.known.iter().filter(|id| !there.contains(id)).cloned().collect();
+        if !missing.is_empty() {
+            self.chores.start(Chore::Missing { source: source.clone(), spec: d.spec.clone(), splits: missing }, now);
+        }
         let first = d.known.len();
         let new: Vec<Split> = splits.into_iter().filter(|s| !d.known.contains(&s.id)).collect();
         if new.is_empty() {
@@ -242,14 +261,9 @@ impl Driver {
         }
         tracing::info!(source = source.as_str(), splits = new.len(), "new splits found");
         d.known.extend(new.iter().map(|s| s.id.clone()));
-        let states: Vec<SplitState> = new.into_iter().map(fresh_split).collect();
+        let states: Vec<SplitState> = new.into_iter().map(SplitState::fresh).collect();
         for (_, handle) in self.tasks.iter().filter(|(id, handle)| handle.is_source && id.head == *source) {
             handle.mailbox.send(Control::AddSplits { found: states.clone(), first });
         }
     }
-}
-
-/// A split that nothing was read of.
-pub(crate) fn fresh_split(split: Split) -> SplitState {
-    SplitState { position: split.start, split, watermark: EventTime::MIN, ended: false }
 }

@@ -37,6 +37,7 @@ use crate::error::Error;
 use crate::exchange::Waker;
 use crate::operators::{SplitId, SplitState};
 use crate::record::{Barrier, Epoch, TaskId};
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What the driver tells a task.
@@ -50,6 +51,8 @@ pub(crate) enum Control {
         /// Splits before.
         first: usize,
     },
+    /// These splits are gone: a source forgets those of which it has read all.
+    Forget(Arc<BTreeSet<SplitId>>),
     /// The checkpoint with these positions is complete.
     Completed(Vec<(SplitId, i64)>),
 }
@@ -65,6 +68,8 @@ pub(crate) enum TaskEvent {
     Declined(TaskId, Epoch, String),
     /// A source has read all there is.
     Ended(TaskId),
+    /// A source has forgotten splits that are gone.
+    Forgot(TaskId, BTreeSet<SplitId>),
     /// The last barrier's snapshot is complete; the task is closed.
     Done(TaskId),
     /// The outside is away, for this reason; `None`: it is back.

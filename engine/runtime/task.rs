@@ -310,6 +310,14 @@ impl Task {
                         source.add(&found, first, self.context.env.clock.monotonic().as_millis() as i64)?;
                     }
                 }
+                Control::Forget(gone) => {
+                    if let Head::Source { source, .. } = &mut self.head {
+                        let forgotten = source.forget(&gone);
+                        if !forgotten.is_empty() {
+                            self.events.send(TaskEvent::Forgot(self.id.clone(), forgotten));
+                        }
+                    }
+                }
                 Control::Completed(positions) => {
                     if let Head::Source { source, .. } = &mut self.head {
                         source.committed(&positions);

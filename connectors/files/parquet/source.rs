@@ -2,18 +2,19 @@
 //!
 //! A task reads its files in turn, a batch of each, as long as there are few; of many it has some open at a time. The footer of
 //! a file says which one it is: the checkpoint keeps that, and it is looked at again when the file has been read, and before a
-//! checkpoint counts that was made in the middle of it.
+//! checkpoint counts that was made in the middle of it. A file that has been read may go, and is forgotten.
 //!
 //! Invariant: each row is read once, from the file that was there when its split was found.
 
-use super::super::listing::{Listing, no_file};
+use super::super::listing::{Listing, gone, no_file};
 use super::file::{File, Pieces, rows_of, unread_codec};
 use super::fit::{Fit, Misfit, Naming, leaves};
 use ::parquet::arrow::ProjectionMask;
 use ::parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use arrow::array::RecordBatchReader;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use waterwheel_engine::env::Env;
@@ -136,7 +137,11 @@ impl ParquetSource {
     /// Rows and identity of a file, from its footer unless known; nothing where it is still being written.
     fn look(&self, name: &str) -> Result<Option<(i64, String)>> {
         let path = self.path(name);
-        let len = self.listing.env.files.len(&path).map_err(|e| Error::from(e).at(path.display().to_string()))?;
+        let len = match self.listing.env.files.len(&path) {
+            // Taken away since the folder was looked at.
+            Err(e) if e.kind() == ErrorKind::NotFound && self.follow.is_some() => return Ok(None),
+            len => len.map_err(|e| Error::from(e).at(path.display().to_string()))?,
+        };
         if let Some((_, rows, identity)) = self.shared().known.get(name).filter(|known| known.0 == len) {
             return Ok(Some((*rows, identity.clone())));
         }
@@ -185,6 +190,11 @@ impl Source for ParquetSource {
         if first && names.is_empty() && self.follow.is_none() {
             return Err(no_file(&self.describe()));
         }
+        let there: BTreeSet<&str> = names.iter().map(String::as_str).collect();
+        let mut shared = self.shared();
+        shared.known.retain(|name, _| there.contains(name.as_str()));
+        shared.unfinished.retain(|name| there.contains(name.as_str()));
+        drop(shared);
         let mut splits = Vec::with_capacity(names.len());
         for name in names {
             let Some((rows, identity)) = self.look(&name)? else { continue };
@@ -203,6 +213,10 @@ impl Source for ParquetSource {
     fn confirm(&self) -> Result<()> {
         let read: Vec<File> = self.shared().read.values().cloned().collect();
         read.iter().try_for_each(|file| if file.is_still()? { Ok(()) } else { Err(changed(file.pieces.path())) })
+    }
+
+    fn has_gone(&self, split: &SplitId) -> Result<bool> {
+        self.listing.has_gone(split)
     }
 
     fn discovery_ms(&self) -> Option<u64> {
@@ -277,6 +291,9 @@ impl Reader {
     fn open(&mut self, at: usize) -> Result<()> {
         let (track, source) = (&self.tracks[at], &self.source);
         let path = source.path(&track.id.name);
+        if source.listing.has_gone(&track.id)? {
+            return Err(gone(&track.id.name, format!("row {}", track.position)));
+        }
         let file = source.open(&track.id.name)?.ok_or_else(|| no_footer(&path))?;
         if file.identity.to_string() != track.identity {
             return Err(changed(&path));
@@ -369,5 +386,9 @@ impl SourceReader for Reader {
         if let Some(track) = self.tracks.iter_mut().find(|t| t.id == *split) {
             track.held = hold;
         }
+    }
+
+    fn forget(&mut self, gone: &BTreeSet<SplitId>) {
+        self.tracks.retain(|t| !gone.contains(&t.id));
     }
 }

@@ -353,7 +353,7 @@ fn damage_is_an_error_with_the_path() {
     let attempt = |bytes: &[u8]| {
         files.create(&path).and_then(|mut file| file.write_all(bytes)).unwrap();
         let source = source(&path, &all.schema());
-        let from = source.splits(true)?.into_iter().map(|split| SplitState { position: 0, split, watermark: EventTime::MIN, ended: false });
+        let from = source.splits(true)?.into_iter().map(SplitState::fresh);
         let mut reader = source.reader(reader_context(&Env::real()))?;
         reader.assign(&from.collect::<Vec<_>>())?;
         while !matches!(reader.poll()?, Poll::Ended { .. }) {}

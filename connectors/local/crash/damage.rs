@@ -4,17 +4,12 @@ use super::*;
 use crate::conformance::reader_context;
 use crate::topics::End;
 use waterwheel_engine::operators::{Poll, SplitState};
-use waterwheel_engine::time::EventTime;
 
 /// Reads everything of a topic, or the error that stopped it.
 fn read(env: &Env) -> Result<usize> {
     let source = topics(env).source(SourceOptions::new("out").end(End::Latest))?;
     let mut reader = source.reader(reader_context(env))?;
-    let splits: Vec<SplitState> = source
-        .splits(true)?
-        .into_iter()
-        .map(|split| SplitState { position: split.start, split, watermark: EventTime::MIN, ended: false })
-        .collect();
+    let splits: Vec<SplitState> = source.splits(true)?.into_iter().map(SplitState::fresh).collect();
     reader.assign(&splits)?;
     let (mut rows, mut ended) = (0, 0);
     for _ in 0..10_000 {

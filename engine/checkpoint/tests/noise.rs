@@ -12,7 +12,7 @@ fn manifest() -> Manifest {
     let id = OperatorId::new("count");
     let split =
         Split { id: SplitId { name: "t".into(), partition: 3 }, start: 1, end: Some(9), bootstrap_end: None, topic_id: Some("x".into()) };
-    let splits = vec![SplitState { split, position: 4, watermark: EventTime(-7), ended: false }];
+    let splits = vec![SplitState { split, position: 4, watermark: EventTime(-7), ended: false, all_read: false }];
     let segment = SegmentRef {
         name: "s".into(),
         lane: 0,

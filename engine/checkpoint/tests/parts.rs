@@ -38,7 +38,7 @@ fn described(name: &str, bytes: &[u8], immutable: bool) -> StateFile {
 fn split(partition: i32) -> SplitState {
     let id = SplitId { name: "in".into(), partition };
     let split = Split { id, start: 0, end: None, bootstrap_end: None, topic_id: None };
-    SplitState { split, position: 7, watermark: EventTime(3), ended: false }
+    SplitState { split, position: 7, watermark: EventTime(3), ended: false, all_read: false }
 }
 
 /// Two tasks; each has one immutable file of its own per epoch, one shared with the epoch before, and a `CURRENT`.

@@ -44,7 +44,7 @@ impl SourceReader for Script {
         let next = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
         Ok(next.map_or(Poll::Empty, |(partition, times)| Poll::Batch {
             split: split(partition),
-            next: 0,
+            next: times.len() as i64,
             batch: Rows::new(times.clone(), times.into_iter().map(EventTime).collect()).boxed(),
         }))
     }
@@ -114,6 +114,7 @@ impl Bench {
             position: 0,
             watermark,
             ended: false,
+            all_read: false,
         };
         task.assign(&[state(0), state(1)], 0).unwrap();
         Bench { script, said, task, targets, now_ms: 0 }
@@ -169,6 +170,19 @@ fn a_task_lets_no_barrier_in_before_it_has_said_how_far_it_is() {
     task.step(0, &mut edges).unwrap();
     assert!(task.is_bootstrapped());
     assert_eq!(*targets.0.lock().unwrap(), [None], "it says that it has nothing");
+}
+
+/// A split that is gone holds the watermark back no more; one that was read in part stays, for its reader to fail of.
+#[test]
+fn splits_that_are_gone_are_forgotten_once_they_were_read() {
+    let mut b = Bench::new(EventTime::MIN);
+    assert_eq!(b.step(10, Some((0, &[50]))), NOTHING, "the other split may have earlier rows");
+    let gone: BTreeSet<SplitId> = [split(0), split(1)].into();
+    assert!(b.task.forget(&gone).is_empty(), "nothing says that they were read");
+    b.task.splits[1].state.ended = true;
+    assert_eq!(b.task.forget(&gone), [split(1)].into());
+    assert_eq!(b.task.states().iter().map(|s| s.split.id.clone()).collect::<Vec<_>>(), [split(0)]);
+    assert_eq!(b.step(10, None), [Some(44)]);
 }
 
 /// Nobody runs ahead before all have begun; then the slowest of all sources counts, whoever it is and whatever it allows.

@@ -2,7 +2,7 @@
 //!
 //! | phase | leaves it by | to |
 //! |---|---|---|
-//! | `Starting` | every task runs | `Idle` |
+//! | `Starting` | every task runs, and tables are read in / a stop | `Idle` / `Closed` |
 //! | `Idle` | a barrier is due: interval, savepoint, stop, or every input has ended | `Collecting` |
 //! | `Collecting` | every task has acknowledged / declined or timed out | `Storing` / `Idle` |
 //! | `Storing` | manifest stored / failed or timed out | `Logging` / `Idle` |
@@ -452,8 +452,9 @@ impl Coordinator {
     fn on_stop(&mut self, out: &mut Vec<Action>) {
         self.stop = true;
         if matches!(self.phase, Phase::Starting) {
-            // Nothing has run: what the log says is where the job resumes.
-            self.give_up_savepoints("the job stopped before it ran", out);
+            // Nothing has been made that a checkpoint could hold, tables that are still read in apart: what the log says is where the
+            // job resumes.
+            self.give_up_savepoints("the job stopped before it ran, or had read its tables in", out);
             self.phase = Phase::Closed;
             out.push(Action::Finished { kind: BarrierKind::Stop });
         }

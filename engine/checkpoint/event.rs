@@ -57,7 +57,7 @@ pub struct TaskRole {
 pub enum Event {
     /// Time has passed; see `next_wake`.
     Tick,
-    /// A task has opened its operators and takes input.
+    /// A task takes input and barriers: its operators are open, and a table that others wait for is read in.
     TaskRunning(TaskId),
     /// A task has made its part of the epoch durable.
     TaskAck {

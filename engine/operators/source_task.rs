@@ -221,12 +221,21 @@ impl SourceTask {
         self.emitted
     }
 
+    /// Whether a table is still to be read in: no barrier can be let in before that.
+    pub fn reads_in(&self) -> bool {
+        !planted(Bug::EagerBarrier) && self.splits.iter().any(|r| !Self::is_read_in(&r.state))
+    }
+
+    fn is_read_in(state: &SplitState) -> bool {
+        state.ended || state.split.bootstrap_end.is_none_or(|end| state.position >= end)
+    }
+
     /// Whether a table has been read up to where its stream may pass, and the watermark has left that says so: a task without
     /// splits says it with its first step. Until then no barrier may be let in: the join at the other end takes nothing but
     /// the table, so it would wait for the stream's barrier for ever.
     pub fn is_bootstrapped(&self) -> bool {
         let has_said = !self.fresh || planted(Bug::EagerBarrier);
-        has_said && self.splits.iter().all(|r| r.state.ended || r.state.split.bootstrap_end.is_none_or(|end| r.state.position >= end))
+        has_said && self.splits.iter().all(|r| Self::is_read_in(&r.state))
     }
 
     /// Every split has been read to its end (and the source is bounded).

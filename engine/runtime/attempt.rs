@@ -173,7 +173,7 @@ pub(crate) fn recover(job: &JobRunner, wakers: &[Waker], wake: &Waker, pause: &m
         discoveries,
         keys: KeyWatch::new(&plan, job.metrics.clone()),
         positions: BTreeMap::new(),
-        running: 0,
+        open: 0,
         started,
         last_error: None,
     };

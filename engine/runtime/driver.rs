@@ -57,7 +57,8 @@ pub(crate) struct Driver {
     pub(crate) keys: KeyWatch,
     /// Positions of source tasks by epoch, until the epoch is complete: for lag tools.
     pub(crate) positions: BTreeMap<Epoch, Vec<TaskPositions>>,
-    pub(crate) running: usize,
+    /// Tasks that are.
+    pub(crate) open: usize,
     pub(crate) started: Duration,
     pub(crate) last_error: Option<Error>,
 }
@@ -104,17 +105,18 @@ impl Driver {
 
     fn task_event(&mut self, event: TaskEvent, now: Duration) -> Option<Event> {
         match event {
-            TaskEvent::Running(task) => {
-                self.running += 1;
-                if self.running == self.tasks.len() {
+            TaskEvent::Open => {
+                self.open += 1;
+                if self.open == self.tasks.len() {
                     let recovery = now.saturating_sub(self.started);
                     self.status.update(|s| {
                         s.phase = Phase::Running;
                         s.recovery = recovery;
                     });
                 }
-                Some(Event::TaskRunning(task))
+                None
             }
+            TaskEvent::Running(task) => Some(Event::TaskRunning(task)),
             TaskEvent::Forgot(task, splits) => {
                 if let Some(d) = self.discoveries.iter_mut().find(|d| d.source == task.head) {
                     tracing::info!(source = task.head.as_str(), splits = splits.len(), "splits that are gone, and read, are forgotten");

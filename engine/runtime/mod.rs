@@ -61,6 +61,8 @@ pub(crate) enum Control {
 #[derive(Debug)]
 pub(crate) enum TaskEvent {
     /// Opened and working.
+    Open,
+    /// Takes barriers, too: a source has read in what it must before.
     Running(TaskId),
     /// The snapshot of an epoch is complete.
     Acked(TaskId, Epoch, TaskSnapshot),

@@ -138,6 +138,8 @@ pub(crate) struct Task {
     /// Wall time when they were last asked.
     asked_ms: i64,
     said_ended: bool,
+    /// A table is still being read in, which the driver is to hear the end of.
+    reads_in: bool,
     waiting: Option<String>,
     memory_budget: usize,
     busy_ns: Counter,
@@ -176,6 +178,7 @@ impl Task {
             next_time_ms: None,
             asked_ms: i64::MIN,
             said_ended: false,
+            reads_in: false,
             waiting: None,
             memory_budget,
             busy_ns: metrics.counter(BUSY_NS, &name, index),
@@ -286,9 +289,13 @@ impl Task {
         })?;
         if let Head::Source { source, .. } = &mut self.head {
             source.assign(&restored.splits, self.context.env.clock.monotonic().as_millis() as i64)?;
+            self.reads_in = source.reads_in();
         }
         self.processing_time_now(wall_ms)?;
-        self.events.send(TaskEvent::Running(self.id.clone()));
+        self.events.send(TaskEvent::Open);
+        if !self.reads_in {
+            self.events.send(TaskEvent::Running(self.id.clone()));
+        }
         Ok(())
     }
 
@@ -446,6 +453,10 @@ impl Task {
         if waiting != self.waiting {
             self.waiting = waiting.clone();
             self.events.send(TaskEvent::Waiting(self.id.clone(), waiting));
+        }
+        if self.reads_in && source.is_bootstrapped() {
+            self.reads_in = false;
+            self.events.send(TaskEvent::Running(self.id.clone()));
         }
         if source.has_ended() && !self.said_ended {
             self.said_ended = true;

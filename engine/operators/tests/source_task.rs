@@ -185,6 +185,23 @@ fn splits_that_are_gone_are_forgotten_once_they_were_read() {
     assert_eq!(b.step(10, None), [Some(44)]);
 }
 
+/// What the driver waits for before it lets the first barrier in: a stop before that need not wait for the table.
+#[test]
+fn a_table_is_read_in_where_its_end_was() {
+    let context = context(SimMachine::new(1).env());
+    let script = Script::default();
+    let mut edges = Targets::new(&context, vec![vec![Target::Edge(Box::new(Said::default()))]], Vec::new());
+    let mut task = SourceTask::open(Arc::new(script.clone()), Box::new(AsIs), None, context, Arc::new(|| {}), 100).unwrap();
+    let table = Split { id: split(0), start: 0, end: None, bootstrap_end: Some(1), topic_id: None };
+    task.assign(&[SplitState::fresh(table)], 0).unwrap();
+    assert!(task.reads_in() && !task.is_bootstrapped());
+    task.step(0, &mut edges).unwrap();
+    assert!(task.reads_in() && !task.is_bootstrapped());
+    script.0.lock().unwrap().push_back((0, vec![1]));
+    task.step(0, &mut edges).unwrap();
+    assert!(!task.reads_in() && task.is_bootstrapped());
+}
+
 /// Nobody runs ahead before all have begun; then the slowest of all sources counts, whoever it is and whatever it allows.
 #[test]
 fn tasks_of_several_sources_keep_step() {

@@ -20,6 +20,7 @@ mod controls;
 mod damage;
 #[cfg(feature = "testing")]
 mod first_start;
+mod followed_files;
 #[cfg(feature = "sql")]
 mod golden;
 mod job_changes;

@@ -24,7 +24,7 @@ impl Place {
         format!("local:{}", self.folder.path().join("topics").display())
     }
 
-    fn topics(&self) -> std::sync::Arc<dyn waterwheel::topics::Topics> {
+    pub(crate) fn topics(&self) -> std::sync::Arc<dyn waterwheel::topics::Topics> {
         self.url().parse::<TopicsUrl>().expect("a URL").open(&Env::real()).expect("opens")
     }
 

@@ -3,6 +3,8 @@
 //! Invariant: names that begin with a dot or an underscore are left out of folders and patterns.
 
 use crate::topics::TopicNames;
+use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use waterwheel_engine::env::Env;
 use waterwheel_engine::error::{Error, Result};
@@ -72,10 +74,30 @@ impl Listing {
         Ok(names.into_iter().filter(is_file).collect())
     }
 
-    /// Whether a file is not there any more.
-    pub(super) fn has_gone(&self, split: &SplitId) -> Result<bool> {
-        let path = self.folder.join(&*split.name);
-        self.env.files.exists(&path).map(|is_there| !is_there).map_err(|e| Error::from(e).at(path.display().to_string()))
+    /// Whether a file is there.
+    pub(super) fn is_there(&self, name: &str) -> Result<bool> {
+        let path = self.folder.join(name);
+        self.env.files.exists(&path).map_err(|e| Error::from(e).at(path.display().to_string()))
+    }
+
+    /// Those of these files that are not there any more, and will not be back. A folder with nothing in it, or in whose place is none,
+    /// may be of a disk that is not mounted: were its files forgotten, they would be read once more.
+    pub(super) fn gone(&self, missing: &[SplitId]) -> Result<BTreeSet<SplitId>> {
+        let is_empty = match self.env.files.list(&self.folder) {
+            Err(e) if e.kind() == ErrorKind::NotFound => true,
+            names => names.map_err(|e| Error::from(e).at(self.folder.display().to_string()))?.is_empty(),
+        };
+        let mut gone = BTreeSet::new();
+        for split in missing.iter().filter(|_| !is_empty) {
+            let is_ours = match &self.names {
+                TopicNames::Named(names) => names.iter().any(|name| **name == *split.name),
+                TopicNames::Pattern(_) => true,
+            };
+            if is_ours && !self.is_there(&split.name)? {
+                gone.insert(split.clone());
+            }
+        }
+        Ok(gone)
     }
 
     /// Adds the files below the folder `path`, which are a level of folders deeper for each of `columns`.

@@ -53,8 +53,8 @@ impl FilesSource {
         self
     }
 
-    /// Waits for more lines and new files instead of ending. A file that is taken away is forgotten once it has been read, and its name
-    /// may come again with a new file; what was added to it since the last look goes with it.
+    /// Waits for more lines and new files instead of ending. A file that is taken away is forgotten once it has been read and others are
+    /// there, and then its name may come again with a new file; what was added to it since the last look goes with it.
     #[must_use]
     pub fn follow(self) -> Self {
         self.follow_every(LOOK_MS)
@@ -153,8 +153,8 @@ impl Source for FilesSource {
         Ok(splits)
     }
 
-    fn has_gone(&self, split: &SplitId) -> Result<bool> {
-        self.listing.has_gone(split)
+    fn gone(&self, missing: &[SplitId]) -> Result<BTreeSet<SplitId>> {
+        self.listing.gone(missing)
     }
 
     fn discovery_ms(&self) -> Option<u64> {
@@ -386,7 +386,8 @@ mod tests {
         let all_read = reader.all_read();
         assert_eq!(names(&all_read), ["a"], "of b there is half a line");
         env.files.remove(&dir.path().join("a")).unwrap();
-        assert!(all_read.iter().all(|a| source.has_gone(a).unwrap()));
+        let missing: Vec<SplitId> = all_read.iter().cloned().collect();
+        assert_eq!(source.gone(&missing).unwrap(), all_read);
         assert!(read(&mut reader).is_empty(), "nothing is missing");
         reader.forget(&all_read);
         assert!(reader.all_read().is_empty());
@@ -394,6 +395,7 @@ mod tests {
         env.files.remove(&dir.path().join("b")).unwrap();
         let report = reader.poll().err().unwrap().report();
         assert!(report.contains("file b is gone") && report.contains("byte 4") && report.contains("put it back"), "{report}");
+        assert_eq!(source.gone(&missing).unwrap(), BTreeSet::new(), "an empty folder may be a disk that is not mounted");
     }
 
     #[test]

@@ -63,7 +63,7 @@ pub struct SplitState {
     /// Read to its end.
     pub ended: bool,
     /// All that was there of it had been read: should it go, nothing is missing. Only of splits that may go
-    /// ([`Source::has_gone`]).
+    /// ([`Source::gone`]).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub all_read: bool,
 }
@@ -98,13 +98,13 @@ pub trait Source: Send + Sync {
     fn confirm(&self) -> Result<()> {
         Ok(())
     }
-    /// Whether a split that [`splits`](Self::splits) no longer names is gone for good. The job then forgets it if all of it has been
-    /// read, and stops if not. May block.
+    /// Those of splits that [`splits`](Self::splits) no longer names which are gone for good. The job then forgets each of which
+    /// all has been read, and stops if of one not all has. May block.
     ///
     /// # Errors
     /// Transient while the outside is away.
-    fn has_gone(&self, _split: &SplitId) -> Result<bool> {
-        Ok(false)
+    fn gone(&self, _missing: &[SplitId]) -> Result<BTreeSet<SplitId>> {
+        Ok(BTreeSet::new())
     }
     /// How often to look for new splits, in milliseconds; `None` = the splits are fixed.
     fn discovery_ms(&self) -> Option<u64> {

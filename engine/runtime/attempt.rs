@@ -359,20 +359,18 @@ fn find_splits(
 /// Takes those splits away that are gone and were read to their end. Of one that is gone and was not, rows would be missing.
 fn let_go(states: &mut Vec<SplitState>, now: &[Split], source: &dyn Source) -> Result<()> {
     let there: BTreeSet<&SplitId> = now.iter().map(|s| &s.id).collect();
-    let mut over = BTreeSet::new();
-    for state in states.iter().filter(|s| !there.contains(&s.split.id)) {
-        if !source.has_gone(&state.split.id)? {
-            continue;
-        }
-        if !state.ended && !state.all_read {
-            return Err(Error::fatal(format!("{} is gone, and has not been read to its end", state.split.id.name))
-                .at(format!("position {}", state.position))
-                .help("put it back: it may go once the job has read it")
-                .help("or read what is there from its beginning, forgetting all state:  run --fresh"));
-        }
-        over.insert(state.split.id.clone());
+    let missing: Vec<SplitId> = states.iter().map(|s| &s.split.id).filter(|id| !there.contains(id)).cloned().collect();
+    if missing.is_empty() {
+        return Ok(());
     }
-    states.retain(|s| !over.contains(&s.split.id));
+    let gone = source.gone(&missing)?;
+    if let Some(state) = states.iter().find(|s| gone.contains(&s.split.id) && !s.ended && !s.all_read) {
+        return Err(Error::fatal(format!("{} is gone, and has not been read to its end", state.split.id.name))
+            .at(format!("position {}", state.position))
+            .help("put it back: it may go once the job has read it")
+            .help("or read what is there from its beginning, forgetting all state:  run --fresh"));
+    }
+    states.retain(|s| !gone.contains(&s.split.id));
     Ok(())
 }
 
@@ -483,8 +481,8 @@ mod tests {
         fn splits(&self, _first: bool) -> Result<Vec<Split>> {
             Ok(Vec::new())
         }
-        fn has_gone(&self, split: &SplitId) -> Result<bool> {
-            Ok(self.0.contains(&split.partition))
+        fn gone(&self, missing: &[SplitId]) -> Result<BTreeSet<SplitId>> {
+            Ok(missing.iter().filter(|split| self.0.contains(&split.partition)).cloned().collect())
         }
         fn reader(&self, _context: ReaderContext) -> Result<Box<dyn SourceReader>> {
             Err(Error::fatal("nothing is read"))

@@ -306,12 +306,7 @@ impl Tools {
                 return Ok(vec![ChoreDone::Splits { source: source.clone(), splits: spec.splits(false)? }]);
             }
             Chore::Missing { source, spec, splits } => {
-                let mut gone = BTreeSet::new();
-                for split in splits {
-                    if spec.has_gone(split)? {
-                        gone.insert(split.clone());
-                    }
-                }
+                let gone = spec.gone(splits)?;
                 return Ok(if gone.is_empty() { Vec::new() } else { vec![ChoreDone::Gone { source: source.clone(), splits: gone }] });
             }
         };

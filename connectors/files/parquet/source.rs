@@ -215,8 +215,8 @@ impl Source for ParquetSource {
         read.iter().try_for_each(|file| if file.is_still()? { Ok(()) } else { Err(changed(file.pieces.path())) })
     }
 
-    fn has_gone(&self, split: &SplitId) -> Result<bool> {
-        self.listing.has_gone(split)
+    fn gone(&self, missing: &[SplitId]) -> Result<BTreeSet<SplitId>> {
+        self.listing.gone(missing)
     }
 
     fn discovery_ms(&self) -> Option<u64> {
@@ -291,7 +291,7 @@ impl Reader {
     fn open(&mut self, at: usize) -> Result<()> {
         let (track, source) = (&self.tracks[at], &self.source);
         let path = source.path(&track.id.name);
-        if source.listing.has_gone(&track.id)? {
+        if !source.listing.is_there(&track.id.name)? {
             return Err(gone(&track.id.name, format!("row {}", track.position)));
         }
         let file = source.open(&track.id.name)?.ok_or_else(|| no_footer(&path))?;

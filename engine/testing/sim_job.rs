@@ -258,3 +258,123 @@ fn some_bits(machine: &SimMachine) -> usize {
 fn not_running() -> Error {
     Error::fatal("the simulated job is not running: call start")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dsl::Job;
+    use crate::operators::{
+        Guarantee, LanePublisher, Poll, PublisherContext, ReaderContext, SegmentRef, Sink, SinkWriter, Source, SourceReader, Split,
+        SplitId, SplitState, WriterContext,
+    };
+    use crate::record::{BatchBox, Epoch, Rows};
+    use crate::time::EventTime;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    /// A table of one row, which comes when it may.
+    #[derive(Clone)]
+    struct Slow {
+        may: Arc<AtomicBool>,
+        position: i64,
+    }
+
+    impl Source for Slow {
+        fn describe(&self) -> String {
+            "a slow table".into()
+        }
+        fn is_bounded(&self) -> bool {
+            false
+        }
+        fn splits(&self, _first: bool) -> Result<Vec<Split>> {
+            let id = SplitId { name: "slow".into(), partition: 0 };
+            Ok(vec![Split { id, start: 0, end: None, bootstrap_end: Some(1), topic_id: None }])
+        }
+        fn reader(&self, _: ReaderContext) -> Result<Box<dyn SourceReader>> {
+            Ok(Box::new(self.clone()))
+        }
+    }
+
+    impl SourceReader for Slow {
+        fn assign(&mut self, splits: &[SplitState]) -> Result<()> {
+            self.position = splits.first().map_or(1, |split| split.position);
+            Ok(())
+        }
+        fn poll(&mut self) -> Result<Poll> {
+            if self.position > 0 || !self.may.load(Ordering::SeqCst) {
+                return Ok(Poll::Empty);
+            }
+            self.position = 1;
+            let (split, batch) = (SplitId { name: "slow".into(), partition: 0 }, Rows::new(vec![1_i64], vec![EventTime(0)]).boxed());
+            Ok(Poll::Batch { split, batch, next: 1 })
+        }
+    }
+
+    struct Nowhere;
+
+    impl Sink for Nowhere {
+        fn describe(&self) -> String {
+            "nowhere".into()
+        }
+        fn guarantee(&self) -> Guarantee {
+            Guarantee::AtLeastOnce
+        }
+        fn lanes(&self) -> u32 {
+            0
+        }
+        fn check(&self) -> Result<()> {
+            Ok(())
+        }
+        fn writer(&self, _: WriterContext) -> Result<Box<dyn SinkWriter>> {
+            Ok(Box::new(Nowhere))
+        }
+        fn lane(&self, _: PublisherContext) -> Result<Box<dyn LanePublisher>> {
+            Err(Error::fatal("there are no lanes"))
+        }
+    }
+
+    impl SinkWriter for Nowhere {
+        fn ready(&mut self) -> Result<bool> {
+            Ok(true)
+        }
+        fn write(&mut self, _: BatchBox) -> Result<()> {
+            Ok(())
+        }
+        fn prepare(&mut self, _: Epoch) -> Result<()> {
+            Ok(())
+        }
+        fn prepared(&mut self) -> Result<Option<Vec<SegmentRef>>> {
+            Ok(Some(Vec::new()))
+        }
+    }
+
+    /// While a table is read in, no barrier is tried, so none runs into its timeout; and a stop need not wait.
+    #[test]
+    fn a_table_that_is_slow_holds_up_neither_a_stop_nor_checkpoints_to_come() {
+        let (machine, may) = (SimMachine::new(1), Arc::new(AtomicBool::new(false)));
+        let table = Slow { may: may.clone(), position: 1 };
+        let mut settings = Settings::default();
+        let timeout = Duration::from_millis(300);
+        (settings.checkpoint.interval, settings.checkpoint.timeout) = (Duration::from_millis(1), timeout);
+        let mut job = SimJob::new(machine.clone(), settings, move || {
+            let job = Job::new("job");
+            job.source::<i64>("table", table.clone()).to_sink("nowhere", Nowhere);
+            job.plan()
+        });
+        job.start().unwrap();
+        let until = machine.now() + 10 * timeout;
+        while machine.now() < until {
+            assert_eq!(job.run(100).unwrap(), None);
+        }
+        assert_eq!((job.complete_epoch(), job.failed_checkpoints()), (0, 0), "{}", job.describe());
+        job.stop();
+        assert_eq!(job.run(5_000).unwrap(), Some(Outcome::Stopped), "{}", job.describe());
+
+        job.start().unwrap();
+        assert_eq!(job.run(1_000).unwrap(), None);
+        may.store(true, Ordering::SeqCst);
+        assert_eq!(job.run(5_000).unwrap(), None);
+        assert!(job.complete_epoch() > 1 && job.failed_checkpoints() == 0, "{}", job.describe());
+        job.stop();
+        assert_eq!(job.run(50_000).unwrap(), Some(Outcome::Stopped), "{}", job.describe());
+    }
+}

@@ -129,6 +129,10 @@ pub enum Metadata {
     Headers,
     /// Key as it is, BYTES.
     Key,
+    /// Epoch of the partition's leader that took the record, INT; only of Kafka.
+    LeaderEpoch,
+    /// What the timestamp is, STRING: `NoTimestampType`, `CreateTime`, `LogAppendTime`; only of Kafka.
+    TimestampType,
 }
 
 impl Metadata {
@@ -139,6 +143,8 @@ impl Metadata {
         ("timestamp", Metadata::Timestamp),
         ("headers", Metadata::Headers),
         ("key", Metadata::Key),
+        ("leader-epoch", Metadata::LeaderEpoch),
+        ("timestamp-type", Metadata::TimestampType),
     ];
 
     /// Its name in `METADATA FROM`.
@@ -154,8 +160,8 @@ impl Metadata {
     /// Its type.
     pub fn data_type(self) -> DataType {
         match self {
-            Metadata::Topic => DataType::Utf8,
-            Metadata::Partition => DataType::Int32,
+            Metadata::Topic | Metadata::TimestampType => DataType::Utf8,
+            Metadata::Partition | Metadata::LeaderEpoch => DataType::Int32,
             Metadata::Offset => DataType::Int64,
             Metadata::Timestamp => DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into())),
             Metadata::Headers => map_type(DataType::Utf8, DataType::Binary),

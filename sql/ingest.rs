@@ -18,7 +18,7 @@ use std::sync::Arc;
 use waterwheel_engine::error::{Error, Result};
 use waterwheel_engine::operators::{ColumnKernel, ErrorPolicy, Ingest, IngestFactory, OpenContext, shortened};
 use waterwheel_engine::record::{
-    Batch, BatchBox, ChangeBatch, FileRows, Origin, Origins, RawBatch, Rejected, RowKind, Rows, downcast, record_batch,
+    Batch, BatchBox, ChangeBatch, FileRows, Origin, Origins, RawBatch, Rejected, RowKind, Rows, Timestamps, downcast, record_batch,
 };
 use waterwheel_engine::time::{EventTime, WatermarkGenerator};
 
@@ -374,6 +374,7 @@ impl TableIngest {
 
 pub(crate) fn metadata_column(metadata: Metadata, raw: &RawBatch, good: &[u32]) -> Result<ArrayRef> {
     let records = good.iter().map(|&i| raw.record(i as usize));
+    let logged = || good.iter().map(|&i| raw.logged(i as usize));
     Ok(match metadata {
         Metadata::Topic => Arc::new(StringArray::from_iter_values(records.map(|r| r.topic.to_string()))),
         Metadata::Partition => Arc::new(records.map(|r| Some(r.partition)).collect::<Int32Array>()),
@@ -383,6 +384,8 @@ pub(crate) fn metadata_column(metadata: Metadata, raw: &RawBatch, good: &[u32]) 
             Arc::new(stamps.reinterpret_cast::<TimestampMillisecondType>().with_timezone("UTC"))
         }
         Metadata::Key => Arc::new(records.map(|r| r.key).collect::<BinaryArray>()),
+        Metadata::LeaderEpoch => Arc::new(logged().map(|logged| logged?.leader_epoch).collect::<Int32Array>()),
+        Metadata::TimestampType => Arc::new(logged().map(|logged| logged.map(|l| timestamp_type(l.timestamps))).collect::<StringArray>()),
         Metadata::Headers => {
             let (mut names, mut values, mut lengths) = (Vec::new(), Vec::new(), Vec::new());
             for record in records {
@@ -398,6 +401,15 @@ pub(crate) fn metadata_column(metadata: Metadata, raw: &RawBatch, good: &[u32]) 
             Arc::new(maps.map_err(|e| Error::restart("headers cannot be put into a column").because(e))?)
         }
     })
+}
+
+/// As the Java client calls it.
+fn timestamp_type(timestamps: Timestamps) -> &'static str {
+    match timestamps {
+        Timestamps::None => "NoTimestampType",
+        Timestamps::Created => "CreateTime",
+        Timestamps::Appended => "LogAppendTime",
+    }
 }
 
 /// Flink's watermark: the highest time seen less the delay, that instant included.

@@ -193,3 +193,25 @@ fn properties_of_the_java_client_are_understood_or_refused() {
         assert!(said.contains(wanted) && said.contains("table t") && !said.contains("hunter2"), "{properties}: {said}");
     }
 }
+
+/// What a broker keeps beside its records, by either fetcher.
+#[test]
+fn metadata_of_the_log_is_there_whoever_fetches() {
+    let bootstrap = kafka::shared();
+    let folder = TempDir::new().expect("a folder");
+    for kind in ["CreateTime", "LogAppendTime"] {
+        let topic = client::new_topic_with(bootstrap, "stamped", 1, &[("message.timestamp.type", kind)]);
+        client::produce(bootstrap, &topic, [NewRecord::new("k", r#"{"n": 7}"#)]);
+        for fetcher in ["own", "librdkafka"] {
+            let query = format!(
+                "CREATE TABLE t (n BIGINT, epoch INT METADATA FROM 'leader-epoch' VIRTUAL, kind STRING METADATA FROM 'timestamp-type' VIRTUAL)
+                 WITH ('connector' = 'kafka', 'topic' = '{topic}', 'format' = 'json', 'properties.bootstrap.servers' = '{bootstrap}',
+                 'properties.fetcher' = '{fetcher}'); SELECT n, epoch, kind FROM t;"
+            );
+            let mut command = Command::new(program("waterwheel"));
+            command.current_dir(folder.path()).args(["sql", "--until-end", "--output", "json", "-e", &query]);
+            let said = text(&command.output().expect("starts"));
+            assert!(said.contains(&format!("{{\"n\":7,\"epoch\":0,\"kind\":\"{kind}\"}}")), "{fetcher}: {said}");
+        }
+    }
+}

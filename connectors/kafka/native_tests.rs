@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use waterwheel_engine::error::Kind;
-use waterwheel_engine::record::RawBatch;
+use waterwheel_engine::record::{RawBatch, Timestamps};
 
 const TOPIC: &str = "rows";
 const PARTITIONS: i32 = 2;
@@ -92,6 +92,7 @@ fn what_was_written_is_fetched_in_batches_of_any_size() {
             queue.take(limit, |fetched| match fetched {
                 Fetched::Record(r) => {
                     assert_eq!(r.offset, got.len() as i64);
+                    assert_eq!(r.logged.timestamps, Timestamps::Created);
                     let (key, value) = (r.key.map(<[u8]>::to_vec), r.value.map(<[u8]>::to_vec));
                     got.push(Record { timestamp: r.timestamp, key, value, headers: r.headers.to_vec() });
                 }

@@ -204,13 +204,14 @@ impl KafkaReader {
             let took = feed.take(want, |fetched| match fetched {
                 // What follows a failure is read again, after it is settled.
                 _ if failure.is_some() => {}
-                Fetched::Record(Record { offset, timestamp, key, value, headers, lender }) => {
+                Fetched::Record(Record { offset, timestamp, key, value, headers, logged, lender }) => {
                     answered = true;
                     if offset >= *next && end.is_none_or(|end| offset < end) {
                         if batch.is_empty() {
                             // Room for what the last one held: growing copies everything.
                             batch = RawBatch::with_capacity(room.0, room.1);
                         }
+                        batch.from_log(logged);
                         let record = RawRecord::new(&id.name, id.partition, offset, timestamp, key, value, headers);
                         match lender {
                             Some(lender) => batch.push_lent(record, lender),

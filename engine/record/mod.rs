@@ -27,7 +27,7 @@ pub use ids::{OperatorId, TaskId};
 pub use key::{KEY_CODEC_VERSION, Key, KeyGroup, decode_bytes, encode_bytes, key_group, key_groups_of, task_of};
 pub use keys::Keys;
 pub use origin::{Origin, Origins, Rejected};
-pub use raw::{RawBatch, RawRecord, RecordMeta};
+pub use raw::{Logged, RawBatch, RawRecord, RecordMeta, Timestamps};
 pub use rows::{Data, Rows};
 /// A text that is cheap to clone, whatever its length: up to 23 bytes lie in the value itself, longer ones are shared. For the
 /// fields of rows, in place of `String`: as a key it has the bytes that a `String` has.

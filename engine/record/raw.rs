@@ -26,6 +26,28 @@ pub struct RawBatch {
     topics: Vec<Arc<str>>,
     /// Rows that records stand for beyond one each.
     more: usize,
+    /// What the log says of records, from the one of this number on.
+    logged: Vec<(u32, Logged)>,
+}
+
+/// What a log keeps beside the records of a batch that was written to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Logged {
+    /// Epoch of the partition's leader that took it; `None` where it is not known.
+    pub leader_epoch: Option<i32>,
+    /// What the timestamps are.
+    pub timestamps: Timestamps,
+}
+
+/// What the timestamp of a record is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Timestamps {
+    /// There is none: the record is of a format without.
+    None,
+    /// When it was made, as whoever wrote it says.
+    Created,
+    /// When the broker appended it.
+    Appended,
 }
 
 /// Where a record of a [`RawBatch`] lies in the arena, and what else is known of it.
@@ -111,6 +133,7 @@ impl RawBatch {
             times: Vec::with_capacity(records),
             topics: Vec::with_capacity(1),
             more: 0,
+            logged: Vec::new(),
         }
     }
 
@@ -219,6 +242,19 @@ impl RawBatch {
     /// parts.
     pub fn stands_for(&mut self, rows: usize) {
         self.more += rows.saturating_sub(1);
+    }
+
+    /// What the log says of the records that are appended from now on. Known of a batch as it was read, not of its parts.
+    pub fn from_log(&mut self, logged: Logged) {
+        if self.logged.last().is_none_or(|(_, last)| *last != logged) {
+            self.logged.push((self.metas.len() as u32, logged));
+        }
+    }
+
+    /// What the log says of record `i`, where it was read from one that does.
+    pub fn logged(&self, i: usize) -> Option<Logged> {
+        let before = self.logged.partition_point(|(first, _)| *first as usize <= i);
+        before.checked_sub(1).map(|at| self.logged[at].1)
     }
 
     /// Appends one header to `out` in the arena's form; `None` is a null value.
@@ -380,6 +416,20 @@ mod tests {
         assert_eq!(shown(&lent), shown(&copied));
         assert_eq!(shown(&lent.clone()), shown(&copied));
         assert_eq!(lent.data_len(), copied.data_len());
+    }
+
+    #[test]
+    fn what_the_log_says_is_known_of_each_record_from_then_on() {
+        let (topic, mut batch): (Arc<str>, _) = ("t".into(), RawBatch::default());
+        let epoch = |leader_epoch| Logged { leader_epoch, timestamps: Timestamps::Created };
+        batch.push_parts(&topic, 0, 0, 0, None, None, &[]);
+        for (said, records) in [(epoch(Some(3)), 2), (epoch(None), 0), (epoch(Some(4)), 1), (epoch(Some(4)), 1)] {
+            batch.from_log(said);
+            (0..records).for_each(|_| batch.push_parts(&topic, 0, 0, 0, None, None, &[]));
+        }
+        let found: Vec<_> = (0..batch.len()).map(|i| batch.logged(i).and_then(|logged| logged.leader_epoch)).collect();
+        assert_eq!(found, [None, Some(3), Some(3), Some(4), Some(4)]);
+        assert_eq!(batch.logged(0), None);
     }
 
     #[test]

@@ -29,6 +29,7 @@ pub(super) use native::PartitionQueue;
 use bytes::Bytes;
 use rdkafka::types::RDKafkaErrorCode as Code;
 use std::sync::Arc;
+use waterwheel_engine::record::Logged;
 
 /// Called when an empty queue gets something; must not call back.
 pub(super) type Wake = Arc<dyn Fn() + Send + Sync>;
@@ -42,6 +43,7 @@ pub(super) struct Record<'a> {
     pub(super) value: Option<&'a [u8]>,
     /// As [`RawBatch::encode_header`](waterwheel_engine::record::RawBatch::encode_header) writes them.
     pub(super) headers: &'a [u8],
+    pub(super) logged: Logged,
     /// What key and value lie in, where that may be kept instead of copying them.
     pub(super) lender: Option<&'a Bytes>,
 }

@@ -15,7 +15,7 @@ use rdkafka::types::RDKafkaErrorCode as Code;
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
-use waterwheel_engine::record::RawBatch;
+use waterwheel_engine::record::{Logged, RawBatch, Timestamps};
 
 /// The queue of one assigned partition.
 pub(in super::super) struct PartitionQueue {
@@ -101,6 +101,12 @@ unsafe fn view<'a>(message: &'a ffi::rd_kafka_message_t, raw: *mut ffi::rd_kafka
     // SAFETY: as the function's contract; the ranges are those that the message names.
     unsafe {
         let timestamp = ffi::rd_kafka_message_timestamp(raw, &mut kind);
+        let timestamps = match kind {
+            ffi::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_CREATE_TIME => Timestamps::Created,
+            ffi::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_LOG_APPEND_TIME => Timestamps::Appended,
+            ffi::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE => Timestamps::None,
+        };
+        let epoch = ffi::rd_kafka_message_leader_epoch(raw);
         encode_headers(raw, headers);
         Fetched::Record(Record {
             offset: message.offset,
@@ -108,6 +114,7 @@ unsafe fn view<'a>(message: &'a ffi::rd_kafka_message_t, raw: *mut ffi::rd_kafka
             key: bytes(message.key, message.key_len),
             value: bytes(message.payload, message.len),
             headers,
+            logged: Logged { leader_epoch: (epoch >= 0).then_some(epoch), timestamps },
             lender: None,
         })
     }

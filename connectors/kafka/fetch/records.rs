@@ -10,7 +10,7 @@ use super::wire::{Cursor, Damaged, Read};
 use bytes::Bytes;
 use std::collections::BTreeSet;
 use std::ops::Range;
-use waterwheel_engine::record::RawBatch;
+use waterwheel_engine::record::{Logged, RawBatch, Timestamps};
 
 /// Bytes before the first record of a batch.
 const HEADER: usize = 61;
@@ -82,6 +82,16 @@ impl Header {
             Ok((header, _)) if (HEADER..=bytes.len()).contains(&header.len) => Ok(Some(header)),
             _ => Ok(None),
         }
+    }
+
+    /// Whether the broker's clock has stamped the records, all with one time.
+    fn is_append_time(&self) -> bool {
+        self.attributes & APPEND_TIME != 0
+    }
+
+    fn logged(&self) -> Logged {
+        let timestamps = if self.is_append_time() { Timestamps::Appended } else { Timestamps::Created };
+        Logged { leader_epoch: (self.leader_epoch >= 0).then_some(self.leader_epoch), timestamps }
     }
 
     fn last_offset(&self) -> i64 {
@@ -217,8 +227,8 @@ fn record<'a: 'h, 'h>(header: &Header, bytes: &mut Cursor<'a>, headers: &'h mut 
         let value = nullable(&mut body)?;
         RawBatch::encode_header(headers, &String::from_utf8_lossy(name), value);
     }
-    let timestamp = if header.attributes & APPEND_TIME != 0 { header.max_timestamp } else { timestamp };
-    Ok(Record { offset, timestamp, key, value, headers, lender: None })
+    let timestamp = if header.is_append_time() { header.max_timestamp } else { timestamp };
+    Ok(Record { offset, timestamp, key, value, headers, logged: header.logged(), lender: None })
 }
 
 #[inline]

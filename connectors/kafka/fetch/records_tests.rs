@@ -16,6 +16,7 @@ struct Plain {
     key: Option<Vec<u8>>,
     value: Option<Vec<u8>>,
     headers: Vec<u8>,
+    logged: Logged,
 }
 
 fn put_varint(out: &mut Vec<u8>, n: i64) {
@@ -80,8 +81,12 @@ impl Written {
         let record = |(delta, timestamp, key, value): &Short| {
             let mut headers = Vec::new();
             RawBatch::encode_header(&mut headers, "h", value.as_deref());
-            let timestamp = if self.attributes & APPEND_TIME != 0 { 9_999 } else { 1_000 + timestamp };
-            Plain { offset: self.base + delta, timestamp, key: key.clone(), value: value.clone(), headers }
+            let (timestamp, timestamps) = match self.attributes & APPEND_TIME {
+                0 => (1_000 + timestamp, Timestamps::Created),
+                _ => (9_999, Timestamps::Appended),
+            };
+            let logged = Logged { leader_epoch: Some(7), timestamps };
+            Plain { offset: self.base + delta, timestamp, key: key.clone(), value: value.clone(), headers, logged }
         };
         self.records.iter().map(record).collect()
     }
@@ -101,7 +106,7 @@ fn read(bytes: &[u8], from: i64, aborted: Vec<Aborted>, limit: usize) -> Read<Ve
     loop {
         let taken = records.take(limit, |r| {
             let (key, value) = (r.key.map(<[u8]>::to_vec), r.value.map(<[u8]>::to_vec));
-            out.push(Plain { offset: r.offset, timestamp: r.timestamp, key, value, headers: r.headers.to_vec() });
+            out.push(Plain { offset: r.offset, timestamp: r.timestamp, key, value, headers: r.headers.to_vec(), logged: r.logged });
         })?;
         if taken < limit {
             return Ok(out);

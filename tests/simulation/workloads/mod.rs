@@ -10,6 +10,7 @@ mod broadcast;
 mod joins;
 mod keyed;
 mod over;
+mod progress;
 mod sessions;
 #[cfg(feature = "sql")]
 mod sql;
@@ -84,6 +85,7 @@ pub(crate) const ALL: &[Workload] = &[
     over::FRAMES,
     over::FLOATS,
     over::NEIGHBOURS,
+    progress::NOTES,
     tables::TABLES,
     tables::PATTERNS,
     #[cfg(feature = "sql")]

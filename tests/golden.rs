@@ -2,7 +2,8 @@
 //! job log, checkpoint) from the first release on.
 //!
 //! Keys and values are of different types, so that one cannot be taken for the other. A version that cannot read what an earlier one wrote
-//! fails here. `WATERWHEEL_WRITE_SNAPSHOTS=1` keeps the folder of this version, where there is none of it.
+//! fails here. `WATERWHEEL_WRITE_SNAPSHOTS=1` keeps the folder of this version, where there is none of it. Folders are copied as git keeps
+//! them, without empty ones, so that what goes on from this version's copy goes on from a clone.
 //!
 //! Invariant checked: what comes out is what a run of this version over the whole input gives.
 
@@ -188,14 +189,15 @@ impl Place {
     }
 }
 
+/// Copies files, and the folders that they are in.
 fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).expect("is made");
     for entry in std::fs::read_dir(from).expect("a folder") {
         let path = entry.expect("an entry").path();
         let target = to.join(path.file_name().expect("a name"));
         if path.is_dir() {
             copy(&path, &target)
         } else {
+            std::fs::create_dir_all(to).expect("is made");
             let _bytes = std::fs::copy(&path, &target).expect("is copied");
         }
     }

@@ -9,15 +9,13 @@
 use super::layout::Layout;
 use super::scan::{Odd, Scan};
 use super::text;
+use crate::kernels::building::whole_numbers;
 use crate::maps::{self, parts};
 use arrow::array::{
     ArrayRef, BinaryArray, BooleanArray, Decimal128Array, Float32Array, Float64Array, Int64Array, ListArray, StringArray, StructArray,
 };
 use arrow::buffer::{NullBuffer, OffsetBuffer};
-use arrow::compute::cast;
-use arrow::datatypes::{
-    DataType, FieldRef, Fields, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType,
-};
+use arrow::datatypes::{DataType, FieldRef, Fields, TimeUnit};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -344,7 +342,7 @@ impl Column {
         let nulls = self.valid.contains(&false).then(|| NullBuffer::from(self.valid));
         Ok(match self.values {
             Values::Bool(v) => Arc::new(BooleanArray::new(v.into(), nulls)),
-            Values::Int(kind, v) => numbers(&kind, Int64Array::new(v.into(), nulls))?,
+            Values::Int(kind, v) => whole_numbers(&kind, Int64Array::new(v.into(), nulls)),
             Values::Float(DataType::Float32, v) => {
                 Arc::new(Float32Array::new(v.into_iter().map(|v| v as f32).collect::<Vec<_>>().into(), nulls))
             }
@@ -368,27 +366,6 @@ impl Column {
             }
         })
     }
-}
-
-fn numbers(kind: &DataType, array: Int64Array) -> Result<ArrayRef> {
-    Ok(match kind {
-        DataType::Int64 => Arc::new(array),
-        DataType::Timestamp(unit, zone) => match unit {
-            TimeUnit::Second => Arc::new(array.reinterpret_cast::<TimestampSecondType>().with_timezone_opt(zone.clone())),
-            TimeUnit::Millisecond => Arc::new(array.reinterpret_cast::<TimestampMillisecondType>().with_timezone_opt(zone.clone())),
-            TimeUnit::Microsecond => Arc::new(array.reinterpret_cast::<TimestampMicrosecondType>().with_timezone_opt(zone.clone())),
-            TimeUnit::Nanosecond => Arc::new(array.reinterpret_cast::<TimestampNanosecondType>().with_timezone_opt(zone.clone())),
-        },
-        // The values are within the type: `text` checked them. Dates and times are 32-bit numbers underneath.
-        other => {
-            let narrow = |to: &DataType, from: &ArrayRef| cast(from, to).map_err(|e| Error::restart("a column cannot be made").because(e));
-            let array: ArrayRef = Arc::new(array);
-            match other {
-                DataType::Date32 | DataType::Time32(_) => narrow(other, &narrow(&DataType::Int32, &array)?)?,
-                _ => narrow(other, &array)?,
-            }
-        }
-    })
 }
 
 /// Columns that are the members of an object.

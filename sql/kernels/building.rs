@@ -4,9 +4,7 @@
 
 use super::nested;
 use super::value::{Class, Value};
-use arrow::array::{
-    ArrayRef, BinaryArray, BooleanArray, Decimal128Array, Float64Array, Int64Array, PrimitiveArray, StringArray, new_null_array,
-};
+use arrow::array::{ArrayRef, BinaryArray, BooleanArray, Decimal128Array, Float64Array, Int64Array, StringArray, new_null_array};
 use arrow::buffer::{BooleanBuffer, NullBuffer, OffsetBuffer};
 use arrow::compute::cast;
 use arrow::datatypes::{
@@ -124,7 +122,7 @@ impl Building {
         match &mut self.values {
             Values::None => Ok(new_null_array(&self.kind, rows)),
             Values::Bool(values) => Ok(Arc::new(BooleanArray::new(BooleanBuffer::from(std::mem::take(values)), nulls))),
-            Values::Int(values) => whole_numbers(&self.kind, Int64Array::new(std::mem::take(values).into(), nulls)),
+            Values::Int(values) => Ok(whole_numbers(&self.kind, Int64Array::new(std::mem::take(values).into(), nulls))),
             Values::Float(values) => {
                 let numbers = Float64Array::new(std::mem::take(values).into(), nulls);
                 Ok(match &self.kind {
@@ -175,9 +173,9 @@ fn failed(e: arrow::error::ArrowError) -> Error {
     Error::restart("a column cannot be made").because(e)
 }
 
-/// Numbers as a column of a type that is one of them.
-fn whole_numbers(kind: &DataType, numbers: Int64Array) -> Result<ArrayRef> {
-    Ok(match kind {
+/// Numbers as a column of a type that is of whole numbers underneath; NULL where one does not fit.
+pub(crate) fn whole_numbers(kind: &DataType, numbers: Int64Array) -> ArrayRef {
+    match kind {
         DataType::Int8 => narrow::<Int8Type>(&numbers),
         DataType::Int16 => narrow::<Int16Type>(&numbers),
         DataType::Int32 => narrow::<Int32Type>(&numbers),
@@ -190,7 +188,7 @@ fn whole_numbers(kind: &DataType, numbers: Int64Array) -> Result<ArrayRef> {
             TimeUnit::Nanosecond => Arc::new(numbers.reinterpret_cast::<TimestampNanosecondType>().with_timezone_opt(zone.clone())),
         },
         _ => Arc::new(numbers),
-    })
+    }
 }
 
 /// A number that does not fit was made by wrapping arithmetic of a wider type; the planner casts before it comes here.
@@ -198,7 +196,7 @@ fn narrow<T: ArrowPrimitiveType>(numbers: &Int64Array) -> ArrayRef
 where
     T::Native: TryFrom<i64>,
 {
-    Arc::new(numbers.iter().map(|number| T::Native::try_from(number?).ok()).collect::<PrimitiveArray<T>>())
+    Arc::new(numbers.unary_opt::<_, T>(|number| T::Native::try_from(number).ok()))
 }
 
 /// Texts, bytes or nested values as a column.

@@ -39,6 +39,20 @@ find_java() {
 
 kafka_is_here() { [ -e "$kafka_home/complete" ]; }
 
+# For benches, which start a broker of their own: brings what that takes, unless WATERWHEEL_TEST_KAFKA names one.
+need_kafka() {
+  [ -z "${WATERWHEEL_TEST_KAFKA:-}" ] || return 0
+  find_java || die "no Java 17 or newer was found"
+  fetch_kafka
+}
+
+# What is measured is built fully optimised. The dev profile's dependencies are as a release's are, so only our own crates are
+# compiled once more.
+optimised() {
+  export CARGO_PROFILE_DEV_OPT_LEVEL=3 CARGO_PROFILE_DEV_INCREMENTAL=false
+  export CARGO_PROFILE_DEV_DEBUG_ASSERTIONS=false CARGO_PROFILE_DEV_OVERFLOW_CHECKS=false
+}
+
 have_venv() { have python3 && python3 -c 'import venv, ensurepip' 2>/dev/null; }
 
 # Installs moto's server, an S3 for the tests, into the cache, once. Without Python its tests are left out, which they say.

@@ -8,6 +8,7 @@
 //! | `source`, `offsets` | which partitions to read and where a new job begins |
 //! | `reader`, `fetch` | the reading half, and where its records come from: the own fetcher or librdkafka |
 //! | `check` | whether a position still means what it meant when it was stored |
+//! | `protocol` | Kafka's protocol, as far as the own fetcher speaks it |
 //! | `sink`, `book` | the sink, and what it knows of its topics |
 //! | `send` | records into a producer, delivery counted |
 //! | `writer` | the at-least-once writing half |
@@ -29,6 +30,7 @@ mod marker;
 #[cfg(test)]
 mod native_tests;
 mod offsets;
+mod protocol;
 mod publisher;
 mod reader;
 mod scan;

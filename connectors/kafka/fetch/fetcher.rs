@@ -8,12 +8,13 @@
 //! threads end, at the latest, when the broker answers.
 
 use super::super::client::{ASK, Client, kind_of, text};
-use super::connection::{Connection, Timeouts};
 use super::pool::Pool;
 use super::records::{Records, walk};
 use super::request::{self, Answer, Ask, Limits};
 use super::{Fetched, Wake};
 use crate::kafka::config::{FETCHER, KafkaConfig};
+use crate::kafka::protocol::connection::{Connection, Timeouts};
+use crate::kafka::protocol::damaged;
 use bytes::Bytes;
 use rdkafka::consumer::Consumer;
 use rdkafka::types::RDKafkaErrorCode as Code;
@@ -414,12 +415,13 @@ impl Shared {
                 slot.insert(Connection::open(&round.address, &self.limits.client_id, self.timeouts, opened)?)
             }
         };
-        let Some(version) = request::version(&round.asks, connection.highest) else {
+        let Some(version) = request::version(&round.asks, request::highest(connection.versions())) else {
             self.fail_all(round, Code::UnsupportedVersion);
             return Ok(());
         };
-        let bytes = connection.fetch(version, &self.limits, round.wait_ms, &round.asks, &self.pool)?;
-        let parsed = request::fetched(&bytes, version).map_err(|e| super::connection::damaged(&e.to_string()))?;
+        connection.send(|out, correlation| request::put_fetch(out, correlation, version, &self.limits, round.wait_ms, &round.asks))?;
+        let bytes = connection.answer(self.pool.take())?;
+        let parsed = request::fetched(&bytes, version).map_err(|e| damaged(&e.to_string()))?;
         let (throttle_ms, answers) = parsed;
         match answers {
             Ok(answers) => {

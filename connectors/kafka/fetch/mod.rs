@@ -7,21 +7,18 @@
 //! | file | what it is |
 //! |---|---|
 //! | `fetcher` | the partitions of a reader, a thread a broker, answers into queues |
-//! | `connection`, `request`, `wire` | the protocol |
-//! | `records`, `codec` | record batches |
+//! | `request` | what is asked and answered |
+//! | `records` | record batches |
 //! | `pool` | buffers used again |
 //! | `native` | librdkafka's queues |
 //!
 //! Invariant: only committed records come out, in order, each once; what a partition hands out begins where it was assigned.
 
-mod codec;
-mod connection;
 mod fetcher;
 mod native;
 mod pool;
 mod records;
 mod request;
-mod wire;
 
 pub(super) use fetcher::{Assigned, Fetcher};
 pub(super) use native::PartitionQueue;

@@ -4,9 +4,9 @@
 //! abort marker takes back; control records are never handed out. After an error nothing more comes from this answer.
 
 use super::Record;
-use super::codec::decompress;
 use super::request::Aborted;
-use super::wire::{Cursor, Damaged, Read};
+use crate::kafka::protocol::codec::decompress;
+use crate::kafka::protocol::wire::{Cursor, Damaged, Read};
 use bytes::Bytes;
 use std::collections::BTreeSet;
 use std::ops::Range;

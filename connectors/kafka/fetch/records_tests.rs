@@ -3,8 +3,8 @@
 //! Invariant: what is handed out was written, whatever became of the bytes on their way.
 
 use super::super::pool::Pool;
-use super::super::wire::put_uvarint;
 use super::*;
+use crate::kafka::protocol::wire::put_uvarint;
 use proptest::prelude::*;
 use std::sync::Arc;
 

@@ -1,17 +1,17 @@
-//! The two requests that a fetching connection makes: which versions the broker speaks, and Fetch.
+//! The request that a fetching connection makes: Fetch.
 //!
 //! Fetch is sent as version 13, which names a topic by its identity, so that a topic made again under the same name is
 //! refused instead of read; where the identity is not known, as version 12, which names it by name.
 //!
 //! Invariant: reading an answer never trusts it: what does not parse is damage, and the connection is closed.
 
-use super::wire::{Cursor, Read, put_compact, put_uvarint};
+use crate::kafka::protocol::wire::{Cursor, Read, put_compact, put_uvarint};
+use crate::kafka::protocol::{Versions, begin, finish};
 use rdkafka::types::RDKafkaErrorCode as Code;
 use std::ops::Range;
 use std::sync::Arc;
 
 const FETCH: i16 = 1;
-const API_VERSIONS: i16 = 18;
 /// By topic identity.
 pub(super) const BY_ID: i16 = 13;
 /// By topic name, and the first with tagged fields (Kafka 2.7).
@@ -65,6 +65,11 @@ pub(super) enum Topic {
     Name(String),
 }
 
+/// The highest version of Fetch that a broker speaks; -1 = none that is spoken here.
+pub(super) fn highest(versions: &Versions) -> i16 {
+    versions.of(FETCH).filter(|(lowest, _)| *lowest <= BY_NAME).map_or(-1, |(_, highest)| highest)
+}
+
 /// The version in which to ask a broker that speaks up to `highest`; `None` when it is too old.
 pub(super) fn version(asks: &[Ask], highest: i16) -> Option<i16> {
     let by_id = highest >= BY_ID && asks.iter().all(|a| a.topic_id.is_some());
@@ -116,45 +121,6 @@ pub(super) struct Answer {
 pub(super) struct Aborted {
     pub(super) producer: i64,
     pub(super) first_offset: i64,
-}
-
-/// Starts a request: room for its length, then the header.
-fn begin(out: &mut Vec<u8>, key: i16, version: i16, correlation: i32, client_id: &str) {
-    out.clear();
-    out.extend_from_slice(&[0; 4]);
-    out.extend_from_slice(&key.to_be_bytes());
-    out.extend_from_slice(&version.to_be_bytes());
-    out.extend_from_slice(&correlation.to_be_bytes());
-    let id = &client_id.as_bytes()[..client_id.len().min(i16::MAX as usize)];
-    out.extend_from_slice(&(id.len() as i16).to_be_bytes());
-    out.extend_from_slice(id);
-}
-
-fn finish(out: &mut [u8]) {
-    let len = out.len() as i32 - 4;
-    out[..4].copy_from_slice(&len.to_be_bytes());
-}
-
-/// Which versions the broker speaks: asked in the oldest form, which every broker answers.
-pub(super) fn put_api_versions(out: &mut Vec<u8>, correlation: i32, client_id: &str) {
-    begin(out, API_VERSIONS, 0, correlation, client_id);
-    finish(out);
-}
-
-/// The versions of Fetch that the broker speaks; nothing when it names none.
-pub(super) fn fetch_versions(answer: &[u8]) -> Read<Option<(i16, i16)>> {
-    let mut answer = Cursor(answer);
-    answer.i32()?;
-    if answer.i16()? != 0 {
-        return Ok(None);
-    }
-    for _ in 0..answer.i32()? {
-        let (key, from, to) = (answer.i16()?, answer.i16()?, answer.i16()?);
-        if key == FETCH {
-            return Ok(Some((from, to)));
-        }
-    }
-    Ok(None)
 }
 
 /// A Fetch of all `asks`, which the broker may hold back for `wait_ms` while there is nothing.
@@ -236,7 +202,7 @@ fn partition(whole: &[u8], answer: &mut Cursor<'_>, topic: &Topic) -> Read<Answe
     Ok(Answer { topic: topic.clone(), partition, code, stable_end, aborted, truncated, records: from..from + len })
 }
 
-/// The protocol's number of an error, as librdkafka names it.
+/// The protocol's number of an error, as librdkafka names it; what is not known of Fetch passes, like all that is unknown.
 fn code(number: i16) -> Code {
     match number {
         0 => Code::NoError,
@@ -314,7 +280,6 @@ mod tests {
                     prop_assert!(answers.iter().all(|a| a.records.end <= bytes.len()));
                 }
             }
-            let _ = fetch_versions(&bytes);
         }
     }
 }

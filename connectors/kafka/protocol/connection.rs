@@ -1,9 +1,9 @@
-//! A connection to one broker: a request goes out, its answer comes in, one at a time.
+//! A connection to one broker: requests go out, their answers come in, in order.
 //!
-//! Invariant: an answer belongs to the request before it; a connection that broke is never used again.
+//! Invariant: an answer belongs to the oldest request that has none; a connection that broke is never used again.
 
-use super::pool::Pool;
-use super::request::{self, Ask, Limits};
+use super::wire::Damaged;
+use super::{Versions, damaged, put_api_versions};
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
@@ -11,18 +11,22 @@ use std::time::Duration;
 /// Room taken for an answer before any of it has come: its length is not believed beyond this.
 const ROOM: usize = 16 << 20;
 
+/// Where a broker is: host and port.
+pub(in crate::kafka) type Address = (String, u16);
+
 /// How long things may take.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Timeouts {
-    pub(super) connect: Duration,
-    pub(super) answer: Duration,
+pub(in crate::kafka) struct Timeouts {
+    pub(in crate::kafka) connect: Duration,
+    pub(in crate::kafka) answer: Duration,
 }
 
-pub(super) struct Connection {
+pub(in crate::kafka) struct Connection {
     stream: TcpStream,
-    correlation: i32,
-    /// The highest version of Fetch that the broker speaks; -1 = none.
-    pub(super) highest: i16,
+    /// Numbers of the request that left last, and of the one answered last.
+    sent: i32,
+    answered: i32,
+    versions: Versions,
     out: Vec<u8>,
 }
 
@@ -31,8 +35,8 @@ impl Connection {
     ///
     /// # Errors
     /// Nobody answers there, or not as a broker does.
-    pub(super) fn open(
-        (host, port): &(String, u16),
+    pub(in crate::kafka) fn open(
+        (host, port): &Address,
         client_id: &str,
         timeouts: Timeouts,
         opened: impl FnOnce(TcpStream),
@@ -45,7 +49,8 @@ impl Connection {
                     stream.set_read_timeout(Some(timeouts.answer))?;
                     stream.set_write_timeout(Some(timeouts.answer))?;
                     opened(stream.try_clone()?);
-                    return Connection { stream, correlation: 0, highest: -1, out: Vec::new() }.greeted(client_id);
+                    let fresh = Connection { stream, sent: 0, answered: 0, versions: Versions::default(), out: Vec::new() };
+                    return fresh.greeted(client_id);
                 }
                 Err(e) => last = e,
             }
@@ -54,41 +59,42 @@ impl Connection {
     }
 
     fn greeted(mut self, client_id: &str) -> io::Result<Self> {
-        self.correlation += 1;
-        request::put_api_versions(&mut self.out, self.correlation, client_id);
-        self.stream.write_all(&self.out)?;
+        self.send(|out, correlation| put_api_versions(out, correlation, client_id))?;
         let answer = self.answer(Vec::new())?;
-        let versions = request::fetch_versions(&answer).map_err(|e| damaged(&e.to_string()))?;
-        self.highest = versions.filter(|(lowest, _)| *lowest <= request::BY_NAME).map_or(-1, |(_, highest)| highest);
+        self.versions = Versions::read(&answer).map_err(|Damaged(why)| damaged(why))?;
         Ok(self)
     }
 
-    /// Asks, and waits for the answer's bytes.
+    /// What the broker speaks.
+    pub(in crate::kafka) fn versions(&self) -> &Versions {
+        &self.versions
+    }
+
+    /// Sends the request that `put` writes with the number it is given.
+    ///
+    /// # Errors
+    /// The connection broke.
+    pub(in crate::kafka) fn send(&mut self, put: impl FnOnce(&mut Vec<u8>, i32)) -> io::Result<()> {
+        self.sent = self.sent.wrapping_add(1);
+        put(&mut self.out, self.sent);
+        self.stream.write_all(&self.out)
+    }
+
+    /// Waits for the answer to the oldest request that has none.
     ///
     /// # Errors
     /// The connection broke, or the broker did not answer in time.
-    pub(super) fn fetch(&mut self, version: i16, limits: &Limits, wait_ms: i32, asks: &[Ask], pool: &Pool) -> io::Result<Vec<u8>> {
-        self.correlation = self.correlation.wrapping_add(1);
-        request::put_fetch(&mut self.out, self.correlation, version, limits, wait_ms, asks);
-        self.stream.write_all(&self.out)?;
-        self.answer(pool.take())
-    }
-
-    fn answer(&mut self, mut into: Vec<u8>) -> io::Result<Vec<u8>> {
+    pub(in crate::kafka) fn answer(&mut self, mut into: Vec<u8>) -> io::Result<Vec<u8>> {
+        self.answered = self.answered.wrapping_add(1);
         let mut len = [0; 4];
         self.stream.read_exact(&mut len)?;
         let len = usize::try_from(i32::from_be_bytes(len)).map_err(|_| damaged("an answer of a length below zero"))?;
         into.reserve(len.min(ROOM));
         (&self.stream).take(len as u64).read_to_end(&mut into)?;
         match into.get(..4) {
-            Some(correlation) if into.len() == len && *correlation == self.correlation.to_be_bytes() => Ok(into),
+            Some(correlation) if into.len() == len && *correlation == self.answered.to_be_bytes() => Ok(into),
             Some(_) if into.len() == len => Err(damaged("an answer to another question")),
             _ => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the broker closed the connection")),
         }
     }
-}
-
-/// What came is not Kafka's protocol.
-pub(super) fn damaged(why: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, why.to_string())
 }

@@ -7,7 +7,7 @@ use std::fmt;
 
 /// What cannot be read, and why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Damaged(pub(super) &'static str);
+pub(in crate::kafka) struct Damaged(pub(in crate::kafka) &'static str);
 
 impl fmt::Display for Damaged {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -15,14 +15,14 @@ impl fmt::Display for Damaged {
     }
 }
 
-pub(super) type Read<T> = Result<T, Damaged>;
+pub(in crate::kafka) type Read<T> = Result<T, Damaged>;
 
 /// Bytes being read from the front.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Cursor<'a>(pub(super) &'a [u8]);
+pub(in crate::kafka) struct Cursor<'a>(pub(in crate::kafka) &'a [u8]);
 
 impl<'a> Cursor<'a> {
-    pub(super) fn bytes(&mut self, n: usize) -> Read<&'a [u8]> {
+    pub(in crate::kafka) fn bytes(&mut self, n: usize) -> Read<&'a [u8]> {
         let (head, rest) = self.0.split_at_checked(n).ok_or(Damaged("it ends in the middle of a field"))?;
         self.0 = rest;
         Ok(head)
@@ -34,33 +34,33 @@ impl<'a> Cursor<'a> {
         Ok(*head)
     }
 
-    pub(super) fn i8(&mut self) -> Read<i8> {
+    pub(in crate::kafka) fn i8(&mut self) -> Read<i8> {
         self.array().map(i8::from_be_bytes)
     }
 
-    pub(super) fn i16(&mut self) -> Read<i16> {
+    pub(in crate::kafka) fn i16(&mut self) -> Read<i16> {
         self.array().map(i16::from_be_bytes)
     }
 
-    pub(super) fn i32(&mut self) -> Read<i32> {
+    pub(in crate::kafka) fn i32(&mut self) -> Read<i32> {
         self.array().map(i32::from_be_bytes)
     }
 
-    pub(super) fn u32(&mut self) -> Read<u32> {
+    pub(in crate::kafka) fn u32(&mut self) -> Read<u32> {
         self.array().map(u32::from_be_bytes)
     }
 
-    pub(super) fn i64(&mut self) -> Read<i64> {
+    pub(in crate::kafka) fn i64(&mut self) -> Read<i64> {
         self.array().map(i64::from_be_bytes)
     }
 
-    pub(super) fn uuid(&mut self) -> Read<[u8; 16]> {
+    pub(in crate::kafka) fn uuid(&mut self) -> Read<[u8; 16]> {
         self.array()
     }
 
     /// An unsigned varint of up to 64 bits.
     #[inline(always)] // seven a record
-    pub(super) fn uvarint(&mut self) -> Read<u64> {
+    pub(in crate::kafka) fn uvarint(&mut self) -> Read<u64> {
         // Nearly every length and difference in a record is below 128 or below 16,384.
         match *self.0 {
             [a, ref rest @ ..] if a < 0x80 => {
@@ -90,13 +90,13 @@ impl<'a> Cursor<'a> {
 
     /// A signed (zigzag) varint.
     #[inline(always)]
-    pub(super) fn varint(&mut self) -> Read<i64> {
+    pub(in crate::kafka) fn varint(&mut self) -> Read<i64> {
         let n = self.uvarint()?;
         Ok((n >> 1) as i64 ^ -((n & 1) as i64))
     }
 
     /// A count or length of the compact form; `None` is null.
-    pub(super) fn compact_len(&mut self) -> Read<Option<usize>> {
+    pub(in crate::kafka) fn compact_len(&mut self) -> Read<Option<usize>> {
         match self.uvarint()? {
             0 => Ok(None),
             n => usize::try_from(n - 1).map(Some).map_err(|_| Damaged("a length is out of range")),
@@ -104,7 +104,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Tagged fields: `each` sees those there are, by number.
-    pub(super) fn tags(&mut self, mut each: impl FnMut(u64, Cursor<'a>)) -> Read<()> {
+    pub(in crate::kafka) fn tags(&mut self, mut each: impl FnMut(u64, Cursor<'a>)) -> Read<()> {
         for _ in 0..self.uvarint()? {
             let tag = self.uvarint()?;
             let len = usize::try_from(self.uvarint()?).map_err(|_| Damaged("a length is out of range"))?;
@@ -115,7 +115,7 @@ impl<'a> Cursor<'a> {
 }
 
 /// Appends an unsigned varint.
-pub(super) fn put_uvarint(out: &mut Vec<u8>, mut n: u64) {
+pub(in crate::kafka) fn put_uvarint(out: &mut Vec<u8>, mut n: u64) {
     while n >= 0x80 {
         out.push(n as u8 | 0x80);
         n >>= 7;
@@ -124,7 +124,7 @@ pub(super) fn put_uvarint(out: &mut Vec<u8>, mut n: u64) {
 }
 
 /// Appends a text of the compact form.
-pub(super) fn put_compact(out: &mut Vec<u8>, text: &str) {
+pub(in crate::kafka) fn put_compact(out: &mut Vec<u8>, text: &str) {
     put_uvarint(out, text.len() as u64 + 1);
     out.extend_from_slice(text.as_bytes());
 }

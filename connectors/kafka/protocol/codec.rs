@@ -14,7 +14,7 @@ const XERIAL: &[u8] = b"\x82SNAPPY\0";
 ///
 /// # Errors
 /// Damage, or a codec that is not one of Kafka's.
-pub(super) fn decompress(codec: i16, bytes: &[u8]) -> Read<Option<Vec<u8>>> {
+pub(in crate::kafka) fn decompress(codec: i16, bytes: &[u8]) -> Read<Option<Vec<u8>>> {
     match codec {
         0 => Ok(None),
         1 => drain(flate2::read::MultiGzDecoder::new(bytes), "the gzip data of a record batch does not unpack"),

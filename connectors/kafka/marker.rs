@@ -13,6 +13,7 @@ use rdkafka::types::RDKafkaErrorCode as Code;
 use rdkafka::{Offset, TopicPartitionList};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 use waterwheel_engine::env::{Bug, Env, planted};
 use waterwheel_engine::error::{Error, Kind, Result};
@@ -45,6 +46,8 @@ pub(super) struct MarkerStore {
     place: String,
     /// Read committed, which makes librdkafka ask for stable offsets.
     pub(super) consumer: Arc<Client>,
+    /// Calls of librdkafka's that write a marker and did not come back; each has left its thread behind.
+    pub(super) stuck: AtomicU32,
 }
 
 impl MarkerStore {
@@ -55,7 +58,7 @@ impl MarkerStore {
             settings.set("isolation.level", "read_uncommitted");
         }
         let consumer = Arc::new(client::create(config, &settings)?);
-        Ok(MarkerStore { group, topic, place: config.place(), consumer })
+        Ok(MarkerStore { group, topic, place: config.place(), consumer, stuck: AtomicU32::new(0) })
     }
 
     /// The offset to be committed for a marker.

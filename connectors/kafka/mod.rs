@@ -13,6 +13,7 @@
 //! | `send` | records into a producer, delivery counted |
 //! | `writer` | the at-least-once writing half |
 //! | `publisher`, `marker`, `scan` | the publishing half of a lane: one short transaction per epoch, and its proof |
+//! | `produce` | the client that it publishes with |
 //! | `admin` | topics by command: create, list, describe, delete, produce |
 //!
 //! Invariant: partitions are assigned by the engine, never by a group; only committed records are read; an epoch's records
@@ -30,6 +31,7 @@ mod marker;
 #[cfg(test)]
 mod native_tests;
 mod offsets;
+mod produce;
 mod protocol;
 mod publisher;
 mod reader;

@@ -1,0 +1,77 @@
+//! Who publishes: a client that speaks Kafka's transactions, behind one small trait. librdkafka's is in `native`.
+//!
+//! It is made for what a lane does, one short transaction after another: a lane gives a client up after anything out of the
+//! ordinary, fences with a new one and reads its marker.
+//!
+//! Invariant: `Ok` from `commit` means that the broker has committed; records that `delivered` counts are in the log, in the
+//! order in which they were handed over, once, as part of the transaction.
+
+mod native;
+
+pub(super) use native::Native;
+
+use rdkafka::types::RDKafkaErrorCode as Code;
+use std::time::Duration;
+use waterwheel_engine::error::Error;
+use waterwheel_engine::operators::LaneMarker;
+use waterwheel_engine::record::RawBatch;
+
+/// Why a transaction cannot go on.
+#[derive(Debug)]
+pub(super) enum Trouble {
+    /// This was not taken: a partition's records, the marker.
+    Refused(Code, String),
+    /// What is no answer of a broker.
+    Failed(Error),
+}
+
+impl From<Error> for Trouble {
+    fn from(e: Error) -> Self {
+        Trouble::Failed(e)
+    }
+}
+
+/// A client that publishes one transaction after another, until the first trouble. Deadlines are by the monotonic clock.
+pub(super) trait Transactions: Send {
+    /// Shuts out every older client of the lane and settles its transaction.
+    ///
+    /// # Errors
+    /// The code, and whether this may simply be called again.
+    fn fence(&mut self, limit: Duration) -> Result<(), (Code, bool)>;
+
+    /// Whether anything out of the ordinary has happened.
+    fn is_troubled(&mut self) -> bool;
+
+    /// Begins a transaction.
+    ///
+    /// # Errors
+    /// This client can do nothing any more.
+    fn begin(&mut self) -> Result<(), Code>;
+
+    /// Hands records over; their partitions are chosen.
+    ///
+    /// # Errors
+    /// One of these or of earlier ones was not taken, or there was no room until the deadline.
+    fn send(&mut self, batch: &RawBatch, deadline: Duration) -> Result<(), Trouble>;
+
+    /// Waits until the broker has all that was handed over in this transaction: how many.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    fn delivered(&mut self, deadline: Duration) -> Result<u64, Trouble>;
+
+    /// Makes the lane's marker part of the transaction.
+    ///
+    /// # Errors
+    /// It was not taken, or nobody knows.
+    fn mark(&mut self, marker: &LaneMarker, deadline: Duration) -> Result<(), Trouble>;
+
+    /// Commits.
+    ///
+    /// # Errors
+    /// Perhaps committed, perhaps not.
+    fn commit(&mut self, deadline: Duration) -> Result<(), Code>;
+
+    /// Gives the open transaction up, as far as that is quickly possible; the client is dropped after it.
+    fn abandon(&mut self);
+}

@@ -32,7 +32,7 @@ use waterwheel::engine::operators::{
 };
 use waterwheel::engine::record::{Epoch, RawBatch};
 
-use crate::kafka_source::{open_context, topics};
+use crate::kafka_source::{open_context, topics, topics_with};
 use crate::support::kafka::client::{self, Record};
 use crate::support::kafka::{self, Broker};
 
@@ -48,7 +48,11 @@ struct Rig {
 
 impl Rig {
     fn new(bootstrap: &str, topic: &str) -> Rig {
-        let sink = topics(bootstrap).sink(SinkOptions { lanes: 1, ..SinkOptions::new(topic) }).expect("good options");
+        Rig::with(bootstrap, topic, &[])
+    }
+
+    fn with(bootstrap: &str, topic: &str, properties: &[(&str, &str)]) -> Rig {
+        let sink = topics_with(bootstrap, properties).sink(SinkOptions { lanes: 1, ..SinkOptions::new(topic) }).expect("good options");
         sink.check().unwrap_or_else(|e| panic!("{}", e.report()));
         Rig { sink, staging: tempfile::tempdir().expect("a folder"), job: format!("job-{topic}"), topic: topic.into() }
     }
@@ -192,6 +196,54 @@ fn a_zombie_is_shut_out_between_and_inside_transactions() {
     assert!(old.publish(&marker(2), &[]).is_err(), "a marker alone neither");
     new.publish(&marker(2), &two).expect("published");
     assert_eq!(rig.committed(bootstrap), expected(&[(1, 50), (2, 50)]));
+}
+
+#[test]
+fn either_producer_fences_the_other_and_goes_on_behind_its_marker() {
+    let bootstrap = kafka::shared();
+    let topic = client::new_topic(bootstrap, "turns", 3);
+    let rigs = ["own", "librdkafka"].map(|producer| Rig::with(bootstrap, &topic, &[("producer", producer)]));
+    let mut lane = rigs[0].fenced();
+    lane.publish(&marker(0), &[]).expect("the first marker");
+    for epoch in 1..=4 {
+        let (rig, other) = (&rigs[epoch as usize % 2], &rigs[(epoch as usize + 1) % 2]);
+        let mut next = rig.fenced();
+        assert_eq!(next.marker().expect("read"), Some(marker(epoch - 1)));
+        let refused = lane.publish(&marker(epoch), &other.stage(epoch, 30)).expect_err("fenced");
+        assert_eq!(refused.kind(), Kind::Transient, "{}", refused.report());
+        next.publish(&marker(epoch), &rig.stage(epoch, 30)).expect("published");
+        lane = next;
+    }
+    assert_eq!(rigs[0].committed(bootstrap), expected(&[(1, 30), (2, 30), (3, 30), (4, 30)]));
+}
+
+/// Partitions and batches of every size, packed in every way: each record is where it was put, in its order.
+#[test]
+fn large_epochs_are_whole_and_in_order_under_every_codec() {
+    let bootstrap = kafka::shared();
+    for codec in ["none", "gzip", "snappy", "lz4", "zstd"] {
+        let topic = client::new_topic(bootstrap, &format!("packed-{codec}"), 3);
+        let rig = Rig::with(bootstrap, &topic, &[("compression.type", codec)]);
+        let mut lane = rig.fenced();
+        lane.publish(&marker(0), &[]).expect("the first marker");
+        let name: Arc<str> = topic.as_str().into();
+        let mut batch = RawBatch::default();
+        for i in 0..3_000_usize {
+            let value = format!("{i:05}").repeat(1 + i % 700);
+            batch.push_parts(&name, -1, -1, 5, Some(format!("k{}", i % 11).as_bytes()), Some(value.as_bytes()), &[]);
+        }
+        let segments = rig.stage_batch(1, batch).expect("staged");
+        lane.publish(&marker(1), &segments).unwrap_or_else(|e| panic!("{codec}: {}", e.report()));
+        let mut last = std::collections::BTreeMap::new();
+        let all = client::read_committed_all(bootstrap, &topic);
+        for record in &all {
+            let value = String::from_utf8(record.value.clone().unwrap_or_default()).expect("text");
+            let i: usize = value[..5].parse().expect("a number");
+            assert!(value == format!("{i:05}").repeat(1 + i % 700), "{codec}: record {i}");
+            assert!(last.insert(record.key.clone(), i).is_none_or(|before| before < i), "{codec}: record {i} is out of its order");
+        }
+        assert_eq!(all.len(), 3_000, "{codec}");
+    }
 }
 
 #[test]

@@ -25,6 +25,9 @@ use Role::{Any, Consumer, Producer};
 /// Who reads: `own` (the default wherever it can) or `librdkafka`. A property of ours, which librdkafka never sees.
 pub(super) const FETCHER: &str = "fetcher";
 
+/// Who writes exactly once: `own` (the default wherever it can) or `librdkafka`; ours too.
+pub(super) const PRODUCER: &str = "producer";
+
 /// What a user may set, by client.
 const ALLOWED: &[(&str, Role)] = &[
     ("broker.address.family", Any),
@@ -170,7 +173,7 @@ impl KafkaConfig {
         if let Some((_, why)) = REFUSED.iter().find(|(n, _)| *n == name) {
             return Err(refuse((*why).into()));
         }
-        if name == FETCHER {
+        if [FETCHER, PRODUCER].contains(&name) {
             if !["own", "librdkafka"].contains(&value) {
                 return Err(refuse(format!("there are \"own\" and \"librdkafka\", not {value:?}")));
             }
@@ -211,6 +214,12 @@ impl KafkaConfig {
     /// Names of the properties set that have a say in reading, [`FETCHER`] aside.
     pub(super) fn for_reading(&self) -> impl Iterator<Item = &str> {
         let says = |name: &str| ALLOWED.iter().any(|(n, role)| *n == name && *role != Producer);
+        self.properties.keys().map(String::as_str).filter(move |name| says(name))
+    }
+
+    /// Names of the properties set that have a say in writing, [`PRODUCER`] aside.
+    pub(super) fn for_writing(&self) -> impl Iterator<Item = &str> {
+        let says = |name: &str| ALLOWED.iter().any(|(n, role)| *n == name && *role != Consumer);
         self.properties.keys().map(String::as_str).filter(move |name| says(name))
     }
 
@@ -294,7 +303,7 @@ fn needs_tls(name: &str, value: &str) -> Option<String> {
 
 /// The allowed or refused name that is the fewest edits away.
 fn nearest(name: &str) -> &'static str {
-    let names = ALLOWED.iter().map(|(n, _)| *n).chain([FETCHER]);
+    let names = ALLOWED.iter().map(|(n, _)| *n).chain([FETCHER, PRODUCER]);
     names.min_by_key(|n| edits(name.as_bytes(), n.as_bytes())).expect("ALLOWED is not empty")
 }
 
@@ -363,6 +372,20 @@ mod tests {
         assert_eq!((c.get(FETCHER), c.consumer("g", &[]).get(FETCHER)), (Some("librdkafka"), None));
         assert_eq!(c.for_reading().collect::<Vec<_>>(), ["client.id"]);
         assert!(config().property("fetcher", "java").unwrap_err().report().contains("own"));
+    }
+
+    #[test]
+    fn who_writes_is_a_property_of_ours() {
+        let c = config()
+            .property("producer", "librdkafka")
+            .unwrap()
+            .property("client.id", "x")
+            .unwrap()
+            .property("fetch.min.bytes", "1")
+            .unwrap();
+        assert_eq!((c.get(PRODUCER), c.producer(&[]).get(PRODUCER)), (Some("librdkafka"), None));
+        assert_eq!(c.for_writing().collect::<Vec<_>>(), ["client.id"]);
+        assert!(config().property("producer", "java").unwrap_err().report().contains("own"));
     }
 
     #[test]

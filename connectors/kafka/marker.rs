@@ -42,7 +42,7 @@ pub(super) struct MarkerStore {
     /// The group's name.
     pub(super) group: String,
     /// An existing topic of the lane; its partition 0 carries the offset.
-    topic: String,
+    pub(super) topic: String,
     place: String,
     /// Read committed, which makes librdkafka ask for stable offsets.
     pub(super) consumer: Arc<Client>,
@@ -61,14 +61,22 @@ impl MarkerStore {
         Ok(MarkerStore { group, topic, place: config.place(), consumer, stuck: AtomicU32::new(0) })
     }
 
-    /// The offset to be committed for a marker.
+    /// The offset to be committed for a marker, and its metadata.
     ///
     /// # Errors
     /// Fatal when the metadata is longer than Kafka takes.
-    pub(super) fn offsets(&self, marker: &LaneMarker) -> Result<TopicPartitionList> {
-        let metadata = encode(marker)?;
-        let impossible = |e: KafkaError| Error::restart(format!("marker of lane {}: {e}", self.group));
+    pub(super) fn offset(&self, marker: &LaneMarker) -> Result<(i64, String)> {
         let epoch = i64::try_from(marker.epoch).map_err(|_| Error::fatal("an epoch beyond i64"))?;
+        Ok((epoch, encode(marker)?))
+    }
+
+    /// As [`offset`](Self::offset), for librdkafka.
+    ///
+    /// # Errors
+    /// As [`offset`](Self::offset).
+    pub(super) fn offsets(&self, marker: &LaneMarker) -> Result<TopicPartitionList> {
+        let (epoch, metadata) = self.offset(marker)?;
+        let impossible = |e: KafkaError| Error::restart(format!("marker of lane {}: {e}", self.group));
         let mut list = TopicPartitionList::with_capacity(1);
         list.add_partition_offset(&self.topic, 0, Offset::Offset(epoch)).map_err(impossible)?;
         if let Some(mut element) = list.find_partition(&self.topic, 0) {

@@ -8,12 +8,12 @@
 //! | `source`, `offsets` | which partitions to read and where a new job begins |
 //! | `reader`, `fetch` | the reading half, and where its records come from: the own fetcher or librdkafka |
 //! | `check` | whether a position still means what it meant when it was stored |
-//! | `protocol` | Kafka's protocol, as far as the own fetcher speaks it |
+//! | `protocol` | Kafka's protocol, as far as the own clients speak it |
 //! | `sink`, `book` | the sink, and what it knows of its topics |
 //! | `send` | records into a producer, delivery counted |
 //! | `writer` | the at-least-once writing half |
 //! | `publisher`, `marker`, `scan` | the publishing half of a lane: one short transaction per epoch, and its proof |
-//! | `produce` | the client that it publishes with |
+//! | `produce` | who publishes: the own producer or librdkafka |
 //! | `admin` | topics by command: create, list, describe, delete, produce |
 //!
 //! Invariant: partitions are assigned by the engine, never by a group; only committed records are read; an epoch's records

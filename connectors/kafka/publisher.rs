@@ -1,7 +1,7 @@
 //! The publishing half of a lane: an epoch's staged records and the lane's marker in one short transaction.
 //!
 //! Order: `fence` makes a client and shuts out every older one; `marker` tells what was published last; `publish` sends the
-//! records, sees them delivered, adds the marker, commits. Clients (`produce`) speak the first transaction protocol, in
+//! records, sees them delivered, adds the marker, commits. Both clients (`produce`) speak the first transaction protocol, in
 //! which a late request of one transaction may act on the next of the same client: so after anything out of the ordinary (an
 //! error, an abort, an error event, a slow publish) the client is dropped, and a new one takes a new epoch from the broker.
 //!
@@ -12,7 +12,7 @@
 use super::book::{OVERHEAD, TopicBook};
 use super::client::{coded, kind_of, text};
 use super::marker::MarkerStore;
-use super::produce::{Native, Transactions, Trouble};
+use super::produce::{Native, Own, Transactions, Trouble};
 use super::scan;
 use super::send;
 use rdkafka::types::RDKafkaErrorCode as Code;
@@ -41,13 +41,16 @@ pub(super) struct KafkaLane {
     /// What this publisher committed last; lets it renew its client without asking its caller.
     last: Option<LaneMarker>,
     timeout: Duration,
+    /// The own producer publishes, not librdkafka's; until a broker turns out to be too old for it.
+    is_own: bool,
 }
 
 impl KafkaLane {
     pub(super) fn new(book: Arc<TopicBook>, context: PublisherContext, topic: String) -> Result<Self> {
         let store = Arc::new(MarkerStore::new(&book.config, context.lane_name(), topic)?);
         let timeout = book.config.millis("transaction.timeout.ms", TRANSACTION.as_millis() as u64);
-        Ok(KafkaLane { book, context, store, client: None, last: None, timeout })
+        let is_own = Own::fits(&book.config, &store.group);
+        Ok(KafkaLane { book, context, store, client: None, last: None, timeout, is_own })
     }
 
     fn now(&self) -> Duration {
@@ -77,6 +80,10 @@ impl KafkaLane {
                 client = self.make()?;
                 continue;
             }
+            if self.gives_way(code) {
+                client = self.make()?;
+                continue;
+            }
             if !retriable || self.now() >= deadline {
                 let doing = "opening the lane";
                 return Err(if kind_of(code) == Kind::Fatal { coded(code, doing, &self.place()) } else { self.again(doing, code) });
@@ -90,6 +97,9 @@ impl KafkaLane {
         let unfenced = planted(Bug::SkipFence).then(|| format!("{} {}", self.store.group, self.context.env.fresh_id()));
         let id = unfenced.unwrap_or_else(|| self.store.group.clone());
         let (config, store, env) = (&self.book.config, self.store.clone(), self.context.env.clone());
+        if self.is_own {
+            return Ok(Box::new(Own::new(config, store, env, id, limit, self.timeout)));
+        }
         let mut settings = config.producer(&[("linger.ms", "2")]);
         settings.set("transactional.id", id);
         settings.set("transaction.timeout.ms", self.timeout.as_millis().to_string());
@@ -97,6 +107,16 @@ impl KafkaLane {
             settings.set("batch.size", limit.to_string());
         }
         Ok(Box::new(Native::new(send::producer(config, &settings)?, store, env)))
+    }
+
+    /// Whether the own producer leaves this broker to librdkafka, from now on.
+    fn gives_way(&mut self, code: Code) -> bool {
+        let is_too_old = self.is_own && code == Code::UnsupportedVersion;
+        if is_too_old {
+            tracing::debug!("{}: a broker is too old for the own producer, librdkafka publishes", self.place());
+            self.is_own = false;
+        }
+        is_too_old
     }
 
     /// The outcome is unknown, or nothing happened: fence, read the marker, try again.
@@ -182,7 +202,7 @@ impl KafkaLane {
         Ok(())
     }
 
-    fn troubled(&self, trouble: Trouble) -> Error {
+    fn troubled(&mut self, trouble: Trouble) -> Error {
         match trouble {
             Trouble::Refused(code, what) => self.refused(code, &what),
             Trouble::Failed(e) => e.at(self.place()),
@@ -190,9 +210,9 @@ impl KafkaLane {
     }
 
     /// A record was not taken. If it never will be, a person must act, and the segment stays.
-    fn refused(&self, code: Code, partition: &str) -> Error {
+    fn refused(&mut self, code: Code, partition: &str) -> Error {
         let doing = format!("publishing to {partition}");
-        if kind_of(code) == Kind::Fatal {
+        if !self.gives_way(code) && kind_of(code) == Kind::Fatal {
             return coded(code, &doing, &self.place())
                 .help("the output of this epoch is kept: mend the topic or the rights and start the job again");
         }

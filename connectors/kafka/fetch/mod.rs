@@ -22,6 +22,8 @@ mod request;
 
 pub(super) use fetcher::{Assigned, Fetcher};
 pub(super) use native::PartitionQueue;
+#[cfg(test)]
+pub(super) use records::{Records, walk};
 
 use bytes::Bytes;
 use rdkafka::types::RDKafkaErrorCode as Code;

@@ -25,15 +25,15 @@ const CONTROL: i16 = 1 << 5;
 
 /// What the headers of an answer's batches say, before anything is decoded.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Walked {
+pub(in crate::kafka) struct Walked {
     /// Bytes of whole batches; what follows is cut off.
-    pub(super) whole: usize,
+    pub(in crate::kafka) whole: usize,
     /// Offset after the last whole batch, and the leader epoch it was written in.
-    pub(super) after: Option<(i64, i32)>,
+    pub(in crate::kafka) after: Option<(i64, i32)>,
 }
 
 /// Walks the headers. A batch of an older format is no damage, but not read here.
-pub(super) fn walk(bytes: &[u8]) -> Result<Walked, Older> {
+pub(in crate::kafka) fn walk(bytes: &[u8]) -> Result<Walked, Older> {
     let mut walked = Walked { whole: 0, after: None };
     while let Some(header) = Header::read(&bytes[walked.whole..])? {
         walked.whole += header.len;
@@ -44,7 +44,7 @@ pub(super) fn walk(bytes: &[u8]) -> Result<Walked, Older> {
 
 /// Batches are of a format before 2 (Kafka 0.11).
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Older;
+pub(in crate::kafka) struct Older;
 
 #[derive(Debug, Clone, Copy)]
 struct Header {
@@ -100,7 +100,7 @@ impl Header {
 }
 
 /// The records of one partition in one answer.
-pub(super) struct Records {
+pub(in crate::kafka) struct Records {
     answer: Bytes,
     /// Whether they are enough for keeping the answer.
     is_lent: bool,
@@ -127,7 +127,7 @@ struct Open {
 
 impl Records {
     /// Of the whole batches in `range`; `aborted` is in order of offsets.
-    pub(super) fn new(answer: Bytes, range: Range<usize>, from: i64, aborted: Vec<Aborted>) -> Self {
+    pub(in crate::kafka) fn new(answer: Bytes, range: Range<usize>, from: i64, aborted: Vec<Aborted>) -> Self {
         let mut aborted = aborted.into_iter();
         let next_aborted = aborted.next();
         let is_lent = range.len() >= LENT_FROM;
@@ -138,7 +138,7 @@ impl Records {
     ///
     /// # Errors
     /// Damage: a wrong checksum, a batch that does not unpack or parse.
-    pub(super) fn take(&mut self, limit: usize, mut each: impl FnMut(Record<'_>)) -> Read<usize> {
+    pub(in crate::kafka) fn take(&mut self, limit: usize, mut each: impl FnMut(Record<'_>)) -> Read<usize> {
         let mut taken = 0;
         while taken < limit {
             let Some(open) = &mut self.batch else {

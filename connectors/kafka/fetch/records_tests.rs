@@ -4,7 +4,7 @@
 
 use super::super::pool::Pool;
 use super::*;
-use crate::kafka::protocol::wire::put_uvarint;
+use crate::kafka::protocol::wire::put_varint;
 use proptest::prelude::*;
 use std::sync::Arc;
 
@@ -17,10 +17,6 @@ struct Plain {
     value: Option<Vec<u8>>,
     headers: Vec<u8>,
     logged: Logged,
-}
-
-fn put_varint(out: &mut Vec<u8>, n: i64) {
-    put_uvarint(out, ((n << 1) ^ (n >> 63)) as u64);
 }
 
 fn put_nullable(out: &mut Vec<u8>, bytes: Option<&[u8]>) {

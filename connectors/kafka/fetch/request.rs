@@ -118,7 +118,7 @@ pub(super) struct Answer {
 
 /// An aborted transaction: records of this producer from this offset, up to its abort marker, never happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Aborted {
+pub(in crate::kafka) struct Aborted {
     pub(super) producer: i64,
     pub(super) first_offset: i64,
 }
@@ -152,7 +152,7 @@ pub(super) fn put_fetch(out: &mut Vec<u8>, correlation: i32, version: i16, limit
     }
     // No forgotten topics, no rack, no tagged fields.
     out.extend_from_slice(&[1, 1, 0]);
-    finish(out);
+    finish(out, 0);
 }
 
 /// How long the broker wants not to be asked (a quota), and what it answered, or the error of the request as a whole.

@@ -1,14 +1,29 @@
-//! Who publishes: a client that speaks Kafka's transactions, behind one small trait. librdkafka's is in `native`.
+//! Who publishes: the own producer on plain connections, librdkafka on all others.
 //!
-//! It is made for what a lane does, one short transaction after another: a lane gives a client up after anything out of the
-//! ordinary, fences with a new one and reads its marker.
+//! librdkafka's cost is per message; the own producer's is per batch of up to a megabyte, built straight from staged records.
+//! It is made for what a lane does, one short transaction after another, and has no repetitions to speak of: a lane gives a
+//! client up after anything out of the ordinary, fences with a new one and reads its marker.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `own` | the own producer: batches a partition, requests a leader |
+//! | `cluster` | leaders, coordinators, questions to them |
+//! | `request`, `batch` | what is sent and answered |
+//! | `native` | librdkafka's producer |
 //!
 //! Invariant: `Ok` from `commit` means that the broker has committed; records that `delivered` counts are in the log, in the
 //! order in which they were handed over, once, as part of the transaction.
 
+mod batch;
+mod cluster;
 mod native;
+mod own;
+#[cfg(test)]
+mod own_tests;
+mod request;
 
 pub(super) use native::Native;
+pub(super) use own::Own;
 
 use rdkafka::types::RDKafkaErrorCode as Code;
 use std::time::Duration;

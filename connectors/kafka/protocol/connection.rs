@@ -4,12 +4,14 @@
 
 use super::wire::Damaged;
 use super::{Versions, damaged, put_api_versions};
-use std::io::{self, Read, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
 /// Room taken for an answer before any of it has come: its length is not believed beyond this.
 const ROOM: usize = 16 << 20;
+/// Smaller pieces of a request are put together before they leave.
+const GATHERED: usize = 32 << 10;
 
 /// Where a broker is: host and port.
 pub(in crate::kafka) type Address = (String, u16);
@@ -46,10 +48,9 @@ impl Connection {
             match TcpStream::connect_timeout(&address, timeouts.connect) {
                 Ok(stream) => {
                     stream.set_nodelay(true)?;
-                    stream.set_read_timeout(Some(timeouts.answer))?;
-                    stream.set_write_timeout(Some(timeouts.answer))?;
                     opened(stream.try_clone()?);
                     let fresh = Connection { stream, sent: 0, answered: 0, versions: Versions::default(), out: Vec::new() };
+                    fresh.allow(timeouts.answer)?;
                     return fresh.greeted(client_id);
                 }
                 Err(e) => last = e,
@@ -70,14 +71,57 @@ impl Connection {
         &self.versions
     }
 
+    /// How long a part of a request or of an answer may take from now on.
+    ///
+    /// # Errors
+    /// Of the socket.
+    pub(in crate::kafka) fn allow(&self, time: Duration) -> io::Result<()> {
+        // Zero would mean for ever.
+        let time = Some(time.max(Duration::from_millis(1)));
+        self.stream.set_read_timeout(time)?;
+        self.stream.set_write_timeout(time)
+    }
+
+    /// Whether the broker still holds its end. Only between an answer and the next request.
+    pub(in crate::kafka) fn is_open(&self) -> bool {
+        let peeked = self.stream.set_nonblocking(true).and_then(|()| self.stream.peek(&mut [0]));
+        let is_quiet = peeked.is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock);
+        is_quiet && self.stream.set_nonblocking(false).is_ok()
+    }
+
     /// Sends the request that `put` writes with the number it is given.
     ///
     /// # Errors
     /// The connection broke.
     pub(in crate::kafka) fn send(&mut self, put: impl FnOnce(&mut Vec<u8>, i32)) -> io::Result<()> {
+        self.send_lent(|out, correlation| {
+            put(out, correlation);
+            Vec::new()
+        })
+    }
+
+    /// As [`send`](Self::send); `put` gives pieces of the request that lie elsewhere, each with its place in what it wrote.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub(in crate::kafka) fn send_lent<'a>(&mut self, put: impl FnOnce(&mut Vec<u8>, i32) -> Vec<(usize, &'a [u8])>) -> io::Result<()> {
         self.sent = self.sent.wrapping_add(1);
-        put(&mut self.out, self.sent);
-        self.stream.write_all(&self.out)
+        let lent = put(&mut self.out, self.sent);
+        let mut stream = BufWriter::with_capacity(GATHERED, &self.stream);
+        let mut write = || {
+            let mut from = 0;
+            for (at, piece) in &lent {
+                stream.write_all(&self.out[from..*at])?;
+                stream.write_all(piece)?;
+                from = *at;
+            }
+            stream.write_all(&self.out[from..])?;
+            stream.flush()
+        };
+        let written = write();
+        // Else what is left would be tried once more.
+        let _ = stream.into_parts();
+        written
     }
 
     /// Waits for the answer to the oldest request that has none.

@@ -1,4 +1,4 @@
-//! Kafka's protocol, as far as the own fetcher speaks it: bytes, connections, packed batches.
+//! Kafka's protocol, as far as the own clients speak it: bytes, connections, packed batches.
 //!
 //! Invariant: nothing that comes from outside is trusted: what does not parse is damage, and whoever reads it closes the
 //! connection.
@@ -7,6 +7,7 @@ pub(super) mod codec;
 pub(super) mod connection;
 pub(super) mod wire;
 
+use rdkafka::types::{RDKafkaErrorCode as Code, RDKafkaRespErr};
 use std::io;
 use wire::{Cursor, Read};
 
@@ -24,16 +25,16 @@ pub(super) fn begin(out: &mut Vec<u8>, key: i16, version: i16, correlation: i32,
     out.extend_from_slice(id);
 }
 
-/// Ends a request.
-pub(super) fn finish(out: &mut [u8]) {
-    let len = out.len() as i32 - 4;
+/// Ends a request; `lent` bytes of it lie elsewhere.
+pub(super) fn finish(out: &mut [u8], lent: usize) {
+    let len = (out.len() - 4 + lent) as i32;
     out[..4].copy_from_slice(&len.to_be_bytes());
 }
 
 /// Which versions the broker speaks: asked in the oldest form, which every broker answers.
 fn put_api_versions(out: &mut Vec<u8>, correlation: i32, client_id: &str) {
     begin(out, API_VERSIONS, 0, correlation, client_id);
-    finish(out);
+    finish(out, 0);
 }
 
 /// The versions of requests that a broker speaks.
@@ -61,6 +62,20 @@ impl Versions {
     }
 }
 
+/// The protocol's number of an error, as librdkafka names it.
+pub(super) fn code(number: i16) -> Code {
+    RDKafkaRespErr::try_from(i32::from(number)).map_or(Code::Unknown, Code::from)
+}
+
+/// A broken connection as librdkafka would name it.
+pub(super) fn code_of(e: &io::Error) -> Code {
+    match e.kind() {
+        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Code::OperationTimedOut,
+        io::ErrorKind::Unsupported => Code::UnsupportedVersion,
+        _ => Code::BrokerTransportFailure,
+    }
+}
+
 /// What came is not Kafka's protocol.
 pub(super) fn damaged(why: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, why.to_string())
@@ -79,9 +94,14 @@ mod tests {
     }
 
     #[test]
-    fn versions_are_the_protocols() {
+    fn versions_and_errors_are_the_protocols() {
         let answer = [&[0, 0, 0, 1, 0, 0, 0, 0, 0, 2][..], &[0, 0, 0, 3, 0, 13], &[0, 22, 0, 0, 0, 6]].concat();
         let versions = Versions::read(&answer).unwrap();
         assert_eq!((versions.of(0), versions.of(22), versions.of(1)), (Some((3, 13)), Some((0, 6)), None));
+        assert_eq!(
+            [code(0), code(6), code(47), code(90)],
+            [Code::NoError, Code::NotLeaderForPartition, Code::InvalidProducerEpoch, Code::ProducerFenced]
+        );
+        assert_eq!((code(-1), code(30_000)), (Code::Unknown, Code::Unknown));
     }
 }

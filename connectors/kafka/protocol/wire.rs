@@ -103,6 +103,14 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    /// A text of the older form; `None` is null.
+    pub(in crate::kafka) fn text(&mut self) -> Read<Option<&'a [u8]>> {
+        match self.i16()? {
+            -1 => Ok(None),
+            len => self.bytes(usize::try_from(len).map_err(|_| Damaged("a length below zero"))?).map(Some),
+        }
+    }
+
     /// Tagged fields: `each` sees those there are, by number.
     pub(in crate::kafka) fn tags(&mut self, mut each: impl FnMut(u64, Cursor<'a>)) -> Read<()> {
         for _ in 0..self.uvarint()? {
@@ -121,6 +129,32 @@ pub(in crate::kafka) fn put_uvarint(out: &mut Vec<u8>, mut n: u64) {
         n >>= 7;
     }
     out.push(n as u8);
+}
+
+/// Zigzag: small numbers of either sign become small ones.
+#[inline]
+fn zigzag(n: i64) -> u64 {
+    ((n << 1) ^ (n >> 63)) as u64
+}
+
+/// Appends a signed (zigzag) varint.
+#[inline]
+pub(in crate::kafka) fn put_varint(out: &mut Vec<u8>, n: i64) {
+    put_uvarint(out, zigzag(n));
+}
+
+/// Bytes of a signed (zigzag) varint.
+#[inline]
+pub(in crate::kafka) fn varint_len(n: i64) -> usize {
+    let bits = 64 - (zigzag(n) | 1).leading_zeros() as usize;
+    bits.div_ceil(7)
+}
+
+/// Appends a text with its length before it, in the older form. No text of this protocol is as long as 32 KiB.
+pub(in crate::kafka) fn put_text(out: &mut Vec<u8>, text: &str) {
+    debug_assert!(text.len() <= i16::MAX as usize, "whoever lets a text in looks at its length");
+    out.extend_from_slice(&(text.len() as i16).to_be_bytes());
+    out.extend_from_slice(text.as_bytes());
 }
 
 /// Appends a text of the compact form.
@@ -150,6 +184,18 @@ mod tests {
         }
     }
 
+    proptest! {
+        #[test]
+        fn signed_varints_come_back_and_are_as_long_as_said(n: i64, small in -10_000_i64..10_000) {
+            for n in [n, small] {
+                let mut out = Vec::new();
+                put_varint(&mut out, n);
+                prop_assert_eq!(out.len(), varint_len(n));
+                prop_assert_eq!(Cursor(&out).varint(), Ok(n));
+            }
+        }
+    }
+
     #[test]
     fn zigzag_is_kafkas() {
         for (byte, n) in [(0, 0), (1, -1), (2, 1), (3, -2), (4, 2), (127, -64)] {
@@ -163,5 +209,7 @@ mod tests {
         assert!(Cursor(&[1, 2, 3]).bytes(4).is_err());
         assert!(Cursor(&[1, 0, 200, 1]).tags(|_, _| ()).is_err());
         assert_eq!(Cursor(&[0]).compact_len(), Ok(None));
+        assert_eq!((Cursor(&[255, 255]).text(), Cursor(&[0, 1, b'x']).text()), (Ok(None), Ok(Some(&b"x"[..]))));
+        assert!(Cursor(&[255, 0]).text().is_err() && Cursor(&[0, 2, b'x']).text().is_err());
     }
 }

@@ -24,3 +24,4 @@ pub(crate) mod pattern;
 pub(crate) mod ranked;
 pub(crate) mod value;
 pub(crate) mod window;
+pub(crate) mod window_rows;

@@ -12,7 +12,8 @@ use super::group::{building, take_columns};
 use super::keys::{self, KeyBytes};
 use super::value::{Class, Value};
 use crate::plan::Zone;
-use arrow::datatypes::SchemaRef;
+use arrow::array::{ArrayRef, Int64Array};
+use arrow::datatypes::{DataType, SchemaRef, TimestampMillisecondType};
 use std::sync::Arc;
 use waterwheel_engine::error::{Error, Result};
 use waterwheel_engine::operators::{Operator, Output, check_description, refuse};
@@ -136,6 +137,16 @@ pub(crate) fn bound_in(zone: Option<Zone>, bound_ms: i64) -> Result<i64> {
             .local_ms(bound_ms)
             .ok_or_else(|| Error::fatal(format!("a window's bound, {bound_ms} ms since 1970, is beyond the calendar of {zone}"))),
     }
+}
+
+/// A column of bounds, which are in milliseconds.
+///
+/// # Errors
+/// The first bound's that there is not.
+pub(crate) fn stamps(bounds: impl Iterator<Item = Result<i64>>, kind: &DataType) -> Result<ArrayRef> {
+    let values = bounds.map(|bound| bound.map(Some)).collect::<Result<Int64Array>>()?;
+    let zone = if let DataType::Timestamp(_, zone) = kind { zone.clone() } else { None };
+    Ok(Arc::new(values.reinterpret_cast::<TimestampMillisecondType>().with_timezone_opt(zone)))
 }
 
 impl Operator for FromWindows {

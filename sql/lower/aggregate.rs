@@ -9,14 +9,14 @@
 
 use super::own::{check_changes, check_windows, own_arguments, own_call};
 use super::rows::named;
-use super::windows::operator;
+use super::windows::{INSTANT, longer_ms, operator};
 use super::{Fired, Lowered, Lowering, Place, arrow_schema, check_class, column_of, physical, size};
 use crate::error::{SqlError, SqlResult};
 use crate::kernels::aggregate::{Argument, Call, Calls, Function};
 use crate::kernels::group::GroupBy;
 use crate::kernels::keys::ColumnKeys;
 use crate::kernels::value::Class;
-use crate::kernels::window::{FromWindows, GroupColumn, ToRowRefs};
+use crate::kernels::window::{FromWindows, GroupColumn, ToRowRefs, WindowCalls};
 use crate::plan::{WindowKind, Windows, own_of};
 use arrow::datatypes::{DataType, Field, Schema};
 use datafusion_common::{DFSchema, ScalarValue};
@@ -56,11 +56,13 @@ impl Lowering<'_> {
                 _ => GroupColumn::Key,
             });
             let columns: Vec<GroupColumn> = columns.collect();
-            if windows.kind == WindowKind::Session {
-                check_session(&input, &sources, &columns)?;
+            if windows.kind != WindowKind::Session || is_of_sessions(&input, &sources, &columns) {
+                return self.windowed(node, &input, columns, &Over::Windows(windows));
             }
-            return self.windowed(node, &input, columns, &Over::Windows(windows));
         }
+        // By other columns than sessions are by: of their rows, when they have ended.
+        let of_sessions = input.pending.is_some_and(|windows| windows.kind == WindowKind::Session);
+        let input = if of_sessions { self.at_window_end(input)? } else { input };
         if let Some(Fired { start, end, .. }) = input.fired.filter(|_| !input.updating)
             && sources.contains(&Some(start))
             && sources.contains(&Some(end))
@@ -109,10 +111,8 @@ impl Lowering<'_> {
         let refs: OperatorFactory = Arc::new(move || Box::new(ToRowRefs(to_refs.clone())));
         let refs = self.add("rows", refs, &[(keyed, Routing::KeyGroup)], glue());
         let (factory, kept) = match over {
-            Over::Windows(windows) => operator(*windows, calls)?,
-            Over::Fired => {
-                operator(Windows { kind: WindowKind::Sliding, size_ms: 1, slide_ms: 1, offset_ms: 0, of_clock: false, zone: None }, calls)?
-            }
+            Over::Windows(windows) => operator(*windows, WindowCalls(calls))?,
+            Over::Fired => operator(INSTANT, WindowCalls(calls))?,
         };
         let note = NodeNote {
             detail: match over {
@@ -124,8 +124,7 @@ impl Lowering<'_> {
             glue: false,
         };
         let fired = self.add("window", factory, &[(refs, Routing::Forward)], note);
-        let is_session = matches!(over, Over::Windows(Windows { kind: WindowKind::Session, .. }));
-        let longer_ms = i64::from(is_session);
+        let longer_ms = if let Over::Windows(windows) = over { longer_ms(windows) } else { 0 };
         let zone = if let Over::Windows(windows) = over { windows.zone } else { None };
         let from_windows = (of_results, columns.clone(), classes, arrow_schema(&node.schema));
         let results: OperatorFactory = Arc::new(move || {
@@ -143,7 +142,7 @@ impl Lowering<'_> {
                 // A session leaves when it is known to have ended, which is later than its own last instant. Of windows of
                 // the clock the time is none that a watermark goes with downstream.
                 match at(GroupColumn::WindowTime).filter(|_| !windows.of_clock) {
-                    Some(time) if is_session => lowered.lagging.push((time, longer_ms)),
+                    Some(time) if longer_ms > 0 => lowered.lagging.push((time, longer_ms)),
                     time => lowered.rowtimes.extend(time),
                 }
             }
@@ -233,8 +232,8 @@ pub(super) fn of_updates(only_new: bool) -> &'static str {
     if only_new { "; of updates the new row" } else { "" }
 }
 
-/// The rows of a session are those of its PARTITION BY columns, so these are its groups.
-fn check_session(input: &Lowered, sources: &[Option<usize>], columns: &[GroupColumn]) -> SqlResult<()> {
+/// Whether groups are by what sessions are by, and so one for each session.
+fn is_of_sessions(input: &Lowered, sources: &[Option<usize>], columns: &[GroupColumn]) -> bool {
     let keys = sources.iter().zip(columns).filter(|(_, c)| **c == GroupColumn::Key).map(|(s, _)| *s);
     let mut keys = keys.collect::<Option<Vec<usize>>>();
     let mut by = input.session_by.clone();
@@ -242,14 +241,7 @@ fn check_session(input: &Lowered, sources: &[Option<usize>], columns: &[GroupCol
         columns.sort_unstable();
         columns.dedup();
     }
-    if keys.is_some() && keys == by {
-        return Ok(());
-    }
-    Err(SqlError::unsupported(
-        "a GROUP BY that differs from the PARTITION BY of its SESSION",
-        "a session is of these columns",
-        "SESSION(TABLE t PARTITION BY k, DESCRIPTOR(ts), gap) with GROUP BY k, window_start, window_end",
-    ))
+    keys.is_some() && keys == by
 }
 
 /// The calls of a node.

@@ -8,6 +8,7 @@
 
 use super::condition::{self, Sides};
 use super::meet::{Meeting, Met};
+use super::windows::longer_ms;
 use super::{Fired, Lowered, Lowering, Place, column_of, size};
 use crate::error::{SqlError, SqlResult};
 use crate::plan::Versions;
@@ -173,7 +174,10 @@ impl Joined {
         };
         // Rows of one window have one time.
         let [left, right] = &self.sides;
-        let later = |side: &Lowered| side.fired.map_or(0, |fired| fired.later_ms);
+        let later = |side: &Lowered| match (side.fired, side.pending) {
+            (Some(fired), _) => fired.later_ms,
+            (None, pending) => pending.map_or(0, |windows| longer_ms(&windows)),
+        };
         both(Place::WindowStart) && both(Place::WindowEnd) && later(left) == later(right)
     }
 

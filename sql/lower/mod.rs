@@ -349,12 +349,12 @@ impl<'a> Lowering<'a> {
     }
 
     fn filter(&mut self, input: Lowered, predicate: &Expr) -> SqlResult<Lowered> {
-        windows::check_filter(&input)?;
         // A version is looked up among all of them: none is taken out before.
         if input.places.contains(&Place::AsOf) {
             return Err(versions::misplaced());
         }
-        let input = if self.uses_windows(predicate, &input) { self.with_bounds(input)? } else { input };
+        let behind = self.uses_windows(predicate, &input) || windows::is_behind_sessions(&input, predicate);
+        let input = if behind { self.with_bounds(input)? } else { input };
         let schema = arrow_schema(&input.batch_schema()?);
         let node = self.step(&input, Some(predicate), None, schema, "filter")?;
         Ok(Lowered { node, ..input })

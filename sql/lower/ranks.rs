@@ -1,23 +1,26 @@
 //! ROW_NUMBER: the first rows of each partition.
 //!
 //! `SELECT * FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY k ORDER BY x DESC) AS n FROM t) WHERE n <= 10`: only with a bound,
-//! which says how much is kept. With n <= 1 and an order by event time alone it is a dedup: of rows of one time the latest to
+//! which says how much is kept. Of a window, where the partition is by both its bounds, they leave once, when it has ended; all
+//! others are kept up to date. With n <= 1 and an order by event time alone it is a dedup: of rows of one time the latest to
 //! come is the last one.
 //!
 //! Invariant: rows have the input's columns, then the rank; the rank means something only where somebody looks at it.
 
 use super::aggregate::of_updates;
-use super::{Lowered, Lowering, Place, arrow_schema, check_class, check_ordered, column_of, size};
+use super::windows::{INSTANT, Keeping};
+use super::{Fired, Lowered, Lowering, Place, arrow_schema, check_class, check_ordered, column_of, size};
 use crate::error::{SqlError, SqlResult};
 use crate::kernels::keys::ColumnKeys;
 use crate::kernels::ranked::{OrderColumn, RowNumbers};
+use crate::kernels::window_rows::{FirstRows, RowColumn};
 use arrow::datatypes::{DataType, Field, Schema};
 use datafusion_common::{DFSchema, ScalarValue};
 use datafusion_expr::expr::{BinaryExpr, Expr, Sort, WindowFunction};
 use datafusion_expr::utils::split_conjunction;
 use datafusion_expr::{ExprSchemable, Filter, LogicalPlan, Operator, Projection, Window, WindowFunctionDefinition};
 use std::sync::Arc;
-use waterwheel_engine::graph::{EqualityClass, NodeNote, Routing, StateNote};
+use waterwheel_engine::graph::{Bound, EqualityClass, NodeIndex, NodeNote, Routing, StateNote};
 use waterwheel_engine::operators::{Ranking, key_columns, ranked};
 
 /// Above this a partition costs more at each change than anybody wants.
@@ -136,11 +139,20 @@ impl Lowering<'_> {
             return Err(SqlError::unsupported("FILTER, DISTINCT or IGNORE NULLS of ROW_NUMBER()", "it counts all rows", "WHERE"));
         }
         let input = self.lower(&window.input)?;
+        // The time that the query names: a row of a window that has ended has the window's.
+        let by_latest = by_time_descending(&params.order_by, &input);
+        let of_window = |input: &Lowered, start: usize, end: usize| {
+            let is_by = |wanted| params.partition_by.iter().any(|e| column_of(e, &input.schema) == Some(wanted));
+            is_by(start) && is_by(end)
+        };
+        let at = |place| input.places.iter().position(|p| *p == place);
+        let is_pending = at(Place::WindowStart).zip(at(Place::WindowEnd)).is_some_and(|(start, end)| of_window(&input, start, end));
         let (input, by_arrival, clocks) = match input.by_arrival(&params.order_by) {
             Some(ascending) => {
                 let (rows, clocks) = self.without_clock(input)?;
                 (rows, Some(ascending), Some(clocks))
             }
+            None if is_pending => (self.at_window_end(input)?, None, None),
             None => (self.materialised(input)?, None, None),
         };
         if by_arrival == Some(false) && wanted.first > 1 {
@@ -159,7 +171,7 @@ impl Lowering<'_> {
         for sort in order_by {
             check_ordered(&sort.expr.get_type(&*input.schema).map_err(SqlError::of_planner)?, &format!("ORDER BY {}", sort.expr))?;
         }
-        let newest_first = by_arrival == Some(false) || wanted.first == 1 && by_time_descending(order_by, &input);
+        let newest_first = by_arrival == Some(false) || wanted.first == 1 && by_latest;
         // Behind the order of arrival nothing tells rows apart.
         let order_by = if by_arrival.is_some() { &[] } else { order_by };
         let by: Vec<&Expr> = params.partition_by.iter().chain(order_by.iter().map(|s| &s.expr)).collect();
@@ -172,6 +184,19 @@ impl Lowering<'_> {
             .collect();
         let glue = NodeNote { glue: true, ..NodeNote::default() };
         let keyed = self.add("key_by", key_columns(Arc::new(ColumnKeys(keys.to_vec()))), &[(node, Routing::Forward)], glue);
+        let rank = window.schema.fields().len() - 1;
+        let fields = input.schema.iter().map(|(table, field)| (table.cloned(), field.clone()));
+        let (table, field) = window.schema.qualified_field(rank);
+        let fields = fields.chain([(table.cloned(), field.clone())]).collect();
+        let ranked_rows = Arc::new(DFSchema::new_with_metadata(fields, Default::default()).map_err(SqlError::of_planner)?);
+        let (partition, order_text) = (list(params.partition_by.iter()), list(params.order_by.iter().map(|s| &s.expr)));
+        let detail = format!("first {} by {order_text} of ({partition})", wanted.first);
+        if let Some(Fired { start, end, .. }) = input.fired.filter(|_| !input.updating)
+            && of_window(&input, start, end)
+        {
+            let first = FirstRows { most: wanted.first, newest_first };
+            return self.first_of_windows(keyed, input, order, first, ranked_rows, detail);
+        }
         let ranking = Ranking {
             first: wanted.first,
             retracting: input.updating,
@@ -180,19 +205,12 @@ impl Lowering<'_> {
             only_new,
             ttl_ms: self.ttl_ms(),
         };
-        let rank = window.schema.fields().len() - 1;
-        let fields = input.schema.iter().map(|(table, field)| (table.cloned(), field.clone()));
-        let (table, field) = window.schema.qualified_field(rank);
-        let fields = fields.chain([(table.cloned(), field.clone())]).collect();
-        let ranked_rows = Arc::new(DFSchema::new_with_metadata(fields, Default::default()).map_err(SqlError::of_planner)?);
-        let schema = arrow_schema(&ranked_rows);
-        let partition: Arc<str> = list(params.partition_by.iter()).into();
-        let (of_kernel, order_text) = (partition.clone(), list(params.order_by.iter().map(|s| &s.expr)));
+        let (schema, of_kernel): (_, Arc<str>) = (arrow_schema(&ranked_rows), partition.into());
         let factory = ranked(ranking, move || RowNumbers::new(order.clone(), schema.clone(), of_kernel.clone()));
         let kept = if input.updating { "every row".to_string() } else { format!("{} rows a partition", wanted.first) };
         let kept = format!("{kept}{}", size::each(&input.schema));
         let note = NodeNote {
-            detail: format!("first {} by {order_text} of ({partition}){}", wanted.first, of_updates(only_new)),
+            detail: format!("{detail}{}", of_updates(only_new)),
             state: vec![StateNote { what: kept, bound: self.bound() }],
             class: self.class(EqualityClass::Converging, "rows that are first so far"),
             glue: false,
@@ -209,6 +227,39 @@ impl Lowering<'_> {
             Some(clocks) => clocks.put_back(lowered, &window.schema),
             None => lowered,
         })
+    }
+
+    /// The first rows of windows: once, when a window has ended. All rows of a window have one time, its last instant.
+    fn first_of_windows(
+        &mut self,
+        keyed: NodeIndex,
+        input: Lowered,
+        order: Arc<[OrderColumn]>,
+        first: FirstRows,
+        ranked_rows: Arc<DFSchema>,
+        detail: String,
+    ) -> SqlResult<Lowered> {
+        let rows = arrow_schema(&input.schema);
+        let newest = if first.newest_first { ", the newest first" } else { "" };
+        let keeping = Keeping {
+            windows: INSTANT,
+            columns: (0..rows.fields().len()).map(RowColumn::Row).chain([RowColumn::Rank]).collect(),
+            rows,
+            order,
+            first,
+            schema: arrow_schema(&ranked_rows),
+            description: format!("{detail}{newest}"),
+        };
+        let kept = format!("{} rows a partition{}", first.most, size::each(&input.schema));
+        let note = NodeNote {
+            detail: format!("{detail}; once, when a window has ended"),
+            state: vec![StateNote { what: kept, bound: Bound::Watermark }],
+            class: vec![(EqualityClass::TimeDependent, "late rows".into())],
+            glue: false,
+        };
+        let node = self.kept_rows(keyed, keeping, note)?;
+        let Lowered { rowtimes, lagging, fired, .. } = input;
+        Ok(Lowered { rowtimes, lagging, fired, ..Lowered::plain(node, ranked_rows, false) })
     }
 
     /// The rows with what is needed besides their columns behind these; where each expression is.

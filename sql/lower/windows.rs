@@ -2,24 +2,26 @@
 //!
 //! Invariant: a window is taken over event time only; a row is in the windows [start, end) with start <= time < end.
 
-use super::{Fired, Lowered, Lowering, Place, arrow_schema, column_of};
+use super::{Fired, Lowered, Lowering, Place, arrow_schema, check_class, column_of, size};
 use crate::error::{SqlError, SqlResult};
-use crate::kernels::aggregate::Calls;
-use crate::kernels::keys::KeyBytes;
-use crate::kernels::window::{WindowCalls, bound_in};
+use crate::kernels::keys::{ColumnKeys, KeyBytes};
+use crate::kernels::packed::Packed;
+use crate::kernels::ranked::OrderColumn;
+use crate::kernels::window::{bound_in, stamps};
+use crate::kernels::window_rows::{FirstRows, FromPackedRows, RowColumn, ToPackedRows};
 use crate::plan::{WindowKind, WindowTvf, Windows, Zone};
-use arrow::array::{Array, ArrayRef, Int64Array};
-use arrow::datatypes::{DataType, SchemaRef, TimestampMillisecondType};
+use arrow::array::{Array, ArrayRef};
+use arrow::datatypes::SchemaRef;
 use datafusion_expr::Expr;
 use datafusion_expr::logical_plan::UserDefinedLogicalNodeCore;
 use std::sync::Arc;
 use std::time::Duration;
 use waterwheel_engine::error::{Error, Result};
-use waterwheel_engine::graph::{EqualityClass, NodeNote, Routing};
-use waterwheel_engine::operators::{ColumnKernel, OperatorFactory, RowError, by_clock, columns};
+use waterwheel_engine::graph::{Bound, EqualityClass, NodeIndex, NodeNote, Routing, StateNote};
+use waterwheel_engine::operators::{ColumnKernel, OperatorFactory, RowError, by_clock, columns, key_columns};
 use waterwheel_engine::record::{ChangeBatch, record_batch};
 use waterwheel_engine::time::EventTime;
-use waterwheel_engine::windowing::{self, Cumulative, Session, Sliding, Tumbling, WindowOptions, window};
+use waterwheel_engine::windowing::{self, Accumulate, Cumulative, Session, Sliding, Tumbling, WindowOptions, window};
 
 /// Whether an expression is `PROCTIME()`.
 pub(super) fn is_clock(expr: &Expr) -> bool {
@@ -30,27 +32,33 @@ pub(super) fn is_clock(expr: &Expr) -> bool {
     }
 }
 
-/// Which rows keep a session going is decided before a filter behind it.
-pub(super) fn check_filter(input: &Lowered) -> SqlResult<()> {
-    match input.pending {
-        Some(Windows { kind: WindowKind::Session, .. }) => Err(SqlError::unsupported(
-            "WHERE between SESSION and its GROUP BY",
-            "the rows that it leaves out keep sessions going all the same",
-            "the condition in a view that SESSION is taken over, or HAVING",
-        )),
-        _ => Ok(()),
-    }
+/// Whether the rows that a condition leaves out would have kept sessions going that are pending: it is looked at when these have
+/// ended. A condition on what sessions are by takes whole sessions out.
+pub(super) fn is_behind_sessions(input: &Lowered, predicate: &Expr) -> bool {
+    let Some(Windows { kind: WindowKind::Session, .. }) = input.pending else { return false };
+    let by = input.session_by.as_deref().unwrap_or_default();
+    let columns = predicate.column_refs();
+    columns.is_empty() || columns.iter().any(|c| input.schema.index_of_column(c).map_or(true, |i| !by.contains(&i)))
+}
+
+/// Windows that have fired, of which each row has the last instant: a window of that instant alone brings their rows together.
+pub(super) const INSTANT: Windows =
+    Windows { kind: WindowKind::Sliding, size_ms: 1, slide_ms: 1, offset_ms: 0, of_clock: false, zone: None };
+
+/// By how many milliseconds the engine's windows are longer: Flink's sessions end after more than the gap, the engine's after the
+/// gap.
+pub(super) fn longer_ms(windows: &Windows) -> i64 {
+    i64::from(windows.kind == WindowKind::Session)
 }
 
 /// The engine's operator for an aggregate over windows, and how many slices a key has.
-pub(super) fn operator(windows: Windows, calls: Calls) -> SqlResult<(OperatorFactory, String)> {
+pub(super) fn operator<G: Accumulate>(windows: Windows, calls: G) -> SqlResult<(OperatorFactory, String)> {
     let Windows { kind, size_ms, slide_ms, offset_ms, .. } = windows;
     let millis = |ms: i64| Duration::from_millis(ms.unsigned_abs());
-    let calls = WindowCalls(calls);
     let factory = match kind {
-        // Flink's sessions end after more than the gap, the engine's after the gap: its windows are one millisecond longer.
         WindowKind::Session => {
-            windowing::Windows::operator::<KeyBytes, _>(&Session::gap(millis(size_ms + 1)), WindowOptions::default(), calls)
+            let session = Session::gap(millis(size_ms + longer_ms(&windows)));
+            windowing::Windows::operator::<KeyBytes, _>(&session, WindowOptions::default(), calls)
         }
         WindowKind::Cumulative => {
             window::<KeyBytes, _>(&Cumulative::of(millis(size_ms)).every(millis(slide_ms)).offset_ms(offset_ms), Duration::ZERO, calls)
@@ -64,6 +72,20 @@ pub(super) fn operator(windows: Windows, calls: Calls) -> SqlResult<(OperatorFac
     };
     let kept = if kind == WindowKind::Session { "open sessions".into() } else { format!("{} slices a key", size_ms / slide_ms) };
     Ok((factory.map_err(|e| SqlError::new(e.report()))?, kept))
+}
+
+/// Rows that are kept until their windows have ended.
+pub(super) struct Keeping {
+    pub(super) windows: Windows,
+    /// The columns of a row as it comes; those behind them were computed for its key and order.
+    pub(super) rows: SchemaRef,
+    pub(super) order: Arc<[OrderColumn]>,
+    pub(super) first: FirstRows,
+    /// Of the results.
+    pub(super) columns: Vec<RowColumn>,
+    pub(super) schema: SchemaRef,
+    /// Says what is kept, so that state of another query is refused.
+    pub(super) description: String,
 }
 
 impl Lowering<'_> {
@@ -111,6 +133,7 @@ impl Lowering<'_> {
         // In windows that overlap a row is several rows, whether its window's bounds are looked at or not.
         let overlap = |w: &Windows| w.size_ms != w.slide_ms || w.kind == WindowKind::Session;
         match input.pending.filter(|w| input.has_window_columns() || overlap(w)) {
+            Some(Windows { kind: WindowKind::Session, .. }) => self.at_window_end(input),
             Some(windows) => self.spread(input, windows, false),
             None => Ok(Lowered { pending: None, ..input }),
         }
@@ -128,19 +151,79 @@ impl Lowering<'_> {
         let Some(windows) = input.pending else { return Ok(input) };
         check_columns(&input)?;
         let at = |place| input.places.iter().position(|p| *p == place);
-        let fired = at(Place::WindowStart).zip(at(Place::WindowEnd)).map(|(start, end)| Fired { start, end, later_ms: 0 });
-        let rowtimes = at(Place::WindowTime).into_iter().collect();
-        Ok(Lowered { fired, rowtimes, lagging: Vec::new(), ..self.spread(input, windows, true)? })
+        let later_ms = longer_ms(&windows);
+        let fired = at(Place::WindowStart).zip(at(Place::WindowEnd)).map(|(start, end)| Fired { start, end, later_ms });
+        let time = at(Place::WindowTime);
+        if windows.kind == WindowKind::Session {
+            // Rows leave when it is known that their session has ended, which is later than its last instant.
+            let lagging = time.filter(|_| !windows.of_clock).map(|time| (time, later_ms)).into_iter().collect();
+            return Ok(Lowered { fired, rowtimes: Vec::new(), lagging, ..self.sessions(input, windows)? });
+        }
+        Ok(Lowered { fired, rowtimes: time.into_iter().collect(), lagging: Vec::new(), ..self.spread(input, windows, true)? })
+    }
+
+    /// The rows of sessions, when these have ended.
+    fn sessions(&mut self, input: Lowered, windows: Windows) -> SqlResult<Lowered> {
+        let Some(by) = input.session_by.clone() else {
+            return Err(SqlError::unsupported(
+                "SESSION without its PARTITION BY columns",
+                "a session is of these columns",
+                "select them too",
+            ));
+        };
+        for &column in &by {
+            let field = input.schema.field(column);
+            check_class(field.data_type(), &format!("SESSION by {}", field.name()))?;
+        }
+        let in_batch = |place: &Place| if let Place::Batch(at) = place { Some(*at) } else { None };
+        let keys = by.iter().filter_map(|&column| in_batch(&input.places[column])).collect();
+        let glue = NodeNote { glue: true, ..NodeNote::default() };
+        let keyed = self.add("key_by", key_columns(Arc::new(ColumnKeys(keys))), &[(input.node, Routing::Forward)], glue);
+        let column = |place: &Place| match place {
+            Place::Batch(at) => RowColumn::Row(*at),
+            Place::WindowStart => RowColumn::WindowStart,
+            Place::WindowEnd => RowColumn::WindowEnd,
+            // The others were refused.
+            Place::WindowTime | Place::Clock | Place::AsOf => RowColumn::WindowTime,
+        };
+        let keeping = Keeping {
+            windows,
+            rows: arrow_schema(&input.batch_schema()?),
+            order: Arc::new([]),
+            first: FirstRows { most: usize::MAX, newest_first: false },
+            columns: input.places.iter().map(column).collect(),
+            schema: arrow_schema(&input.schema),
+            description: "rows of sessions".into(),
+        };
+        let note = NodeNote {
+            detail: windows.to_string(),
+            state: vec![StateNote { what: format!("rows of open sessions{}", size::each(&input.schema)), bound: Bound::Watermark }],
+            class: vec![(EqualityClass::TimeDependent, "late rows".into())],
+            glue: false,
+        };
+        let node = self.kept_rows(keyed, keeping, note)?;
+        let places = (0..input.places.len()).map(Place::Batch).collect();
+        Ok(Lowered { node, places, pending: None, session_by: None, ..input })
+    }
+
+    /// Keyed rows, when their windows have ended.
+    pub(super) fn kept_rows(&mut self, keyed: NodeIndex, keeping: Keeping, note: NodeNote) -> SqlResult<NodeIndex> {
+        let Keeping { windows, rows, order, first, columns, schema, description } = keeping;
+        let packed = Packed::of(&rows, false).map_err(|name| {
+            SqlError::unsupported(&format!("column {name:?} in rows of a window"), "such values are not kept yet", "select other columns")
+        })?;
+        let glue = || NodeNote { glue: true, ..NodeNote::default() };
+        let to_packed = ToPackedRows { order, packed: packed.clone(), description: description.into() };
+        let packing: OperatorFactory = Arc::new(move || Box::new(to_packed.clone()));
+        let packing = self.add("rows", packing, &[(keyed, Routing::KeyGroup)], glue());
+        let (factory, _) = operator(windows, first)?;
+        let fired = self.add("window_rows", factory, &[(packing, Routing::Forward)], note);
+        let from_packed = FromPackedRows { packed, columns, schema, longer_ms: longer_ms(&windows), zone: windows.zone };
+        let results: OperatorFactory = Arc::new(move || Box::new(from_packed.clone()));
+        Ok(self.add("results", results, &[(fired, Routing::Forward)], glue()))
     }
 
     fn spread(&mut self, input: Lowered, windows: Windows, at_end: bool) -> SqlResult<Lowered> {
-        if windows.kind == WindowKind::Session {
-            return Err(SqlError::unsupported(
-                "SESSION without its GROUP BY",
-                "where a session ends is known only when it has ended",
-                "GROUP BY its PARTITION BY columns, window_start and window_end",
-            ));
-        }
         let kernel = Spread { windows, places: input.places.clone(), schema: arrow_schema(&input.schema), at_end };
         let factory = columns(Arc::new(move || Ok(Box::new(kernel.clone()))));
         let note = NodeNote { detail: windows.to_string(), ..NodeNote::default() };
@@ -206,16 +289,14 @@ impl ColumnKernel for Spread {
         if self.at_end {
             spread.times = bounds.iter().map(|w| EventTime(w.1 - 1)).collect();
         }
-        let stamps = |bound: fn(&(i64, i64)) -> i64, of: Option<Zone>, kind: &DataType| -> Result<ArrayRef> {
-            let values = bounds.iter().map(|window| bound_in(of, bound(window)).map(Some)).collect::<Result<Int64Array>>()?;
-            let zone = if let DataType::Timestamp(_, zone) = kind { zone.clone() } else { None };
-            Ok(Arc::new(values.reinterpret_cast::<TimestampMillisecondType>().with_timezone_opt(zone)))
+        let of = |bound: fn(&(i64, i64)) -> i64, zone: Option<Zone>, field: &arrow::datatypes::FieldRef| -> Result<ArrayRef> {
+            stamps(bounds.iter().map(|window| bound_in(zone, bound(window))), field.data_type())
         };
         let column = |(place, field): (&Place, &arrow::datatypes::FieldRef)| match place {
             Place::Batch(i) => Ok(spread.columns.column(*i).clone()),
-            Place::WindowStart => stamps(|w| w.0, self.windows.zone, field.data_type()),
-            Place::WindowEnd => stamps(|w| w.1, self.windows.zone, field.data_type()),
-            Place::WindowTime => stamps(|w| w.1 - 1, None, field.data_type()),
+            Place::WindowStart => of(|w| w.0, self.windows.zone, field),
+            Place::WindowEnd => of(|w| w.1, self.windows.zone, field),
+            Place::WindowTime => of(|w| w.1 - 1, None, field),
             Place::Clock | Place::AsOf => Err(Error::fatal("plan bug: a column that is in no batch")),
         };
         let all = self.places.iter().zip(self.schema.fields()).map(column).collect::<Result<Vec<_>>>()?;

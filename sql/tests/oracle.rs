@@ -366,29 +366,65 @@ proptest! {
         check(&ours, &theirs, &Feed::new("t", splits, batch), &prefixes, &restarts, seed, false)?;
     }
 
+    /// The columns that are looked at are the whole order, so that rows that are equal in it are the same row.
+    #[test]
+    fn first_rows_of_windows_add_up_at_the_end((splits, batch, prefixes, restarts, seed) in input(), condition in condition(),
+        (size, slide) in proptest::sample::select(vec![(60, 60), (60, 20), (120, 60)]), key in pick(&["k", "s", "b"]),
+        order in pick(&["i, k, s, b", "ts DESC, k DESC, i, s, b", "d NULLS LAST, i DESC, k, s, b"]),
+        bound in pick(&["n <= 1", "n = 1", "n <= 3", "n = 2", "n BETWEEN 2 AND 3"]), again: bool)
+    {
+        let numbered = |from: &str| {
+            let rows = format!("SELECT *, ROW_NUMBER() OVER (PARTITION BY window_start, window_end, {key} ORDER BY {order}) AS n FROM {from} {condition}");
+            let columns = if order.starts_with('d') { "d, k, s, b, i" } else if order.starts_with('t') { "ts, k, i, s, b" } else { "k, s, b, i" };
+            let first = format!("SELECT window_start, window_end, n, {columns} FROM ({rows}) AS r WHERE {bound}");
+            if again {
+                format!("SELECT window_start, window_end, COUNT(*) AS c, MAX(i) AS hi FROM ({first}) AS f GROUP BY window_start, window_end")
+            } else {
+                first
+            }
+        };
+        let function = if size == slide {
+            format!("TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '{size}' SECOND)")
+        } else {
+            format!("HOP(TABLE t, DESCRIPTOR(ts), INTERVAL '{slide}' SECOND, INTERVAL '{size}' SECOND)")
+        };
+        let spread: Vec<String> = (0..size / slide).map(|i| {
+            let start = format!("date_bin(INTERVAL '{slide} seconds', ts, TIMESTAMP '1970-01-01 00:00:00') - INTERVAL '{} seconds'", i * slide);
+            format!("SELECT *, CAST({start} AS TIMESTAMP(3)) AS window_start, CAST({start} + INTERVAL '{size} seconds' AS TIMESTAMP(3)) AS window_end FROM t")
+        }).collect();
+        let (ours, theirs) = (numbered(&format!("TABLE({function})")), numbered(&format!("({}) AS t", spread.join(" UNION ALL "))));
+        check(&ours, &theirs, &Feed::new("t", splits, batch), &prefixes, &restarts, seed, false)?;
+    }
+
     /// Sessions by arithmetic of their own: where the pause before a row is longer than the gap, one begins.
     #[test]
     fn sessions_add_up_at_the_end((splits, batch, prefixes, restarts, seed) in input(), calls in calls(),
-        keys in proptest::sample::subsequence(vec!["k", "s", "b"], 0..3), legacy: bool, gap in proptest::sample::select(vec![5, 20, 60]))
+        keys in proptest::sample::subsequence(vec!["k", "s", "b"], 0..3), legacy: bool, behind: bool, gap in proptest::sample::select(vec![5, 20, 60]))
     {
         let names = |more: &[&str]| keys.iter().chain(more).map(ToString::to_string).collect::<Vec<_>>().join(", ");
         let calls = calls.iter().enumerate().map(|(i, e)| format!("{e} AS c{i}")).collect::<Vec<_>>().join(", ");
         let partition = if keys.is_empty() { String::new() } else { format!("PARTITION BY {}", names(&[])) };
         let span = format!("INTERVAL '{gap}' SECOND");
+        // Rows that are left out behind the sessions have kept them going; a session that none is left of gives nothing.
+        let kept = if behind && !legacy { "WHERE i IS NOT NULL AND f IS NOT NULL" } else { "" };
         let ours = if legacy {
             let columns = names(&[&format!("SESSION_START(ts, {span}) AS w0"), &format!("SESSION_END(ts, {span}) AS w1"), &calls]);
             format!("SELECT {columns} FROM t WHERE i IS NOT NULL GROUP BY {}", names(&[&format!("SESSION(ts, {span})")]))
         } else {
             let columns = names(&["window_start AS w0", "window_end AS w1", &calls]);
             let group = names(&["window_start", "window_end"]);
-            format!("SELECT {columns} FROM TABLE(SESSION(TABLE t {partition}, DESCRIPTOR(ts), {span})) GROUP BY {group}")
+            format!("SELECT {columns} FROM TABLE(SESSION(TABLE t {partition}, DESCRIPTOR(ts), {span})) {kept} GROUP BY {group}")
         };
         let condition = if legacy { "WHERE i IS NOT NULL" } else { "" };
         let begins = format!("CASE WHEN LAG(ts) OVER ({partition} ORDER BY ts) >= ts - INTERVAL '{gap} seconds' THEN 0 ELSE 1 END");
         let marked = format!("SELECT *, {begins} AS begins FROM t {condition}");
         let numbered = format!("SELECT *, SUM(begins) OVER ({partition} ORDER BY ts ROWS UNBOUNDED PRECEDING) AS sid FROM ({marked}) AS m");
-        let columns = names(&["MIN(ts) AS w0", &format!("CAST(MAX(ts) + INTERVAL '{gap} seconds' AS TIMESTAMP(3)) AS w1"), &calls]);
-        let theirs = format!("SELECT {columns} FROM ({numbered}) AS n GROUP BY {}", names(&["sid"]));
+        let whole = names(&["sid"]);
+        let bounds = format!("MIN(ts) OVER (PARTITION BY {whole}) AS earliest, MAX(ts) OVER (PARTITION BY {whole}) AS latest");
+        let bounded = format!("SELECT *, {bounds} FROM ({numbered}) AS n");
+        let columns =
+            names(&["MIN(earliest) AS w0", &format!("CAST(MAX(latest) + INTERVAL '{gap} seconds' AS TIMESTAMP(3)) AS w1"), &calls]);
+        let theirs = format!("SELECT {columns} FROM ({bounded}) AS n {kept} GROUP BY {whole}");
         check(&ours, &theirs, &Feed::new("t", splits, batch), &prefixes, &restarts, seed, false)?;
     }
 }

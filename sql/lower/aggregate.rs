@@ -17,6 +17,7 @@ use crate::kernels::group::GroupBy;
 use crate::kernels::keys::ColumnKeys;
 use crate::kernels::value::Class;
 use crate::kernels::window::{FromWindows, GroupColumn, ToRowRefs, WindowCalls};
+use crate::maps::parts;
 use crate::plan::{WindowKind, Windows, own_of};
 use arrow::datatypes::{DataType, Field, Schema};
 use datafusion_common::{DFSchema, ScalarValue};
@@ -289,6 +290,7 @@ pub(super) fn name_of(function: &AggregateFunction) -> SqlResult<Function> {
         "last_value" => Function::Last,
         "listagg" => Function::List,
         "array_agg" => Function::Array { nulls: function.params.null_treatment != Some(NullTreatment::IgnoreNulls) },
+        "collect" => Function::Collect,
         "var_pop" => Function::Variance { sample: false, root: false },
         "var_samp" => Function::Variance { sample: true, root: false },
         "stddev_pop" => Function::Variance { sample: false, root: true },
@@ -298,7 +300,7 @@ pub(super) fn name_of(function: &AggregateFunction) -> SqlResult<Function> {
             return Err(SqlError::unsupported(
                 &format!("the aggregate {other}"),
                 "it cannot be kept up to date yet",
-                "COUNT, SUM, MIN, MAX, AVG, FIRST_VALUE, LAST_VALUE, LISTAGG, ARRAY_AGG, VAR_POP, STDDEV_POP, APPROX_COUNT_DISTINCT",
+                "COUNT, SUM, MIN, MAX, AVG, FIRST_VALUE, LAST_VALUE, LISTAGG, ARRAY_AGG, COLLECT, VAR_POP, STDDEV_POP, APPROX_COUNT_DISTINCT",
             ));
         }
     })
@@ -348,6 +350,7 @@ pub(super) fn check_result(function: Function, argument: Option<&Argument>, outp
         (Function::First | Function::Last, Some(a)) => a.kind == *output,
         (Function::List, Some(a)) => a.class == Class::Text && class == Class::Text,
         (Function::Array { .. }, Some(a)) => matches!(output, DataType::List(item) if *item.data_type() == a.kind),
+        (Function::Collect, Some(a)) => parts(output).is_some_and(|(key, _)| *key.data_type() == a.kind),
         // Squares of more digits are too long for exact sums.
         (Function::Variance { .. }, Some(a)) => {
             a.class == class

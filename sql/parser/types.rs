@@ -36,6 +36,7 @@ const NAMES: &[&str] = &[
     "ROW",
     "ARRAY",
     "MAP",
+    "MULTISET",
 ];
 
 /// A type, and whether `NOT NULL` follows.
@@ -130,7 +131,19 @@ fn parse_bare(parser: &mut Parser<'_>) -> SqlResult<DataType> {
             close_angle(parser)?;
             map_type(key, value)
         }
-        "MULTISET" | "RAW" | "VARIANT" | "INTERVAL" => {
+        // A bag: how often each value is in it.
+        "MULTISET" => {
+            expect(parser, &Token::Lt)?;
+            let (value, _) = parse_type(parser)?;
+            if matches!(value, DataType::Struct(_) | DataType::List(_) | DataType::Map(..)) {
+                return Err(SqlError::new(format!("{} is no value of a MULTISET", type_name(&value)))
+                    .at(token.span)
+                    .help("MULTISET<STRING>"));
+            }
+            close_angle(parser)?;
+            map_type(value, DataType::Int32)
+        }
+        "RAW" | "VARIANT" | "INTERVAL" => {
             return Err(SqlError::unsupported(
                 &format!("a column of type {name}"),
                 "it has no form in a record yet",

@@ -27,6 +27,8 @@ pub(crate) enum Function {
         /// NULLs too.
         nulls: bool,
     },
+    /// COLLECT: how often each value is there.
+    Collect,
     /// VAR_POP, VAR_SAMP, STDDEV_POP, STDDEV_SAMP.
     Variance {
         sample: bool,
@@ -104,6 +106,7 @@ impl Call {
             Function::Count => self.distinct,
             Function::Sum | Function::Avg | Function::Variance { .. } => self.distinct || (self.retracting && floats),
             Function::ApproxCount => self.retracting,
+            Function::Collect => true,
             Function::First | Function::Last | Function::List | Function::Array { .. } | Function::Own => false,
         }
     }

@@ -251,6 +251,7 @@ impl Call {
             Function::Count | Function::ApproxCount => Value::Int(present.count() as i64),
             Function::Variance { .. } => self.variance_of(present.map(|(bytes, n)| (read(bytes), if self.distinct { 1 } else { *n }))),
             Function::First | Function::Last | Function::List | Function::Array { .. } | Function::Own => Value::Null,
+            Function::Collect => Value::Bytes(bag_of(present.map(|(bytes, n)| (&bytes[..], if self.distinct { 1 } else { *n })))),
             Function::Min => present.next().map_or(Value::Null, |(bytes, _)| read(bytes)),
             Function::Max => present.next_back().map_or(Value::Null, |(bytes, _)| read(bytes)),
             Function::Sum | Function::Avg => {
@@ -281,6 +282,18 @@ pub(crate) fn mean(sum: i128, count: i64, from: i8, to: i8) -> Option<i128> {
     let (quotient, rest) = (shifted.checked_div(count)?, shifted.checked_rem(count)?);
     let up = rest.unsigned_abs() * 2 >= count.unsigned_abs();
     Some(if up { quotient + shifted.signum() * count.signum() } else { quotient }).filter(|mean| mean.unsigned_abs() <= MOST)
+}
+
+/// The bytes of a map of values, by their canonical bytes, to how often they are there.
+fn bag_of<'a>(values: impl Iterator<Item = (&'a [u8], i64)>) -> Vec<u8> {
+    let (mut out, mut count) = (vec![0; 4], 0u32);
+    for (bytes, times) in values {
+        count += 1;
+        out.extend_from_slice(bytes);
+        Value::Int(times.min(i64::from(i32::MAX))).encode(&mut out);
+    }
+    out[..4].copy_from_slice(&count.to_le_bytes());
+    out
 }
 
 /// The bytes of an array of values by their canonical bytes.

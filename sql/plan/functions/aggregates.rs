@@ -4,6 +4,7 @@
 //! of users have the types that are declared.
 
 use super::own::becomes;
+use crate::maps::map_type;
 use crate::own::Aggregator;
 use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion_common::{Result, not_impl_err, plan_err};
@@ -13,11 +14,12 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 /// Their names; the second of a pair is another one for the first.
-const NAMES: [(&str, &[&str]); 9] = [
+const NAMES: [(&str, &[&str]); 10] = [
     ("first_value", &[]),
     ("last_value", &[]),
     ("listagg", &[]),
     ("array_agg", &[]),
+    ("collect", &[]),
     ("var_pop", &[]),
     ("var_samp", &["variance"]),
     ("stddev_pop", &[]),
@@ -54,7 +56,8 @@ impl AggregateUDFImpl for OwnAggregate {
             ("listagg", [text @ (DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)]) => Ok(vec![text.clone()]),
             ("listagg", [text @ (DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View), _]) => Ok(vec![text.clone(), DataType::Utf8]),
             ("listagg", _) => plan_err!("LISTAGG takes a STRING and a separator: CAST the argument to STRING"),
-            ("first_value" | "last_value" | "array_agg" | "approx_count_distinct", [kind]) => Ok(vec![kind.clone()]),
+            ("collect", [kind]) if kind.is_nested() || kind.is_null() => plan_err!("COLLECT takes values that can be keys, not {kind}"),
+            ("first_value" | "last_value" | "array_agg" | "collect" | "approx_count_distinct", [kind]) => Ok(vec![kind.clone()]),
             (_, [kind]) if kind.is_integer() || kind.is_null() => Ok(vec![DataType::Int64]),
             (_, [kind]) if kind.is_floating() => Ok(vec![DataType::Float64]),
             (_, [kind @ DataType::Decimal128(_, _)]) => Ok(vec![kind.clone()]),
@@ -68,6 +71,7 @@ impl AggregateUDFImpl for OwnAggregate {
         Ok(match self.name {
             "first_value" | "last_value" | "listagg" => kind,
             "array_agg" => DataType::List(Arc::new(Field::new_list_field(kind, true))),
+            "collect" => map_type(kind, DataType::Int32),
             "approx_count_distinct" => DataType::Int64,
             _ => match kind {
                 DataType::Decimal128(_, scale) => DataType::Decimal128(38, scale.max(6)),

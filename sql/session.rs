@@ -7,11 +7,11 @@ use crate::connect::Connectors;
 use crate::error::{SqlError, SqlResult};
 use crate::like::merged;
 use crate::lower::{Target, check_insert, lower_insert};
-use crate::options::Options;
+use crate::options::{Options, milliseconds};
 use crate::own::Function;
 use crate::parser::{ColumnDef, ColumnKind, CreateTable, Hinted, Hints, Insert, Statement, StatementKind, Words, parse, type_name};
 use crate::plan::{Functions, optimize, plan};
-use crate::settings::Settings;
+use crate::settings::{Settings, Terms};
 use arrow::datatypes::SchemaRef;
 use datafusion_expr::LogicalPlan;
 use datafusion_expr::logical_plan::{FetchType, SkipType};
@@ -54,8 +54,8 @@ pub struct Planned {
     table: Option<Arc<Table>>,
     order: Vec<OrderBy>,
     limit: Option<usize>,
-    /// How long state that nothing else bounds is kept without a change.
-    pub(crate) ttl: Option<Duration>,
+    /// How long it keeps what, and when its windows give results.
+    pub(crate) terms: Terms,
 }
 
 impl std::fmt::Debug for Planned {
@@ -122,8 +122,16 @@ impl Planned {
             (None, Some(sink)) => Target::Changes(sink),
             (None, None) => return Err(SqlError::new("a query needs a place for its rows")),
         };
-        lower_insert(graph, connectors, &self.name, &self.plan, self.ttl, &target).map_err(|e| placed(e, &self.words))
+        lower_insert(graph, connectors, &self.name, &self.plan, &self.terms, &target).map_err(|e| placed(e, &self.words))
     }
+}
+
+/// How long a hint says that state of an input is kept; none = for ever.
+fn lifetime((name, said, span): &(String, String, Span)) -> SqlResult<(String, Option<Duration>, Span)> {
+    let ms = milliseconds(said).ok_or_else(|| {
+        SqlError::new(format!("STATE_TTL of {name:?} cannot be '{said}'")).at(*span).help("write a time: 10 s, 5 min, 36 h, PT10M")
+    })?;
+    Ok((name.clone(), Some(Duration::from_millis(ms)).filter(|ttl| !ttl.is_zero()), *span))
 }
 
 /// Tables, views and settings, and the world that tables are connected to.
@@ -137,6 +145,8 @@ pub struct Session {
     /// Tables as they were declared, for LIKE.
     declared: BTreeMap<String, CreateTable>,
     notes: Vec<String>,
+    /// Of the statement at hand: how long state of inputs is kept, as hints say.
+    lifetimes: Vec<(String, Option<Duration>, Span)>,
 }
 
 impl Session {
@@ -151,6 +161,7 @@ impl Session {
             undeclared: None,
             declared: BTreeMap::new(),
             notes: Vec::new(),
+            lifetimes: Vec::new(),
         }
     }
 
@@ -223,6 +234,7 @@ impl Session {
     /// Puts the tables into the catalog that a statement gives other options; their names there.
     fn hint(&mut self, hints: &Hints) -> SqlResult<Vec<String>> {
         let tables = hints.tables.iter().map(|hinted| self.hinted(hinted)).collect::<SqlResult<Vec<_>>>()?;
+        self.lifetimes = hints.lifetimes.iter().map(lifetime).collect::<SqlResult<_>>()?;
         self.notes.extend(hints.notes.iter().cloned());
         let names = tables.iter().map(|table| table.name.clone()).collect();
         tables.into_iter().for_each(|table| self.catalog.put(&table.name.clone(), Entry::Table(Arc::new(table))));
@@ -440,10 +452,15 @@ impl Session {
         }
     }
 
+    /// What settings and hints say of the statement at hand.
+    fn terms(&self) -> Terms {
+        Terms { hinted: self.lifetimes.clone(), ..self.settings.terms() }
+    }
+
     fn query(&self, query: &Query, words: &Words) -> SqlResult<Planned> {
         let (plan, order, limit) = final_order(plan(query, &self.catalog, &self.functions)?)?;
-        let ttl = self.settings.state_ttl();
-        Ok(Planned { plan: optimize(plan, &self.functions)?, words: words.clone(), name: "query".into(), table: None, order, limit, ttl })
+        let (plan, terms) = (optimize(plan, &self.functions)?, self.terms());
+        Ok(Planned { plan, words: words.clone(), name: "query".into(), table: None, order, limit, terms })
     }
 
     fn insert(&self, insert: &Insert, words: &Words) -> SqlResult<Planned> {
@@ -461,7 +478,6 @@ impl Session {
         let planned = check_insert(planned, &table).map_err(|e| e.or_at(Some(insert.table.span)))?;
         let name = without_number(&table.name);
         let name = if self.inserts == 0 { name.to_string() } else { format!("{name}-{}", self.inserts + 1) };
-        let ttl = self.settings.state_ttl();
         Ok(Planned {
             plan: optimize(planned, &self.functions)?,
             words: words.clone(),
@@ -469,7 +485,7 @@ impl Session {
             table: Some(table),
             order: Vec::new(),
             limit: None,
-            ttl,
+            terms: self.terms(),
         })
     }
 

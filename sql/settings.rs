@@ -5,6 +5,7 @@
 use crate::error::{SqlError, SqlResult};
 use crate::options::milliseconds;
 use crate::plan::Zone;
+use datafusion_sql::sqlparser::tokenizer::Span;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -14,6 +15,12 @@ const EFFECTIVE: &[(&str, &str)] = &[
     ("parallelism.default", "tasks per operator"),
     ("execution.checkpointing.interval", "time between checkpoints, e.g. 10 s"),
     ("table.exec.state.ttl", "how long state that nothing else bounds is kept without a change, e.g. 36 h; 0 = for ever"),
+    (
+        "table.exec.emit.allow-lateness",
+        "how long windows take rows in after their end, which changes their results, e.g. 1 h; 0 = not at all",
+    ),
+    ("table.exec.emit.early-fire.enabled", "true: windows give results before their end, which change"),
+    ("table.exec.emit.early-fire.delay", "how often, e.g. 10 s; 0 = with each row"),
     ("table.local-time-zone", "what instants are on a clock: 'Europe/Berlin', 'GMT+01:00'; UTC unless said"),
     ("execution.runtime-mode", "streaming, or batch: every source ends at what is there now"),
     ("sql-client.execution.result-mode", "table, changelog or tableau"),
@@ -24,6 +31,9 @@ const WITHOUT_EFFECT: &[&str] = &[
     "table.exec.mini-batch.enabled",
     "table.exec.mini-batch.allow-latency",
     "table.exec.mini-batch.size",
+    // Late rows change results as they come.
+    "table.exec.emit.late-fire.enabled",
+    "table.exec.emit.late-fire.delay",
     "state.backend",
     "state.backend.type",
     "state.backend.incremental",
@@ -32,6 +42,19 @@ const WITHOUT_EFFECT: &[&str] = &[
     "table.dynamic-table-options.enabled",
     "sql-client.verbose",
 ];
+
+/// How long a statement keeps what, and when its windows give results.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Terms {
+    /// How long state that nothing else bounds is kept without a change; none = for ever.
+    pub(crate) ttl: Option<Duration>,
+    /// The same of inputs that hints name, with the hint's place.
+    pub(crate) hinted: Vec<(String, Option<Duration>, Span)>,
+    /// Windows take rows in for so long after their end.
+    pub(crate) lateness: Duration,
+    /// Windows give results before their end: every so often, or with each row.
+    pub(crate) early: Option<Duration>,
+}
 
 /// The settings of a session.
 #[derive(Debug, Clone, Default)]
@@ -60,6 +83,17 @@ impl Settings {
         self.duration("table.exec.state.ttl").filter(|ttl| !ttl.is_zero())
     }
 
+    /// What they say of a statement.
+    pub(crate) fn terms(&self) -> Terms {
+        let is_early = self.get("table.exec.emit.early-fire.enabled").is_some_and(|v| v.eq_ignore_ascii_case("true"));
+        Terms {
+            ttl: self.state_ttl(),
+            hinted: Vec::new(),
+            lateness: self.duration("table.exec.emit.allow-lateness").unwrap_or_default(),
+            early: is_early.then(|| self.duration("table.exec.emit.early-fire.delay").unwrap_or_default()),
+        }
+    }
+
     fn duration(&self, key: &str) -> Option<Duration> {
         self.get(key).and_then(milliseconds).map(Duration::from_millis)
     }
@@ -85,7 +119,11 @@ impl Settings {
             "parallelism.default" => value.parse::<u32>().is_ok_and(|n| n > 0),
             "execution.runtime-mode" => matches!(value.to_lowercase().as_str(), "streaming" | "batch"),
             "sql-client.execution.result-mode" => matches!(value.to_lowercase().as_str(), "table" | "changelog" | "tableau"),
-            "execution.checkpointing.interval" | "table.exec.state.ttl" => {
+            "table.exec.emit.early-fire.enabled" => matches!(value.to_lowercase().as_str(), "true" | "false"),
+            "execution.checkpointing.interval"
+            | "table.exec.state.ttl"
+            | "table.exec.emit.allow-lateness"
+            | "table.exec.emit.early-fire.delay" => {
                 let least = u64::from(key == "execution.checkpointing.interval");
                 return match milliseconds(value) {
                     Some(ms) if ms >= least => Ok(self.put(key, value)),

@@ -483,7 +483,7 @@ impl How {
                 // The rows of typed streams only come.
                 let factory = match (kind, ttl) {
                     (JoinKind::Inner, None) => growing_join(kernel),
-                    (_, ttl) => regular_join(kind, ttl.map_or(Forget::Never, |ttl| Forget::ByWatermark(millis(ttl))), kernel),
+                    (_, ttl) => regular_join(kind, [ttl.map_or(Forget::Never, |ttl| Forget::ByWatermark(millis(ttl))); 2], kernel),
                 };
                 ("join", factory, note)
             }

@@ -68,6 +68,8 @@ pub struct Grouping {
     pub only_new: bool,
     /// A key that nothing has changed for so many milliseconds of the wall clock is forgotten, silently.
     pub ttl_ms: Option<i64>,
+    /// A key is forgotten so many milliseconds of event time after the latest of its rows, silently; not beside `ttl_ms`.
+    pub ends_ms: Option<i64>,
 }
 
 /// Keyed changes in, changes of the results out: `ChangeBatch` to `ChangeBatch`.
@@ -80,7 +82,10 @@ pub fn group<K: GroupKernel>(grouping: Grouping, make: impl Fn() -> Result<K> + 
             grouping,
             kernel: None,
             aging,
-            table: aging.table::<K::Acc>("groups"),
+            table: match grouping.ends_ms {
+                Some(ends_ms) => PointTable::new("groups").with_ttl(ends_ms),
+                None => aging.table::<K::Acc>("groups"),
+            },
             slots: Vec::new(),
             touched: TouchedKeys::default(),
             groups: 0..0,
@@ -158,6 +163,8 @@ impl<K: GroupKernel, M> Group<K, M> {
             }
             if gone {
                 self.table.remove(slot);
+            } else if self.grouping.ends_ms.is_some() {
+                self.table.touch(slot, time);
             } else {
                 self.aging.touch(&mut self.table, slot);
             }
@@ -228,6 +235,13 @@ impl<K: GroupKernel, M: Fn() -> Result<K> + Send + Sync + 'static> Operator for 
             out.reject(batch.origin(row), batch.times[row], error)?;
         }
         self.leave(&leaving, out)
+    }
+
+    fn on_watermark(&mut self, watermark: EventTime, _out: &mut Output<'_>) -> Result<()> {
+        if self.grouping.ends_ms.is_some() {
+            self.table.expire(watermark);
+        }
+        Ok(())
     }
 
     fn on_time(&mut self, wall_ms: i64, _out: &mut Output<'_>) -> Result<Option<i64>> {
@@ -436,6 +450,22 @@ mod tests {
                 harness.run(&steps, mode);
                 prop_assert_eq!(sum(&mut harness, false), expected.clone(), "{:?}", mode);
             }
+        }
+    }
+
+    /// A key is there until the watermark is its time past the latest of its rows, exactly, also after a restore.
+    #[test]
+    fn keys_end_with_event_time() {
+        for (watermark, is_there) in [(19, true), (20, true), (21, false)] {
+            let mut harness = Harness::new(&group(Grouping { ends_ms: Some(20), ..Grouping::default() }, || Ok(Sums::default())), 0);
+            // At the times 0 and 1.
+            harness.push(0, changes(&[(1, 5, 1), (1, 6, 1)]));
+            harness.watermark(EventTime(watermark));
+            harness.snapshot_and_restore(2);
+            assert_eq!(sum(&mut harness, false), BTreeMap::from([((1, 11), 1)]));
+            harness.push(0, changes(&[(1, 7, 1)]));
+            let expected = if is_there { BTreeMap::from([((1, 11), -1), ((1, 18), 1)]) } else { BTreeMap::from([((1, 7), 1)]) };
+            assert_eq!(sum(&mut harness, false), expected, "watermark {watermark}");
         }
     }
 

@@ -8,6 +8,7 @@
 //! Invariant: the columns of the result are those of the plan's node: group expressions, then calls.
 
 use super::own::{check_changes, check_windows, own_arguments, own_call};
+use super::revisions::Emission;
 use super::rows::named;
 use super::windows::{INSTANT, longer_ms, operator};
 use super::{Fired, Lowered, Lowering, Place, arrow_schema, check_class, column_of, physical, size};
@@ -58,7 +59,7 @@ impl Lowering<'_> {
             });
             let columns: Vec<GroupColumn> = columns.collect();
             if windows.kind != WindowKind::Session || is_of_sessions(&input, &sources, &columns) {
-                return self.windowed(node, &input, columns, &Over::Windows(windows));
+                return self.windowed(node, &input, columns, &Over::Windows(windows), only_new);
             }
         }
         // By other columns than sessions are by: of their rows, when they have ended.
@@ -68,7 +69,7 @@ impl Lowering<'_> {
             && sources.contains(&Some(start))
             && sources.contains(&Some(end))
         {
-            return self.windowed(node, &input, vec![GroupColumn::Key; sources.len()], &Over::Fired);
+            return self.windowed(node, &input, vec![GroupColumn::Key; sources.len()], &Over::Fired, only_new);
         }
         let input = self.materialised(input)?;
         self.grouped(node, &input, only_new)
@@ -80,26 +81,33 @@ impl Lowering<'_> {
             check_changes(&calls_of(node)?)?;
         }
         let Parts { node: from, classes, calls } = self.parts(node, input, &keys, input.updating)?;
-        let key_count = classes.len();
+        let (key_count, lifetime) = (classes.len(), self.lifetime_of(&input.schema));
         let keyed = self.keyed(from, key_count);
         let schema = arrow_schema(&node.schema);
         let detail = format!("{}{}", detail(node), of_updates(only_new));
         let values = calls.iter().filter(|c| c.keeps_values()).count();
         let arrivals = calls.iter().filter(|c| c.keeps_arrivals()).count();
-        let factory = group(Grouping { global: key_count == 0, only_new, ttl_ms: self.ttl_ms() }, move || {
+        let factory = group(Grouping { global: key_count == 0, only_new, ttl_ms: lifetime.ms(), ends_ms: None }, move || {
             GroupBy::new(calls.clone(), classes.clone(), schema.clone())
         });
         let note = NodeNote {
             detail,
-            state: vec![StateNote { what: kept(size::about(&node.schema), key_count, values, arrivals), bound: self.bound() }],
-            class: self.class(EqualityClass::Converging, "running aggregate"),
+            state: vec![StateNote { what: kept(size::about(&node.schema), key_count, values, arrivals), bound: lifetime.bound() }],
+            class: lifetime.class(EqualityClass::Converging, "running aggregate"),
             glue: false,
         };
         let grouped = self.add("group", factory, &[(keyed, Routing::KeyGroup)], note);
         Ok(Lowered { key: Some((0..key_count).collect()), ..Lowered::plain(grouped, node.schema.clone(), true) })
     }
 
-    fn windowed(&mut self, node: &Aggregate, input: &Lowered, columns: Vec<GroupColumn>, over: &Over) -> SqlResult<Lowered> {
+    fn windowed(
+        &mut self,
+        node: &Aggregate,
+        input: &Lowered,
+        columns: Vec<GroupColumn>,
+        over: &Over,
+        only_new: bool,
+    ) -> SqlResult<Lowered> {
         let keys: Vec<&Expr> = node.group_expr.iter().zip(&columns).filter(|(_, c)| **c == GroupColumn::Key).map(|(e, _)| e).collect();
         self.check_arguments(node, input)?;
         if let Over::Windows(windows) = over {
@@ -111,13 +119,18 @@ impl Lowering<'_> {
         let glue = || NodeNote { glue: true, ..NodeNote::default() };
         let refs: OperatorFactory = Arc::new(move || Box::new(ToRowRefs(to_refs.clone())));
         let refs = self.add("rows", refs, &[(keyed, Routing::KeyGroup)], glue());
+        let emission = match over {
+            Over::Windows(windows) => self.emission(windows)?,
+            // Of rows that are there when their window fires, none is late.
+            Over::Fired => Emission::default(),
+        };
         let (factory, kept) = match over {
-            Over::Windows(windows) => operator(*windows, WindowCalls(calls))?,
-            Over::Fired => operator(INSTANT, WindowCalls(calls))?,
+            Over::Windows(windows) => operator(*windows, emission, WindowCalls(calls))?,
+            Over::Fired => operator(INSTANT, emission, WindowCalls(calls))?,
         };
         let note = NodeNote {
             detail: match over {
-                Over::Windows(w) => format!("{w}: {}", detail(node)),
+                Over::Windows(w) => format!("{w}: {}{}", detail(node), emission.describe()),
                 Over::Fired => format!("of windows that have fired: {}", detail(node)),
             },
             state: vec![StateNote { what: format!("{kept}{}", size::each(&node.schema)), bound: Bound::Watermark }],
@@ -133,6 +146,9 @@ impl Lowering<'_> {
             Box::new(FromWindows { calls, columns, classes, schema, longer_ms, zone })
         });
         let results = self.add("results", results, &[(fired, Routing::Forward)], glue());
+        if !emission.is_final() {
+            return self.revised(results, &node.schema, node.group_expr.len(), emission, only_new);
+        }
         let mut lowered = Lowered::plain(results, node.schema.clone(), false);
         let at = |wanted: GroupColumn| columns.iter().position(|c| *c == wanted);
         let group_source = |i: usize| node.group_expr.iter().position(|e| column_of(e, &input.schema) == Some(i));

@@ -80,11 +80,22 @@ impl Lowering<'_> {
     fn regular_join(&mut self, joined: Joined) -> SqlResult<Lowered> {
         let key = joined.known_by();
         let inputs_change = joined.sides.iter().any(|side| side.updating);
+        let lifetimes = [LEFT, RIGHT].map(|side| self.lifetime_of(&joined.sides[side].schema));
+        let forgets = lifetimes.into_iter().find(|lifetime| lifetime.0.is_some()).unwrap_or(lifetimes[LEFT]);
+        let of_side = |name: &str, side: usize| {
+            let what = format!("{name} rows{}", size::each(&joined.sides[side].schema));
+            StateNote { what, bound: lifetimes[side].bound() }
+        };
+        let state = if lifetimes[LEFT] == lifetimes[RIGHT] {
+            vec![StateNote { what: format!("the rows of both sides, {}", size::of_sides(&joined)), bound: forgets.bound() }]
+        } else {
+            vec![of_side("left", LEFT), of_side("right", RIGHT)]
+        };
         let meeting = Meeting {
-            how: Met::Regular,
+            how: Met::Regular(lifetimes),
             updating: inputs_change || !matches!(joined.kind, JoinKind::Inner | JoinKind::Semi),
-            state: vec![StateNote { what: format!("the rows of both sides, {}", size::of_sides(&joined)), bound: self.bound() }],
-            class: self.class(EqualityClass::Converging, "regular join"),
+            state,
+            class: forgets.class(EqualityClass::Converging, "regular join"),
         };
         let lowered = self.meet(joined, meeting)?;
         Ok(Lowered { key, ..lowered })

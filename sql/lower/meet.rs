@@ -6,6 +6,7 @@
 //! Invariant: the columns of the result are those of the plan's node, in order.
 
 use super::join::Joined;
+use super::lifetimes::Lifetime;
 use super::{Lowered, Lowering, Place, arrow_schema, check_class, check_ordered, column_expr, column_of, nullable};
 use crate::error::{SqlError, SqlResult};
 use crate::kernels::keys::ColumnKeys;
@@ -28,7 +29,8 @@ use waterwheel_engine::windowing::{SliceLayout, window_join};
 
 /// Which of the engine's joins.
 pub(super) enum Met {
-    Regular,
+    /// What is kept of each side nothing else bounds.
+    Regular([Lifetime; 2]),
     Interval(Bounds),
     /// Rows of one instant, which is the last of their window.
     AtWindowEnd,
@@ -64,8 +66,13 @@ impl Lowering<'_> {
         let kind = joined.kind;
         let kernel = move || PairKernelOf::new(pairs.clone());
         let (name, factory): (_, OperatorFactory) = match meeting.how {
-            Met::Regular if kind == JoinKind::Inner && !meeting.updating && self.ttl.is_none() => ("join", growing_join(kernel)),
-            Met::Regular => ("join", regular_join(kind, self.ttl_ms().map_or(Forget::Never, Forget::ByClock), kernel)),
+            Met::Regular([Lifetime(None), Lifetime(None)]) if kind == JoinKind::Inner && !meeting.updating => {
+                ("join", growing_join(kernel))
+            }
+            Met::Regular(lifetimes) => {
+                let forget = lifetimes.map(|lifetime| lifetime.ms().map_or(Forget::Never, Forget::ByClock));
+                ("join", regular_join(kind, forget, kernel))
+            }
             Met::Interval(bounds) => ("interval_join", interval_join(bounds, kind, kernel)),
             Met::AtWindowEnd => {
                 let instant = SliceLayout::new(1, 1, 0).map_err(|e| SqlError::new(e.report()))?;

@@ -12,12 +12,14 @@ mod arrival;
 mod clock;
 mod condition;
 mod join;
+mod lifetimes;
 mod meet;
 mod members;
 mod over;
 mod own;
 mod pattern;
 mod ranks;
+mod revisions;
 mod rows;
 mod scan;
 mod sets;
@@ -36,6 +38,7 @@ use crate::connect::Connectors;
 use crate::error::{SqlError, SqlResult};
 use crate::kernels::calc::Calc;
 use crate::plan::{PatternMatch, Unnested, Versions, WindowTvf, Windows};
+use crate::settings::Terms;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion_common::{Column, DFSchema};
 use datafusion_expr::execution_props::ExecutionProps;
@@ -43,10 +46,9 @@ use datafusion_expr::expr::Expr;
 use datafusion_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion_expr::{LogicalPlan, Projection};
 use datafusion_physical_expr::{PhysicalExpr, create_physical_expr};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
-use waterwheel_engine::graph::{Bound, EqualityClass, Input, LogicalGraph, LogicalNode, NodeIndex, NodeNote, Role, Routing};
+use waterwheel_engine::graph::{Input, LogicalGraph, LogicalNode, NodeIndex, NodeNote, Role, Routing};
 use waterwheel_engine::operators::{OperatorFactory, columns, union};
 
 /// Where a column of a stream is.
@@ -146,8 +148,10 @@ pub(super) struct Lowering<'a> {
     pub(super) connectors: &'a dyn Connectors,
     /// Begins the id of every operator of the statement.
     name: String,
-    /// How long what nothing bounds is kept without a change; none = for ever.
-    ttl: Option<Duration>,
+    /// How long the statement keeps what, and when its windows give results.
+    terms: Terms,
+    /// Names of inputs that hints are about and that were found.
+    lived: BTreeSet<String>,
     /// How many of each kind there are already.
     counts: BTreeMap<&'static str, u32>,
     /// What the filter above a ROW_NUMBER that is to be lowered next asks of it.
@@ -171,12 +175,13 @@ pub(super) struct Lowering<'a> {
 }
 
 impl<'a> Lowering<'a> {
-    fn new(graph: &'a mut LogicalGraph, connectors: &'a dyn Connectors, name: &str, ttl: Option<Duration>) -> Self {
+    fn new(graph: &'a mut LogicalGraph, connectors: &'a dyn Connectors, name: &str, terms: &Terms) -> Self {
         Lowering {
             graph,
             connectors,
             name: name.to_string(),
-            ttl,
+            terms: terms.clone(),
+            lived: BTreeSet::new(),
             counts: BTreeMap::new(),
             rank: None,
             rank_unseen: false,
@@ -188,22 +193,6 @@ impl<'a> Lowering<'a> {
             read_in_first: false,
             as_versions: false,
         }
-    }
-
-    /// What ends state that rows alone do not.
-    fn bound(&self) -> Bound {
-        self.ttl.map_or(Bound::Unbounded, Bound::Ttl)
-    }
-
-    /// The time to live in the engine's milliseconds.
-    fn ttl_ms(&self) -> Option<i64> {
-        self.ttl.map(|ttl| i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX))
-    }
-
-    /// The equality class of an operator with such state.
-    fn class(&self, class: EqualityClass, why: &str) -> Vec<(EqualityClass, String)> {
-        let forgets = self.ttl.map(|_| (EqualityClass::TimeDependent, "state that is forgotten by the clock".to_string()));
-        [(class, why.to_string())].into_iter().chain(forgets).collect()
     }
 
     /// A stable id within the statement: the statement's name, the kind, a number.

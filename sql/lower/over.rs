@@ -172,18 +172,18 @@ impl Lowering<'_> {
         let schema = with_results(&input, group.functions.iter().map(|(at, _)| *at), window)?;
         let rules = Arc::new(rules(&places, &aggregates, &kept, &schema, group, input.updating)?);
         let glue = NodeNote { glue: true, ..NodeNote::default() };
-        let note = note(group, &input.schema, self.bound());
+        let note = note(group, &input.schema, self.lifetime().bound());
         let keyed = self.add("key_by", key_columns(Arc::new(ColumnKeys(places.partition))), &[(from, Routing::Forward)], glue);
         if !group.in_turn {
             let frame = group.frame;
-            let factory = over_changes(self.ttl_ms(), move || OverChanges::new(rules.clone(), frame));
+            let factory = over_changes(self.lifetime().ms(), move || OverChanges::new(rules.clone(), frame));
             let node = self.add("over_changes", factory, &[(keyed, Routing::KeyGroup)], note);
             // A row stays in one task as long as it is known by what the partitions are by.
             let partition: Option<Vec<usize>> = group.params.partition_by.iter().map(|e| column_of(e, &input.schema)).collect();
             let key = input.key.filter(|key| partition.is_some_and(|partition| partition.iter().all(|column| key.contains(column))));
             return Ok(Lowered { key, ..Lowered::plain(node, Arc::new(schema), true) });
         }
-        let options = OverOptions { frame: group.frame, ttl_ms: self.ttl_ms(), keys: None };
+        let options = OverOptions { frame: group.frame, ttl_ms: self.lifetime().ms(), keys: None };
         let factory = over(options, move || Ok(OverCalls::new(rules.clone())));
         let node = self.add("over", factory, &[(keyed, Routing::KeyGroup)], note);
         let lowered = Lowered::plain(node, Arc::new(schema), false);

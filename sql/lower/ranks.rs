@@ -203,7 +203,7 @@ impl Lowering<'_> {
             newest_first,
             with_rank: wanted.with_rank,
             only_new,
-            ttl_ms: self.ttl_ms(),
+            ttl_ms: self.lifetime().ms(),
         };
         let (schema, of_kernel): (_, Arc<str>) = (arrow_schema(&ranked_rows), partition.into());
         let factory = ranked(ranking, move || RowNumbers::new(order.clone(), schema.clone(), of_kernel.clone()));
@@ -211,8 +211,8 @@ impl Lowering<'_> {
         let kept = format!("{kept}{}", size::each(&input.schema));
         let note = NodeNote {
             detail: format!("{detail}{}", of_updates(only_new)),
-            state: vec![StateNote { what: kept, bound: self.bound() }],
-            class: self.class(EqualityClass::Converging, "rows that are first so far"),
+            state: vec![StateNote { what: kept, bound: self.lifetime().bound() }],
+            class: self.lifetime().class(EqualityClass::Converging, "rows that are first so far"),
             glue: false,
         };
         let node = self.add("ranked", factory, &[(keyed, Routing::KeyGroup)], note);

@@ -12,10 +12,10 @@ use crate::file_rows::{Columns, into_folders};
 use crate::kernels::keys::ColumnKeys;
 use crate::options::Connector;
 use crate::parser::type_name;
+use crate::settings::Terms;
 use arrow::datatypes::DataType;
 use datafusion_expr::{Expr, LogicalPlan, LogicalPlanBuilder, cast};
 use std::sync::Arc;
-use std::time::Duration;
 use waterwheel_engine::graph::{Input, LogicalGraph, LogicalNode, NodeIndex, NodeNote, Role, Routing, SinkRef};
 use waterwheel_engine::operators::{key_columns, note_progress};
 
@@ -92,21 +92,21 @@ pub(crate) fn can_cast(from: &DataType, to: &DataType) -> bool {
     from.is_null() || (number(from) && number(to)) || (stamp(from) && stamp(to)) || (text(from) && text(to))
 }
 
-/// Draws a statement into a job's graph; whether its rows change later. What nothing else bounds is kept for `ttl` without a
-/// change.
+/// Draws a statement into a job's graph; whether its rows change later.
 pub(crate) fn lower_insert(
     graph: &mut LogicalGraph,
     connectors: &dyn Connectors,
     name: &str,
     plan: &LogicalPlan,
-    ttl: Option<Duration>,
+    terms: &Terms,
     target: &Target,
 ) -> SqlResult<bool> {
-    let mut lowering = Lowering::new(graph, connectors, name, ttl);
+    let mut lowering = Lowering::new(graph, connectors, name, terms);
     lowering.note_tables(plan);
     lowering.only_new = matches!(target, Target::Table(table) if takes_only_new(table));
     let rows = lowering.lower(plan)?;
     let rows = lowering.materialised(rows)?;
+    lowering.check_lifetimes()?;
     let updating = rows.updating;
     match target {
         Target::Changes(sink) => lowering.sink(&rows, sink.clone(), Routing::Forward)?,
@@ -121,11 +121,12 @@ pub(crate) fn lower_rows(
     connectors: &dyn Connectors,
     name: &str,
     plan: &LogicalPlan,
-    ttl: Option<Duration>,
+    terms: &Terms,
 ) -> SqlResult<(NodeIndex, bool)> {
-    let mut lowering = Lowering::new(graph, connectors, name, ttl);
+    let mut lowering = Lowering::new(graph, connectors, name, terms);
     let rows = lowering.lower(plan)?;
     let rows = lowering.materialised(rows)?;
+    lowering.check_lifetimes()?;
     Ok((rows.node, rows.updating))
 }
 

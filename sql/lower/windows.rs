@@ -2,6 +2,7 @@
 //!
 //! Invariant: a window is taken over event time only; a row is in the windows [start, end) with start <= time < end.
 
+use super::revisions::Emission;
 use super::{Fired, Lowered, Lowering, Place, arrow_schema, check_class, column_of, size};
 use crate::error::{SqlError, SqlResult};
 use crate::kernels::keys::{ColumnKeys, KeyBytes};
@@ -21,7 +22,7 @@ use waterwheel_engine::graph::{Bound, EqualityClass, NodeIndex, NodeNote, Routin
 use waterwheel_engine::operators::{ColumnKernel, OperatorFactory, RowError, by_clock, columns, key_columns};
 use waterwheel_engine::record::{ChangeBatch, record_batch};
 use waterwheel_engine::time::EventTime;
-use waterwheel_engine::windowing::{self, Accumulate, Cumulative, Session, Sliding, Tumbling, WindowOptions, window};
+use waterwheel_engine::windowing::{self, Accumulate, Cumulative, Session, Sliding, Tumbling};
 
 /// Whether an expression is `PROCTIME()`.
 pub(super) fn is_clock(expr: &Expr) -> bool {
@@ -52,25 +53,26 @@ pub(super) fn longer_ms(windows: &Windows) -> i64 {
 }
 
 /// The engine's operator for an aggregate over windows, and how many slices a key has.
-pub(super) fn operator<G: Accumulate>(windows: Windows, calls: G) -> SqlResult<(OperatorFactory, String)> {
+pub(super) fn operator<G: Accumulate>(windows: Windows, emission: Emission, calls: G) -> SqlResult<(OperatorFactory, String)> {
+    use windowing::Windows as Kind;
     let Windows { kind, size_ms, slide_ms, offset_ms, .. } = windows;
     let millis = |ms: i64| Duration::from_millis(ms.unsigned_abs());
+    let options = emission.options();
     let factory = match kind {
-        WindowKind::Session => {
-            let session = Session::gap(millis(size_ms + longer_ms(&windows)));
-            windowing::Windows::operator::<KeyBytes, _>(&session, WindowOptions::default(), calls)
-        }
+        WindowKind::Session => Kind::operator::<KeyBytes, _>(&Session::gap(millis(size_ms + longer_ms(&windows))), options, calls),
         WindowKind::Cumulative => {
-            window::<KeyBytes, _>(&Cumulative::of(millis(size_ms)).every(millis(slide_ms)).offset_ms(offset_ms), Duration::ZERO, calls)
+            let growing = Cumulative::of(millis(size_ms)).every(millis(slide_ms)).offset_ms(offset_ms);
+            Kind::operator::<KeyBytes, _>(&growing, options, calls)
         }
         WindowKind::Sliding if size_ms == slide_ms => {
-            window::<KeyBytes, _>(&Tumbling::of(millis(size_ms)).offset_ms(offset_ms), Duration::ZERO, calls)
+            Kind::operator::<KeyBytes, _>(&Tumbling::of(millis(size_ms)).offset_ms(offset_ms), options, calls)
         }
         WindowKind::Sliding => {
-            window::<KeyBytes, _>(&Sliding::of(millis(size_ms)).every(millis(slide_ms)).offset_ms(offset_ms), Duration::ZERO, calls)
+            let sliding = Sliding::of(millis(size_ms)).every(millis(slide_ms)).offset_ms(offset_ms);
+            Kind::operator::<KeyBytes, _>(&sliding, options, calls)
         }
     };
-    let kept = if kind == WindowKind::Session { "open sessions".into() } else { format!("{} slices a key", size_ms / slide_ms) };
+    let kept = if kind == WindowKind::Session { "open sessions".into() } else { emission.kept(&windows) };
     Ok((factory.map_err(|e| SqlError::new(e.report()))?, kept))
 }
 
@@ -216,7 +218,7 @@ impl Lowering<'_> {
         let to_packed = ToPackedRows { order, packed: packed.clone(), description: description.into() };
         let packing: OperatorFactory = Arc::new(move || Box::new(to_packed.clone()));
         let packing = self.add("rows", packing, &[(keyed, Routing::KeyGroup)], glue());
-        let (factory, _) = operator(windows, first)?;
+        let (factory, _) = operator(windows, Emission::default(), first)?;
         let fired = self.add("window_rows", factory, &[(packing, Routing::Forward)], note);
         let from_packed = FromPackedRows { packed, columns, schema, longer_ms: longer_ms(&windows), zone: windows.zone };
         let results: OperatorFactory = Arc::new(move || Box::new(from_packed.clone()));

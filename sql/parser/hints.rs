@@ -1,6 +1,6 @@
 //! Hints: `t /*+ OPTIONS('scan.startup.mode' = 'latest-offset') */` reads or writes a table with other options in that place.
 //!
-//! To the tokenizer a hint is a comment. Here it is cut out of the words, and a table that has one gets a name of its own in the
+//! `STATE_TTL('a' = '1 d')` says how long state of an input is kept. To the tokenizer a hint is a comment. Here it is cut out of the words, and a table that has one gets a name of its own in the
 //! statement, [`Hinted::name`], and its own name as an alias: so every place of a query means one table with one set of options.
 //!
 //! Invariant: a hint that would change what comes out or what is read is heeded or refused, never passed over.
@@ -33,6 +33,8 @@ pub struct Hinted {
 pub struct Hints {
     /// Tables with other options.
     pub tables: Vec<Hinted>,
+    /// How long state of inputs is kept, by their names in the statement, with their places.
+    pub lifetimes: Vec<(String, String, Span)>,
     /// What a person should know: hints that have no effect.
     pub notes: Vec<String>,
 }
@@ -75,16 +77,9 @@ pub(super) fn taken(words: Vec<TokenWithSpan>) -> SqlResult<(Vec<TokenWithSpan>,
                         .at(word.span)
                         .help("it belongs behind the name:  FROM t /*+ OPTIONS('key' = 'value') */ AS a"));
                 }
-                ("STATE_TTL", _) => {
-                    return Err(SqlError::unsupported(
-                        "the hint STATE_TTL",
-                        "state of a statement is kept equally long everywhere",
-                        "SET 'table.exec.state.ttl' = '36 h' before the statement",
-                    )
-                    .at(word.span));
-                }
+                ("STATE_TTL", _) => hints.lifetimes.extend(arguments),
                 (other, _) => {
-                    let known = ["OPTIONS"].into_iter().chain(WITHOUT_EFFECT.iter().copied());
+                    let known = ["OPTIONS", "STATE_TTL"].into_iter().chain(WITHOUT_EFFECT.iter().copied());
                     return Err(SqlError::new(format!("the hint {other} is not known")).at(word.span).nearest(other, known));
                 }
             }
@@ -154,7 +149,9 @@ fn calls(comment: &str, span: Span) -> SqlResult<Calls> {
                         arguments.push((key, text(&mut parser)?, place));
                     }
                     Token::EOF => return Err(broken("a bracket is not closed")),
-                    _ if name.value.eq_ignore_ascii_case("OPTIONS") => return Err(broken("an option is 'key' = 'value'")),
+                    _ if ["OPTIONS", "STATE_TTL"].iter().any(|known| name.value.eq_ignore_ascii_case(known)) => {
+                        return Err(broken("an option is 'key' = 'value'"));
+                    }
                     _ => drop(parser.next_token()),
                 }
                 let _ = parser.consume_token(&Token::Comma);
@@ -176,9 +173,10 @@ fn moved(at: Location, origin: Location, skipped: usize) -> Location {
 impl Hints {
     /// An error where a statement with hints is none that can have them.
     pub(super) fn refused(&self, words: &Words) -> SqlResult<()> {
-        match self.tables.first() {
+        let spans = self.tables.iter().map(|hinted| hinted.span).chain(self.lifetimes.iter().map(|lifetime| lifetime.2));
+        match spans.into_iter().next() {
             None => Ok(()),
-            Some(hinted) => Err(SqlError::new("a hint has no meaning in this statement").at(hinted.span).or_at(words.start())),
+            Some(span) => Err(SqlError::new("a hint has no meaning in this statement").at(span).or_at(words.start())),
         }
     }
 }

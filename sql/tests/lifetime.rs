@@ -1,4 +1,4 @@
-//! `SET 'table.exec.state.ttl'`: what a query forgets of keys that nothing changes, and what EXPLAIN says of it.
+//! `SET 'table.exec.state.ttl'` and the hint `STATE_TTL`: what a query forgets of keys that nothing changes, and what EXPLAIN says of it.
 
 use super::oracle::DDL;
 use super::world::{Feed, Feeds, Running};
@@ -52,6 +52,26 @@ fn keys_that_nothing_changes_are_forgotten() {
     assert_eq!(both(numbered), says("5,1 x1; 7,2 x1", "5,1 x1; 7,1 x1"));
 }
 
+/// A hint says it of one input, whatever the session says.
+#[test]
+fn inputs_that_a_hint_names_are_forgotten_by_themselves() {
+    let records = ["{\"k\":1,\"i\":5}", "{\"k\":1,\"i\":7}"];
+    let after = |sql: &str, pause_ms: i64| {
+        after_pauses(sql, &records, pause_ms).into_iter().map(|(row, n)| format!("{row} x{n}")).collect::<Vec<_>>().join("; ")
+    };
+    // The earlier row is of the side that is kept long, or of the one that is not.
+    let pairs = |hint: &str| format!("SELECT {hint} a.i, b.i FROM t AS a JOIN t AS b ON a.k = b.k AND a.i < b.i");
+    for pause in [HOUR_MS / 2, HOUR_MS * 2] {
+        assert_eq!(after(&pairs("/*+ STATE_TTL('a' = '1 d') */"), pause), "5,7 x1");
+        assert_eq!(after(&pairs("/*+ STATE_TTL('a' = '0', 'b' = '1 min') */"), pause), "5,7 x1");
+        assert_eq!(after(&pairs("/*+ STATE_TTL('a' = '1 min', 'b' = '1 d') */"), pause), "");
+        let counts = "SELECT /*+ STATE_TTL('x' = '1 d') */ k, COUNT(*) AS n FROM t AS x GROUP BY k";
+        assert_eq!(after(counts, pause), "1,2 x1");
+    }
+    let counts = "SELECT /*+ STATE_TTL('x' = '1 min') */ k, COUNT(*) AS n FROM t AS x GROUP BY k";
+    assert_eq!(after(counts, HOUR_MS / 2), "1,1 x2");
+}
+
 #[test]
 fn a_plan_says_what_is_forgotten_when() {
     let explained = |set: &str, sql: &str| {
@@ -75,8 +95,12 @@ fn a_plan_says_what_is_forgotten_when() {
         assert!(!with.contains("UNBOUNDED by time") && !with.contains("nothing bounds"), "{sql}\n{with}");
         assert_eq!(explained("SET 'table.exec.state.ttl' = '0';\n", sql), without);
     }
+    let hinted = explained("", "SELECT /*+ STATE_TTL('a' = '2 d') */ a.i FROM t AS a JOIN t AS b ON a.k = b.k");
+    assert!(hinted.contains("left rows") && hinted.contains("kept 2d") && hinted.contains("UNBOUNDED by time"), "{hinted}");
     // What event time bounds it bounds still.
     let window =
         "SELECT window_start, COUNT(*) FROM TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '1' MINUTE)) GROUP BY window_start, window_end";
     assert_eq!(explained(set, window), explained("", window));
+    let late = explained("SET 'table.exec.emit.allow-lateness' = '1 h';\n", window);
+    assert!(late.contains("late rows change results for 1h") && late.contains("newest result of each window"), "{late}");
 }

@@ -280,7 +280,7 @@ impl Planned {
         }
         let plan = LogicalPlanBuilder::from(self.plan().clone()).project(exprs).and_then(LogicalPlanBuilder::build);
         let plan = plan.map_err(SqlError::of_planner)?;
-        self.placed(lower_rows(graph, connectors, self.name(), &plan, self.ttl))
+        self.placed(lower_rows(graph, connectors, self.name(), &plan, &self.terms))
     }
 }
 

@@ -36,8 +36,9 @@ pub enum Forget {
     ByClock(i64),
 }
 
-/// A regular join of two streams with keys of one type. `kernel` makes a kernel per task.
-pub fn regular_join<N: PairKernel>(kind: JoinKind, forget: Forget, kernel: impl Fn() -> N + Send + Sync + 'static) -> OperatorFactory {
+/// A regular join of two streams with keys of one type; `forget` is of the left and of the right rows, which may differ in how
+/// long, not in which time. `kernel` makes a kernel per task.
+pub fn regular_join<N: PairKernel>(kind: JoinKind, forget: [Forget; 2], kernel: impl Fn() -> N + Send + Sync + 'static) -> OperatorFactory {
     Arc::new(move || {
         let kernel = kernel();
         Box::new(RegularJoin {
@@ -59,7 +60,8 @@ type Stored = (i64, i64, i64);
 
 struct RegularJoin<N> {
     kind: JoinKind,
-    forget: Forget,
+    /// By side.
+    forget: [Forget; 2],
     kernel: N,
     /// By key and encoded row.
     bags: [MapTable<Stored>; 2],
@@ -93,21 +95,21 @@ impl<N: PairKernel> RegularJoin<N> {
         if now == 0 {
             self.bags[side].remove(slot, row);
         } else {
-            self.bags[side].insert(slot, row, (now, partners, latest.max(self.aged_from(time).0)));
+            self.bags[side].insert(slot, row, (now, partners, latest.max(self.aged_from(side, time).0)));
         }
         Ok(now != 0)
     }
 
     /// When a row of this event time that comes now begins to age.
-    fn aged_from(&self, time: EventTime) -> EventTime {
-        match self.forget {
+    fn aged_from(&self, side: Side, time: EventTime) -> EventTime {
+        match self.forget[side] {
             Forget::ByClock(_) => self.progress.watermark().unwrap_or(EventTime::MIN),
             Forget::ByWatermark(_) | Forget::Never => time,
         }
     }
 
-    fn ttl_ms(&self) -> Option<i64> {
-        match self.forget {
+    fn ttl_ms(&self, side: Side) -> Option<i64> {
+        match self.forget[side] {
             Forget::Never => None,
             Forget::ByWatermark(ttl_ms) | Forget::ByClock(ttl_ms) => Some(ttl_ms),
         }
@@ -228,19 +230,22 @@ impl<N: PairKernel> RegularJoin<N> {
         if self.kernel.results() == 0 { Ok(()) } else { out.emit(self.kernel.take()?) }
     }
 
-    fn is_over(&self, time: EventTime) -> bool {
-        matches!(self.forget, Forget::ByWatermark(ttl_ms) if self.progress.is_late(time.plus_ms(ttl_ms)))
+    fn is_over(&self, side: Side, time: EventTime) -> bool {
+        matches!(self.forget[side], Forget::ByWatermark(ttl_ms) if self.progress.is_late(time.plus_ms(ttl_ms)))
     }
 
     /// Forgets rows that are too old, now that it is so late.
     fn forget(&mut self, now: EventTime) -> Result<()> {
-        let Some(ttl_ms) = self.ttl_ms().filter(|_| self.progress.advance(now)) else { return Ok(()) };
+        if !self.progress.advance(now) {
+            return Ok(());
+        }
         for side in [LEFT, RIGHT] {
+            let Some(ttl_ms) = self.ttl_ms(side) else { continue };
             while let Some(end) = self.ends[side].pop_due(now) {
                 let bag = &mut self.bags[side];
                 let Some(slot) = bag.find(&end.key, twox_hash::XxHash3_64::oneshot(&end.key))? else { continue };
                 let is_over = |stored: &Stored| EventTime(stored.2).plus_ms(ttl_ms) <= now;
-                if let Forget::ByClock(_) = self.forget {
+                if let Forget::ByClock(_) = self.forget[side] {
                     let over: Vec<Vec<u8>> = bag.entries(slot).filter(|row| is_over(row.1)).map(|row| row.0.to_vec()).collect();
                     for row in over {
                         bag.remove(slot, &row);
@@ -273,7 +278,7 @@ impl<N: PairKernel> Operator for RegularJoin<N> {
         }
         let mut scratch = std::mem::take(&mut self.scratch);
         for (i, &time) in batch.times().iter().enumerate() {
-            if self.is_over(time) {
+            if self.is_over(side, time) {
                 continue;
             }
             scratch.clear();
@@ -284,9 +289,9 @@ impl<N: PairKernel> Operator for RegularJoin<N> {
             match encoded {
                 Ok(is_addition) => {
                     let is_kept = self.change(side, i, time, &scratch, is_addition, out)?;
-                    if let Some(ttl_ms) = self.ttl_ms().filter(|_| is_kept) {
-                        let end = self.aged_from(time).plus_ms(ttl_ms);
-                        let tag = if matches!(self.forget, Forget::ByClock(_)) { &[][..] } else { &scratch };
+                    if let Some(ttl_ms) = self.ttl_ms(side).filter(|_| is_kept) {
+                        let end = self.aged_from(side, time).plus_ms(ttl_ms);
+                        let tag = if matches!(self.forget[side], Forget::ByClock(_)) { &[][..] } else { &scratch };
                         self.ends[side].insert(end, keys.bytes(i, &mut [0; 8]), keys.hashes()[i], tag, ());
                     }
                 }
@@ -295,20 +300,22 @@ impl<N: PairKernel> Operator for RegularJoin<N> {
         }
         self.scratch = scratch;
         self.flush(out)?;
-        late_to(side, batch, |time| self.is_over(time), &self.late, out)
+        late_to(side, batch, |time| self.is_over(side, time), &self.late, out)
     }
 
     fn on_watermark(&mut self, watermark: EventTime, _out: &mut Output<'_>) -> Result<()> {
-        if matches!(self.forget, Forget::ByWatermark(_)) {
+        if self.forget.iter().any(|forget| matches!(forget, Forget::ByWatermark(_))) {
             self.forget(watermark)?;
         }
         Ok(())
     }
 
     fn on_time(&mut self, wall_ms: i64, _out: &mut Output<'_>) -> Result<Option<i64>> {
-        let Forget::ByClock(ttl_ms) = self.forget else { return Ok(None) };
+        let ticks =
+            self.forget.iter().filter_map(|forget| if let Forget::ByClock(ttl_ms) = forget { Some(tick_ms(*ttl_ms)) } else { None });
+        let Some(tick) = ticks.min() else { return Ok(None) };
         self.forget(EventTime(wall_ms))?;
-        Ok(Some(wall_ms.saturating_add(tick_ms(ttl_ms))))
+        Ok(Some(wall_ms.saturating_add(tick)))
     }
 
     /// The watermark, its length before it, and what the kept rows are.

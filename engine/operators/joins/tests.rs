@@ -499,7 +499,7 @@ proptest! {
         on in proptest::collection::vec(proptest::option::of(1u32..4), 15),
     ) {
         let kernel = || Signed { kind: RowKind::Insert, out: Rows::default() };
-        let mut harness = Harness::new(&regular_join(KINDS[kind], Forget::Never, kernel), 2);
+        let mut harness = Harness::new(&regular_join(KINDS[kind], [Forget::Never; 2], kernel), 2);
         let (mut bags, mut got) = ([Bag::new(), Bag::new()], std::collections::BTreeMap::<Out, i64>::new());
         for ((side, rows), restore) in script.iter().zip(on) {
             for part in rows.chunks(if single { 1 } else { usize::MAX }) {
@@ -576,7 +576,7 @@ fn a_regular_join_forgets() {
         TypedPairs::changes(|_: &Row, _: &Row| true, result)
     };
     for (watermark, is_there) in [(108, true), (109, true), (110, false)] {
-        let mut h = Harness::new(&regular_join(JoinKind::Left, Forget::ByWatermark(10), typed), 2);
+        let mut h = Harness::new(&regular_join(JoinKind::Left, [Forget::ByWatermark(10); 2], typed), 2);
         h.push(LEFT, batch(&[(1, 100, 1)]).boxed());
         assert_eq!(h.take::<Change<Out>>(0)[0].0, Change { kind: RowKind::Insert, row: (Some(1), None) });
         h.watermark(EventTime(watermark));
@@ -603,7 +603,7 @@ fn a_regular_join_forgets_by_the_clock() {
     for (again, now, is_there) in
         [(false, 1_310, true), (false, 1_320, false), (true, 1_320, true), (true, 1_419, true), (true, 1_420, false)]
     {
-        let mut h = Harness::new(&regular_join(JoinKind::Left, Forget::ByClock(320), typed), 2);
+        let mut h = Harness::new(&regular_join(JoinKind::Left, [Forget::ByClock(320); 2], typed), 2);
         h.wall_time(1_000);
         h.push(LEFT, batch(&[(1, 900_000, 1)]).boxed());
         if again {
@@ -619,6 +619,33 @@ fn a_regular_join_forgets_by_the_clock() {
         let pairs = h.take::<Change<Out>>(0).into_iter().filter(|(change, _)| change.row == (Some(1), Some(2))).count();
         assert_eq!(pairs, if is_there { 1 + usize::from(again) } else { 0 }, "again {again}, at {now}");
         assert_eq!(h.count(LATE), 0);
+    }
+}
+
+/// Each side forgets by itself.
+#[test]
+fn sides_of_a_regular_join_forget_by_themselves() {
+    let typed = || {
+        let result = |l: Option<&Row>, r: Option<&Row>| Some((l.map(|l| l.1), r.map(|r| r.1)));
+        TypedPairs::changes(|_: &Row, _: &Row| true, result)
+    };
+    for (forget, left, right) in [
+        ([Forget::ByClock(320), Forget::Never], false, true),
+        ([Forget::Never, Forget::ByClock(320)], true, false),
+        ([Forget::ByClock(320), Forget::ByClock(32_000)], false, true),
+    ] {
+        let mut h = Harness::new(&regular_join(JoinKind::Inner, forget, typed), 2);
+        h.wall_time(1_000);
+        h.push(LEFT, batch(&[(1, 5, 1)]).boxed());
+        h.push(RIGHT, batch(&[(2, 5, 2)]).boxed());
+        h.wall_time(2_000);
+        h.snapshot_and_restore(2);
+        h.wall_time(2_010);
+        h.push(RIGHT, batch(&[(1, 5, 3)]).boxed());
+        h.push(LEFT, batch(&[(2, 5, 4)]).boxed());
+        let rows: Vec<Out> = h.take::<Change<Out>>(0).into_iter().map(|(change, _)| change.row).collect();
+        assert_eq!(rows.contains(&(Some(1), Some(3))), left, "{forget:?}");
+        assert_eq!(rows.contains(&(Some(4), Some(2))), right, "{forget:?}");
     }
 }
 

@@ -11,7 +11,7 @@ use super::own::{check_changes, check_windows, own_arguments, own_call};
 use super::revisions::Emission;
 use super::rows::named;
 use super::windows::{INSTANT, longer_ms, operator};
-use super::{Fired, Lowered, Lowering, Place, arrow_schema, check_class, column_of, physical, size};
+use super::{Fired, Lowered, Lowering, Place, Timing, arrow_schema, check_class, column_of, physical, size};
 use crate::error::{SqlError, SqlResult};
 use crate::kernels::aggregate::{Argument, Call, Calls, Function};
 use crate::kernels::group::GroupBy;
@@ -40,8 +40,8 @@ struct Parts {
 /// What a window aggregate is over.
 enum Over {
     Windows(Windows),
-    /// Windows that have fired, known by their bounds.
-    Fired,
+    /// Rows of windows at the last instants of these, known by their bounds.
+    Fired(Emission),
 }
 
 impl Lowering<'_> {
@@ -58,18 +58,19 @@ impl Lowering<'_> {
                 _ => GroupColumn::Key,
             });
             let columns: Vec<GroupColumn> = columns.collect();
-            if windows.kind != WindowKind::Session || is_of_sessions(&input, &sources, &columns) {
+            if !windows.by_zone && (windows.kind != WindowKind::Session || is_of_sessions(&input, &sources, &columns)) {
                 return self.windowed(node, &input, columns, &Over::Windows(windows), only_new);
             }
         }
-        // By other columns than sessions are by: of their rows, when they have ended.
-        let of_sessions = input.pending.is_some_and(|windows| windows.kind == WindowKind::Session);
-        let input = if of_sessions { self.at_window_end(input)? } else { input };
-        if let Some(Fired { start, end, .. }) = input.fired.filter(|_| !input.updating)
+        // By other columns than sessions are by, or over windows of other lengths: of their rows, when they have ended.
+        let by_window = |windows: &Windows| windows.by_zone && has(Place::WindowStart) && has(Place::WindowEnd);
+        let at_end = input.pending.is_some_and(|windows| windows.kind == WindowKind::Session || by_window(&windows));
+        let input = if at_end { self.at_window_end(input)? } else { input };
+        if let Some(Fired { start, end, emission, .. }) = input.fired.filter(|_| !input.updating)
             && sources.contains(&Some(start))
             && sources.contains(&Some(end))
         {
-            return self.windowed(node, &input, vec![GroupColumn::Key; sources.len()], &Over::Fired, only_new);
+            return self.windowed(node, &input, vec![GroupColumn::Key; sources.len()], &Over::Fired(emission), only_new);
         }
         let input = self.materialised(input)?;
         self.grouped(node, &input, only_new)
@@ -119,27 +120,20 @@ impl Lowering<'_> {
         let glue = || NodeNote { glue: true, ..NodeNote::default() };
         let refs: OperatorFactory = Arc::new(move || Box::new(ToRowRefs(to_refs.clone())));
         let refs = self.add("rows", refs, &[(keyed, Routing::KeyGroup)], glue());
-        let emission = match over {
-            Over::Windows(windows) => self.emission(windows)?,
-            // Of rows that are there when their window fires, none is late.
-            Over::Fired => Emission::default(),
+        let (windows, emission) = match over {
+            Over::Windows(windows) => (*windows, self.emission(windows)?),
+            Over::Fired(emission) => (INSTANT, *emission),
         };
-        let (factory, kept) = match over {
-            Over::Windows(windows) => operator(*windows, emission, WindowCalls(calls))?,
-            Over::Fired => operator(INSTANT, emission, WindowCalls(calls))?,
-        };
+        let (factory, kept) = operator(windows, emission, WindowCalls(calls))?;
+        let of = if let Over::Windows(windows) = over { windows.to_string() } else { "of the rows of each window".into() };
         let note = NodeNote {
-            detail: match over {
-                Over::Windows(w) => format!("{w}: {}{}", detail(node), emission.describe()),
-                Over::Fired => format!("of windows that have fired: {}", detail(node)),
-            },
+            detail: format!("{of}: {}{}", detail(node), emission.describe()),
             state: vec![StateNote { what: format!("{kept}{}", size::each(&node.schema)), bound: Bound::Watermark }],
             class: vec![(EqualityClass::TimeDependent, "late rows".into())],
             glue: false,
         };
         let fired = self.add("window", factory, &[(refs, Routing::Forward)], note);
-        let longer_ms = if let Over::Windows(windows) = over { longer_ms(windows) } else { 0 };
-        let zone = if let Over::Windows(windows) = over { windows.zone } else { None };
+        let (longer_ms, zone) = (longer_ms(&windows), windows.zone);
         let from_windows = (of_results, columns.clone(), classes, arrow_schema(&node.schema));
         let results: OperatorFactory = Arc::new(move || {
             let (calls, columns, classes, schema) = from_windows.clone();
@@ -155,7 +149,7 @@ impl Lowering<'_> {
         match (over, input.fired) {
             (Over::Windows(windows), _) => {
                 let bounds = at(GroupColumn::WindowStart).zip(at(GroupColumn::WindowEnd));
-                lowered.fired = bounds.map(|(start, end)| Fired { start, end, later_ms: longer_ms });
+                lowered.fired = bounds.map(|(start, end)| Fired { start, end, timing: Timing::of(windows), emission });
                 // A session leaves when it is known to have ended, which is later than its own last instant. Of windows of
                 // the clock the time is none that a watermark goes with downstream.
                 match at(GroupColumn::WindowTime).filter(|_| !windows.of_clock) {
@@ -163,12 +157,12 @@ impl Lowering<'_> {
                     time => lowered.rowtimes.extend(time),
                 }
             }
-            (Over::Fired, Some(fired)) => {
+            (Over::Fired(_), Some(fired)) => {
                 lowered.fired = fired.moved(group_source);
                 lowered.rowtimes = input.rowtimes.iter().filter_map(|&i| group_source(i)).collect();
                 lowered.lagging = input.lagging.iter().filter_map(|&(i, ms)| Some((group_source(i)?, ms))).collect();
             }
-            (Over::Fired, None) => {}
+            (Over::Fired(_), None) => {}
         }
         Ok(lowered)
     }

@@ -8,8 +8,7 @@
 
 use super::condition::{self, Sides};
 use super::meet::{Meeting, Met};
-use super::windows::longer_ms;
-use super::{Fired, Lowered, Lowering, Place, column_of, size};
+use super::{Fired, Lowered, Lowering, Place, Timing, column_of, size};
 use crate::error::{SqlError, SqlResult};
 use crate::plan::Versions;
 use datafusion_common::{DFSchema, JoinType, NullEquality};
@@ -155,7 +154,7 @@ impl Lowering<'_> {
             return Ok(lowered);
         }
         Ok(Lowered {
-            fired: fired.and_then(|fired| fired.moved(|i| Some(i + at))),
+            fired: fired.and_then(|fired| fired.complete().moved(|i| Some(i + at))),
             rowtimes: rowtimes.into_iter().map(|i| i + at).collect(),
             lagging: lagging.into_iter().map(|(i, ms)| (i + at, ms)).collect(),
             ..lowered
@@ -183,13 +182,10 @@ impl Joined {
         let both = |wanted: Place| {
             pairs.iter().any(|&(left, right)| is_bound(&self.sides[LEFT], left, wanted) && is_bound(&self.sides[RIGHT], right, wanted))
         };
-        // Rows of one window have one time.
+        // Only then rows of equal bounds have one time.
         let [left, right] = &self.sides;
-        let later = |side: &Lowered| match (side.fired, side.pending) {
-            (Some(fired), _) => fired.later_ms,
-            (None, pending) => pending.map_or(0, |windows| longer_ms(&windows)),
-        };
-        both(Place::WindowStart) && both(Place::WindowEnd) && later(left) == later(right)
+        let timing = |side: &Lowered| side.fired.map(|fired| fired.timing).or(side.pending.map(|windows| Timing::of(&windows)));
+        both(Place::WindowStart) && both(Place::WindowEnd) && timing(left) == timing(right)
     }
 
     /// How far event times of both sides may be apart, where the condition bounds it at both ends; the parts that say so are

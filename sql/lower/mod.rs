@@ -34,10 +34,11 @@ mod windows;
 
 pub(crate) use sink::{Target, can_cast, check_insert, lower_insert, lower_rows};
 
+use self::revisions::Emission;
 use crate::connect::Connectors;
 use crate::error::{SqlError, SqlResult};
 use crate::kernels::calc::Calc;
-use crate::plan::{PatternMatch, Unnested, Versions, WindowTvf, Windows};
+use crate::plan::{PatternMatch, Unnested, Versions, WindowTvf, Windows, Zone};
 use crate::settings::Terms;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion_common::{Column, DFSchema};
@@ -66,16 +67,37 @@ pub(super) enum Place {
     AsOf,
 }
 
+/// How the event time of a window's rows follows from its bounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Timing {
+    /// It is so long after the window's last instant.
+    pub(super) later_ms: i64,
+    /// Whose clock shows the bounds, and whether that clock has cut the windows.
+    shown_by: (Option<Zone>, bool),
+}
+
+impl Timing {
+    pub(super) fn of(windows: &Windows) -> Timing {
+        Timing { later_ms: windows::longer_ms(windows), shown_by: (windows.zone, windows.by_zone) }
+    }
+}
+
 /// Which columns hold start and end of a window that has fired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Fired {
     pub(super) start: usize,
     pub(super) end: usize,
-    /// How long after the window's last instant the row's event time is.
-    pub(super) later_ms: i64,
+    pub(super) timing: Timing,
+    /// When an aggregate of the rows gives results: as the session says, where these are still those that went into the window.
+    emission: Emission,
 }
 
 impl Fired {
+    /// The same, of rows that come when the window has ended, and then no more.
+    pub(super) fn complete(self) -> Fired {
+        Fired { emission: Emission::default(), ..self }
+    }
+
     /// The same columns elsewhere.
     pub(super) fn moved(self, to: impl Fn(usize) -> Option<usize>) -> Option<Fired> {
         Some(Fired { start: to(self.start)?, end: to(self.end)?, ..self })

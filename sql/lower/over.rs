@@ -11,7 +11,7 @@
 use super::aggregate::{argument, check_result, name_of, separator};
 use super::own::{check_frame, own_arguments, own_call};
 use super::ranks::list;
-use super::{Lowered, Lowering, column_of, size};
+use super::{Fired, Lowered, Lowering, column_of, size};
 use crate::error::{SqlError, SqlResult};
 use crate::kernels::aggregate::{Argument, Call, Calls};
 use crate::kernels::keys::ColumnKeys;
@@ -190,7 +190,7 @@ impl Lowering<'_> {
         if group.lead.is_some() {
             return Ok(lowered);
         }
-        Ok(Lowered { rowtimes: input.rowtimes, lagging: input.lagging, fired: input.fired, ..lowered })
+        Ok(Lowered { rowtimes: input.rowtimes, lagging: input.lagging, fired: input.fired.map(Fired::complete), ..lowered })
     }
 
     /// The columns of kept rows: the input's, and those that were computed behind them.

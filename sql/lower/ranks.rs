@@ -259,7 +259,7 @@ impl Lowering<'_> {
         };
         let node = self.kept_rows(keyed, keeping, note)?;
         let Lowered { rowtimes, lagging, fired, .. } = input;
-        Ok(Lowered { rowtimes, lagging, fired, ..Lowered::plain(node, ranked_rows, false) })
+        Ok(Lowered { rowtimes, lagging, fired: fired.map(Fired::complete), ..Lowered::plain(node, ranked_rows, false) })
     }
 
     /// The rows with what is needed besides their columns behind these; where each expression is.

@@ -3,7 +3,7 @@
 //! Invariant: a window is taken over event time only; a row is in the windows [start, end) with start <= time < end.
 
 use super::revisions::Emission;
-use super::{Fired, Lowered, Lowering, Place, arrow_schema, check_class, column_of, size};
+use super::{Fired, Lowered, Lowering, Place, Timing, arrow_schema, check_class, column_of, size};
 use crate::error::{SqlError, SqlResult};
 use crate::kernels::keys::{ColumnKeys, KeyBytes};
 use crate::kernels::packed::Packed;
@@ -44,7 +44,7 @@ pub(super) fn is_behind_sessions(input: &Lowered, predicate: &Expr) -> bool {
 
 /// Windows that have fired, of which each row has the last instant: a window of that instant alone brings their rows together.
 pub(super) const INSTANT: Windows =
-    Windows { kind: WindowKind::Sliding, size_ms: 1, slide_ms: 1, offset_ms: 0, of_clock: false, zone: None };
+    Windows { kind: WindowKind::Sliding, size_ms: 1, slide_ms: 1, offset_ms: 0, of_clock: false, zone: None, by_zone: false };
 
 /// By how many milliseconds the engine's windows are longer: Flink's sessions end after more than the gap, the engine's after the
 /// gap.
@@ -118,6 +118,13 @@ impl Lowering<'_> {
                 "aggregate in the window first",
             ));
         }
+        if of_clock && tvf.windows.by_zone {
+            return Err(SqlError::unsupported(
+                "a window of the clock that the session's zone makes longer and shorter",
+                "rows wait for its end, and PROCTIME() cannot wait with them",
+                "windows of an hour or less, or SET 'table.local-time-zone' = 'UTC'",
+            ));
+        }
         if of_clock && input.pending.is_some() {
             return Err(SqlError::unsupported("a window of the clock over a window", "its rows have left time already", "one window"));
         }
@@ -153,12 +160,14 @@ impl Lowering<'_> {
         let Some(windows) = input.pending else { return Ok(input) };
         check_columns(&input)?;
         let at = |place| input.places.iter().position(|p| *p == place);
-        let later_ms = longer_ms(&windows);
-        let fired = at(Place::WindowStart).zip(at(Place::WindowEnd)).map(|(start, end)| Fired { start, end, later_ms });
-        let time = at(Place::WindowTime);
+        let (timing, emission) = (Timing::of(&windows), self.emission(&windows)?);
+        let bounds = at(Place::WindowStart).zip(at(Place::WindowEnd));
+        let fired = bounds.map(|(start, end)| Fired { start, end, timing, emission });
+        // Of windows of the clock it is none that a watermark goes with.
+        let time = at(Place::WindowTime).filter(|_| !windows.of_clock);
         if windows.kind == WindowKind::Session {
             // Rows leave when it is known that their session has ended, which is later than its last instant.
-            let lagging = time.filter(|_| !windows.of_clock).map(|time| (time, later_ms)).into_iter().collect();
+            let lagging = time.map(|time| (time, timing.later_ms)).into_iter().collect();
             return Ok(Lowered { fired, rowtimes: Vec::new(), lagging, ..self.sessions(input, windows)? });
         }
         Ok(Lowered { fired, rowtimes: time.into_iter().collect(), lagging: Vec::new(), ..self.spread(input, windows, true)? })
@@ -250,7 +259,7 @@ fn check_columns(input: &Lowered) -> SqlResult<()> {
     Ok(())
 }
 
-/// Every row once for each of its windows.
+/// Every row once for each of its windows; of those that a zone's clock cuts, the bounds are what it shows.
 #[derive(Clone)]
 struct Spread {
     windows: Windows,
@@ -261,7 +270,14 @@ struct Spread {
 }
 
 impl Spread {
-    /// The windows that hold a time, the earliest first; none where time itself ends.
+    /// The last instant of a window.
+    fn last_of(&self, window: &(i64, i64)) -> Result<i64> {
+        let beyond = |zone: Zone| Error::fatal(format!("a window's end, {} ms, is beyond the calendar of {zone}", window.1));
+        let last = |zone: Zone| zone.last_instant_ms(window.1 - 1).ok_or_else(|| beyond(zone));
+        self.windows.cut_by().map_or(Ok(window.1 - 1), last)
+    }
+
+    /// The windows that hold a time as their clock shows it, the earliest first; none where time itself ends.
     fn windows_of(&self, time: EventTime) -> Vec<(i64, i64)> {
         let Windows { kind, size_ms, slide_ms, offset_ms, .. } = self.windows;
         let count = size_ms / slide_ms;
@@ -280,7 +296,8 @@ impl ColumnKernel for Spread {
     fn apply(&mut self, batch: &ChangeBatch, failed: &mut Vec<RowError>) -> Result<ChangeBatch> {
         let (mut rows, mut bounds) = (Vec::new(), Vec::new());
         for (row, &time) in batch.times.iter().enumerate() {
-            let of_row = self.windows_of(time);
+            let shown = self.windows.cut_by().map_or(Some(time), |zone| zone.local_ms(time.0).map(EventTime));
+            let of_row = shown.map_or_else(Vec::new, |time| self.windows_of(time));
             if of_row.is_empty() {
                 failed.push((row, format!("event time {} is out of range", time.0)));
             }
@@ -289,16 +306,18 @@ impl ColumnKernel for Spread {
         }
         let mut spread = batch.gather(&rows)?;
         if self.at_end {
-            spread.times = bounds.iter().map(|w| EventTime(w.1 - 1)).collect();
+            spread.times = bounds.iter().map(|window| self.last_of(window).map(EventTime)).collect::<Result<_>>()?;
         }
+        // What was cut by the zone's clock is shown by it already.
+        let shown_by = self.windows.zone.filter(|_| !self.windows.by_zone);
         let of = |bound: fn(&(i64, i64)) -> i64, zone: Option<Zone>, field: &arrow::datatypes::FieldRef| -> Result<ArrayRef> {
             stamps(bounds.iter().map(|window| bound_in(zone, bound(window))), field.data_type())
         };
         let column = |(place, field): (&Place, &arrow::datatypes::FieldRef)| match place {
             Place::Batch(i) => Ok(spread.columns.column(*i).clone()),
-            Place::WindowStart => of(|w| w.0, self.windows.zone, field),
-            Place::WindowEnd => of(|w| w.1, self.windows.zone, field),
-            Place::WindowTime => of(|w| w.1 - 1, None, field),
+            Place::WindowStart => of(|w| w.0, shown_by, field),
+            Place::WindowEnd => of(|w| w.1, shown_by, field),
+            Place::WindowTime => stamps(bounds.iter().map(|window| self.last_of(window)), field.data_type()),
             Place::Clock | Place::AsOf => Err(Error::fatal("plan bug: a column that is in no batch")),
         };
         let all = self.places.iter().zip(self.schema.fields()).map(column).collect::<Result<Vec<_>>>()?;

@@ -48,6 +48,15 @@ pub(crate) struct Windows {
     pub(crate) of_clock: bool,
     /// The bounds are shown as on this zone's clock; none = as in UTC.
     pub(crate) zone: Option<Zone>,
+    /// Cut by the zone's clock, which makes some of them longer and shorter; else by time itself.
+    pub(crate) by_zone: bool,
+}
+
+impl Windows {
+    /// The zone whose clock cuts them, if it is not time itself.
+    pub(crate) fn cut_by(&self) -> Option<Zone> {
+        self.zone.filter(|_| self.by_zone)
+    }
 }
 
 impl fmt::Display for Windows {
@@ -58,7 +67,8 @@ impl fmt::Display for Windows {
             WindowKind::Sliding if self.size_ms == self.slide_ms => "TUMBLE",
             WindowKind::Sliding => "HOP",
         };
-        write!(f, "{name} {} ms every {} ms", self.size_ms, self.slide_ms)
+        write!(f, "{name} {} ms every {} ms", self.size_ms, self.slide_ms)?;
+        self.cut_by().map_or(Ok(()), |zone| write!(f, " on the clock of {zone}"))
     }
 }
 
@@ -287,7 +297,7 @@ fn function_plan(
     let time = column(arguments.time.ok_or_else(wrong)?)?;
     let partition = partition.into_iter().map(&mut column).collect::<SqlResult<Vec<_>>>()?;
     let kind = time.get_type(input.schema()).map_err(SqlError::of_planner)?;
-    let windows = Zone::windows(zone, windows, &kind).map_err(|e| e.or_at(Some(name_span(function))))?;
+    let windows = Zone::windows(zone, windows, &kind);
     let node = WindowTvf::new(input, time, partition, windows).map_err(SqlError::of_planner)?;
     Ok((LogicalPlan::Extension(Extension { node: Arc::new(node) }), alias))
 }
@@ -326,7 +336,7 @@ fn windows(name: &str, arguments: &mut Arguments, wrong: &dyn Fn() -> SqlError) 
             "windows of {size_ms} ms every {slide_ms} ms: the size must be a multiple of the slide, both above 0"
         )));
     }
-    Ok(Windows { kind, size_ms, slide_ms, offset_ms, of_clock: false, zone: None })
+    Ok(Windows { kind, size_ms, slide_ms, offset_ms, of_clock: false, zone: None, by_zone: false })
 }
 
 fn arguments(function: &Function) -> SqlResult<Arguments> {

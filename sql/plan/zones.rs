@@ -108,10 +108,19 @@ impl Zone {
         Some(if !shows(early) && shows(late) { late } else { early })
     }
 
-    /// Windows that begin on its clock as they would in UTC, with their first beginning where that is in UTC.
-    fn aligned(self, windows: Windows) -> SqlResult<Windows> {
+    /// The last instant at which its clock shows a time: of one that it shows twice the second, of one that it skips as long
+    /// behind the gap.
+    pub(crate) fn last_instant_ms(self, local_ms: i64) -> Option<i64> {
+        let after = self.ahead_ms(local_ms.checked_add(DAY_MS)?)?;
+        let (first, late) = (self.instant_ms(local_ms)?, local_ms.checked_sub(after)?);
+        Some(if self.local_ms(late) == Some(local_ms) { first.max(late) } else { first })
+    }
+
+    /// Windows that begin on its clock as they would in UTC: with their first beginning where that is in UTC, as long as the clock
+    /// changes by nothing that would make them unequal; else cut by the clock.
+    fn aligned(self, windows: Windows) -> Windows {
         let every = match windows.kind {
-            WindowKind::Session => return Ok(windows),
+            WindowKind::Session => return windows,
             WindowKind::Cumulative => windows.size_ms,
             WindowKind::Sliding => windows.slide_ms,
         };
@@ -120,23 +129,16 @@ impl Zone {
         let mut ahead: Vec<i64> = months.map(|ahead| ahead.rem_euclid(every)).collect();
         ahead.dedup();
         match ahead.as_slice() {
-            [always] => Ok(Windows { offset_ms: windows.offset_ms - always, ..windows }),
-            _ => Err(SqlError::unsupported(
-                &format!("a window of a TIMESTAMP_LTZ that begins every {every} ms in the zone {self}"),
-                "the zone's clock changes by another time, so that windows would be of different lengths",
-                "windows of an hour or less, or over CAST(ts AS TIMESTAMP(3)) as a column with a watermark of its own, or SET 'table.local-time-zone' = 'UTC'",
-            )),
+            [always] => Windows { offset_ms: windows.offset_ms - always, ..windows },
+            _ => Windows { by_zone: true, ..windows },
         }
     }
 
     /// The windows of a time of this type, where the session is in this zone.
-    ///
-    /// # Errors
-    /// Windows that the zone's clock would make unequal.
-    pub(super) fn windows(zone: Option<Zone>, windows: Windows, of: &DataType) -> SqlResult<Windows> {
+    pub(super) fn windows(zone: Option<Zone>, windows: Windows, of: &DataType) -> Windows {
         match zone {
-            Some(zone) if is_instant(of) => Ok(Windows { zone: Some(zone), ..zone.aligned(windows)? }),
-            _ => Ok(windows),
+            Some(zone) if is_instant(of) => Windows { zone: Some(zone), ..zone.aligned(windows) },
+            _ => windows,
         }
     }
 }
@@ -406,6 +408,15 @@ mod tests {
         ] {
             assert_eq!(berlin.instant_ms(ms(local)), Some(ms(utc)), "{local}");
         }
+        for (local, utc) in [
+            ("2024-01-01 13:00", "2024-01-01 12:00"),
+            ("2024-03-31 02:30", "2024-03-31 01:30"),
+            ("2024-10-27 01:59", "2024-10-26 23:59"),
+            ("2024-10-27 02:30", "2024-10-27 01:30"),
+            ("2024-10-27 03:00", "2024-10-27 02:00"),
+        ] {
+            assert_eq!(berlin.last_instant_ms(ms(local)), Some(ms(utc)), "{local}");
+        }
     }
 
     #[test]
@@ -423,9 +434,17 @@ mod tests {
 
     #[test]
     fn windows_are_on_the_hours_of_the_zone() {
-        let windows =
-            |size_ms| Windows { kind: WindowKind::Sliding, size_ms, slide_ms: size_ms, offset_ms: 0, of_clock: false, zone: None };
-        let offset = |zone: &str, size_ms| Zone::of(zone).unwrap().unwrap().aligned(windows(size_ms)).map(|w| w.offset_ms).ok();
+        let windows = |size_ms| Windows {
+            kind: WindowKind::Sliding,
+            size_ms,
+            slide_ms: size_ms,
+            offset_ms: 0,
+            of_clock: false,
+            zone: None,
+            by_zone: false,
+        };
+        let offset = |zone: &str, size_ms| Zone::of(zone).unwrap().unwrap().aligned(windows(size_ms));
+        let offset = |zone: &str, size_ms| Some(offset(zone, size_ms)).filter(|w| !w.by_zone).map(|w| w.offset_ms);
         let hour = 3_600_000;
         assert_eq!(offset("Europe/Berlin", hour), Some(0));
         assert_eq!(offset("Europe/Berlin", 24 * hour), None);

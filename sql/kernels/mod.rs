@@ -8,6 +8,7 @@ pub(crate) mod building;
 pub(crate) mod calc;
 mod common;
 pub(crate) mod condition;
+pub(crate) mod decimal;
 mod distinct;
 pub(crate) mod expand;
 pub(crate) mod explode;

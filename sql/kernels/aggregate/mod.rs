@@ -14,7 +14,6 @@ mod own;
 mod state;
 
 pub(crate) use call::{Argument, Call, Function, OwnCall};
-pub(crate) use state::mean;
 
 use super::calc::evaluate;
 use super::distinct::Seen;
@@ -277,15 +276,6 @@ mod tests {
     use proptest::prelude::*;
     use waterwheel_engine::record::record_batch;
     use waterwheel_engine::time::EventTime;
-
-    #[test]
-    fn means_round_half_away_from_zero() {
-        assert_eq!(mean(100, 3, 2, 6), Some(333_333));
-        assert_eq!(mean(-200, 3, 2, 6), Some(-666_667));
-        assert_eq!(mean(5, 2, 0, 0), Some(3));
-        assert_eq!(mean(i128::MAX, 2, 0, 6), None);
-        assert_eq!(mean(i128::MAX, 1, 0, 0), None, "39 digits");
-    }
 
     const FUNCTIONS: [Function; 5] = [Function::Count, Function::Sum, Function::Min, Function::Max, Function::Avg];
 

@@ -6,6 +6,7 @@
 use super::numbers::Long;
 use super::{Argument, Call, Function};
 use crate::kernels::arrivals::Arrivals;
+use crate::kernels::decimal::mean;
 use crate::kernels::keys::KeyBytes;
 use crate::kernels::moments::{Exact, Floats};
 use crate::kernels::value::{Cells, Class, Value};
@@ -273,15 +274,6 @@ impl Call {
             }
         }
     }
-}
-
-/// `sum / count` from scale `from` to scale `to`, half away from zero; none when it does not fit.
-pub(crate) fn mean(sum: i128, count: i64, from: i8, to: i8) -> Option<i128> {
-    let shifted = sum.checked_mul(10i128.checked_pow(u32::try_from(to - from).ok()?)?)?;
-    let count = i128::from(count);
-    let (quotient, rest) = (shifted.checked_div(count)?, shifted.checked_rem(count)?);
-    let up = rest.unsigned_abs() * 2 >= count.unsigned_abs();
-    Some(if up { quotient + shifted.signum() * count.signum() } else { quotient }).filter(|mean| mean.unsigned_abs() <= MOST)
 }
 
 /// The bytes of a map of values, by their canonical bytes, to how often they are there.

@@ -1,7 +1,7 @@
 //! Aggregates that DataFusion has not, or with other types, and those of users: known to the planner, run by the kernels alone.
 //!
-//! Invariant: their types are Flink's: variances and deviations have that of AVG, values in the order of arrival their own; those
-//! of users have the types that are declared.
+//! Invariant: their types are Flink's: a sum of decimals has 38 digits, variances and deviations have the type of AVG, values in the
+//! order of arrival their own; those of users have the types that are declared.
 
 use super::own::becomes;
 use crate::maps::map_type;
@@ -14,7 +14,8 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 /// Their names; the second of a pair is another one for the first.
-const NAMES: [(&str, &[&str]); 10] = [
+const NAMES: [(&str, &[&str]); 11] = [
+    ("sum", &[]),
     ("first_value", &[]),
     ("last_value", &[]),
     ("listagg", &[]),
@@ -74,6 +75,7 @@ impl AggregateUDFImpl for OwnAggregate {
             "collect" => map_type(kind, DataType::Int32),
             "approx_count_distinct" => DataType::Int64,
             _ => match kind {
+                DataType::Decimal128(_, scale) if self.name == "sum" => DataType::Decimal128(38, scale),
                 DataType::Decimal128(_, scale) => DataType::Decimal128(38, scale.max(6)),
                 kind if kind.is_floating() => DataType::Float64,
                 _ => DataType::Int64,

@@ -8,6 +8,7 @@
 mod aggregates;
 mod arrays;
 mod chance;
+mod decimals;
 mod instants;
 mod json;
 mod json_path;
@@ -28,7 +29,7 @@ use super::fields::FieldPlanner;
 use super::over;
 use super::tvf::TablePlanner;
 use super::zones::Zone;
-use crate::kernels::aggregate::mean;
+use crate::kernels::decimal::{Operation, mean};
 use crate::own::{Function, Kind, TableFunction};
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array};
 use arrow::compute::{cast, kernels::numeric::rem};
@@ -40,14 +41,13 @@ use datafusion_expr::{
     Accumulator, AggregateUDF, AggregateUDFImpl, ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
     WindowUDF,
 };
+use decimals::DecimalPlanner;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, LazyLock};
 
 /// DataFusion's functions that are Flink's too.
 const SCALAR: &[&str] = &[
     "abs",
-    "ceil",
-    "floor",
     "round",
     "sqrt",
     "exp",
@@ -91,7 +91,7 @@ const SCALAR: &[&str] = &[
     "least",
 ];
 
-const AGGREGATE: &[&str] = &["count", "sum", "min", "max", "grouping"];
+const AGGREGATE: &[&str] = &["count", "min", "max", "grouping"];
 
 /// A function of the dialect, by its name.
 pub(crate) fn known(name: &str) -> Option<Arc<ScalarUDF>> {
@@ -144,7 +144,8 @@ impl Functions {
         for own in own.into_iter().flatten() {
             scalar.insert(own.name().to_string(), Arc::new(ScalarUDF::from(own)));
         }
-        for own in [numbers::functions(), arrays::functions(), maps::functions(), json::writers()].into_iter().flatten() {
+        let own = [numbers::functions(), decimals::functions(), arrays::functions(), maps::functions(), json::writers()];
+        for own in own.into_iter().flatten() {
             scalar.insert(own.name().to_string(), Arc::new(own));
         }
         let mut aggregate: BTreeMap<String, Arc<AggregateUDF>> = datafusion_functions_aggregate::all_default_aggregate_functions()
@@ -167,6 +168,7 @@ impl Functions {
             expr_planners: vec![
                 // Before that of DataFusion, which gives fields other names.
                 Arc::new(FieldPlanner { item: Arc::new(item) }),
+                Arc::new(DecimalPlanner::new()),
                 Arc::new(datafusion_functions::core::planner::CoreFunctionPlanner::default()),
                 Arc::new(datafusion_functions::datetime::planner::DatetimeFunctionPlanner),
                 Arc::new(datafusion_functions::unicode::planner::UnicodeFunctionPlanner),
@@ -241,25 +243,22 @@ impl ScalarUDFImpl for Mod {
         if !(number(a) && number(b)) {
             return plan_err!("MOD takes two numbers, not {a} and {b}");
         }
-        let is_decimal = |k: &DataType| matches!(k, DataType::Decimal128(_, _));
-        if (is_decimal(a) || is_decimal(b))
-            && let (Some(a), Some(b)) = (digits(a), digits(b))
-        {
-            return Ok(vec![DataType::Decimal128(a.0, a.1), DataType::Decimal128(b.0, b.1)]);
+        if let Some(decimals) = decimals::operands(kinds) {
+            return Ok(decimals);
         }
         let common = if whole(a) && whole(b) { DataType::Int64 } else { DataType::Float64 };
         if a == b { Ok(vec![a.clone(), b.clone()]) } else { Ok(vec![common.clone(), common]) }
     }
 
     fn return_type(&self, kinds: &[DataType]) -> Result<DataType> {
-        if let [DataType::Decimal128(p1, s1), DataType::Decimal128(p2, s2)] = kinds {
-            let (scale, whole) = ((*s1).max(*s2), (*p1 as i8 - s1).min(*p2 as i8 - s2));
-            return Ok(DataType::Decimal128((scale.saturating_add(whole) as u8).min(38), scale));
-        }
-        Ok(kinds.first().cloned().unwrap_or(DataType::Int64))
+        let of_decimals = decimals::result(Operation::Modulo, kinds);
+        Ok(of_decimals.or_else(|| kinds.first().cloned()).unwrap_or(DataType::Int64))
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        if matches!(args.return_type(), DataType::Decimal128(_, _)) {
+            return decimals::compute(Operation::Modulo, &args);
+        }
         let arrays = ColumnarValue::values_to_arrays(&args.args)?;
         let [a, b] = &arrays[..] else { return exec_err!("MOD takes two numbers") };
         Ok(ColumnarValue::Array(rem(a, b)?))

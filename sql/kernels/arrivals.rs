@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 /// Values by their canonical bytes, each with its number.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -58,9 +59,76 @@ impl Arrivals {
     }
 }
 
+/// Distinct values in the order in which each arrived first, with its signed count; none has a count of 0.
+///
+/// Of a value that is there several times, those that came later are taken out first, so that it keeps its place.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct DistinctArrivals {
+    next: u64,
+    values: BTreeMap<Vec<u8>, (u64, i64)>,
+}
+
+impl DistinctArrivals {
+    pub(crate) fn add(&mut self, value: Vec<u8>, weight: i64) {
+        let mut entry = match self.values.entry(value) {
+            Entry::Vacant(entry) => entry.insert_entry((0, 0)),
+            Entry::Occupied(entry) => entry,
+        };
+        let (number, count) = entry.get_mut();
+        let was_there = *count > 0;
+        *count += weight;
+        if *count > 0 && !was_there {
+            *number = self.next;
+            self.next += 1;
+        }
+        if *count == 0 {
+            entry.remove();
+        }
+    }
+
+    /// Takes in what arrived elsewhere, later.
+    pub(crate) fn merge(&mut self, later: &DistinctArrivals) {
+        let mut values: Vec<_> = later.values.iter().collect();
+        values.sort_unstable_by_key(|(_, (number, _))| *number);
+        values.into_iter().for_each(|(value, (_, count))| self.add(value.clone(), *count));
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
+    /// The values that are there, the first to arrive first.
+    pub(crate) fn values(&self) -> Vec<&[u8]> {
+        let mut values: Vec<(u64, &[u8])> =
+            self.values.iter().filter(|(_, (_, count))| *count > 0).map(|(value, (number, _))| (*number, value.as_slice())).collect();
+        values.sort_unstable();
+        values.into_iter().map(|(_, value)| value).collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_distinct_value_keeps_its_place() {
+        let mut arrivals = DistinctArrivals::default();
+        let add = |arrivals: &mut DistinctArrivals, values: &[(&[u8], i64)]| {
+            values.iter().for_each(|(value, weight)| arrivals.add(value.to_vec(), *weight));
+        };
+        add(&mut arrivals, &[(b"b", 1), (b"a", 1), (b"b", 1)]);
+        assert_eq!(arrivals.values(), [b"b", b"a"]);
+        add(&mut arrivals, &[(b"b", -1)]);
+        assert_eq!(arrivals.values(), [b"b", b"a"]);
+        add(&mut arrivals, &[(b"b", -1), (b"b", 1), (b"c", -1)]);
+        assert_eq!(arrivals.values(), [b"a", b"b"]);
+        let mut later = DistinctArrivals::default();
+        add(&mut later, &[(b"d", 1), (b"c", 2), (b"a", 1)]);
+        arrivals.merge(&later);
+        assert_eq!(arrivals.values(), [b"a", b"b", b"d", b"c"]);
+        add(&mut arrivals, &[(b"a", -2), (b"b", -1), (b"c", -1), (b"d", -1)]);
+        assert!(arrivals.is_empty());
+    }
 
     #[test]
     fn the_earliest_of_equal_values_goes() {

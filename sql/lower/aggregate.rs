@@ -287,8 +287,8 @@ pub(super) fn name_of(function: &AggregateFunction) -> SqlResult<Function> {
             false => Ok(Function::Own),
         };
     }
-    if function.params.distinct && by_arrival {
-        return refuse("DISTINCT", "which of equal values arrived first is not kept");
+    if function.params.distinct && matches!(called, "first_value" | "last_value") {
+        return refuse("DISTINCT", "one value is distinct by itself");
     }
     Ok(match called {
         "count" => Function::Count,

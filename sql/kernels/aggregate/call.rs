@@ -20,7 +20,7 @@ pub(crate) enum Function {
     /// FIRST_VALUE, LAST_VALUE: the first or last to arrive that is not NULL.
     First,
     Last,
-    /// LISTAGG: texts in the order of arrival.
+    /// LISTAGG: texts in the order of arrival; with DISTINCT in that in which each arrived first.
     List,
     /// ARRAY_AGG: values in the order of arrival.
     Array {

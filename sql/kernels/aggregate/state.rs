@@ -5,7 +5,7 @@
 
 use super::numbers::Long;
 use super::{Argument, Call, Function};
-use crate::kernels::arrivals::Arrivals;
+use crate::kernels::arrivals::{Arrivals, DistinctArrivals};
 use crate::kernels::decimal::mean;
 use crate::kernels::keys::KeyBytes;
 use crate::kernels::moments::{Exact, Floats};
@@ -32,6 +32,7 @@ pub(crate) enum State {
     Sketch(HyperLogLog),
     /// What a function of the user's keeps; the call has the function.
     Own(Held),
+    Distinct(DistinctArrivals),
 }
 
 /// Every value by its canonical bytes, with its signed count; none has a count of 0.
@@ -63,6 +64,7 @@ impl State {
             State::Extreme(value) => value.is_none(),
             State::Values(values) => values.counts.is_empty(),
             State::Arrivals(arrivals) => arrivals.is_empty(),
+            State::Distinct(arrivals) => arrivals.is_empty(),
             State::Exact(moments) => moments.is_zero(),
             State::Floats(moments) => moments.count == 0,
             State::Sketch(sketch) => sketch.estimate() == 0,
@@ -80,6 +82,7 @@ impl State {
             (State::Extreme(so_far), cells) => extreme(function, so_far, &cells.value(row)),
             (State::Values(values), _) => values.add(bytes(), weight),
             (State::Arrivals(arrivals), _) => arrivals.add(&bytes(), weight),
+            (State::Distinct(arrivals), _) => arrivals.add(bytes(), weight),
             (State::Sketch(sketch), _) => sketch.insert(&KeyBytes::new(&bytes())),
             (State::Exact(moments), Cells::Int(a)) => moments.add(i128::from(a.value(row)), weight),
             (State::Exact(moments), Cells::Decimal(a)) => moments.add(a.value(row), weight),
@@ -99,6 +102,7 @@ impl State {
             (State::Extreme(so_far), value) => extreme(function, so_far, value),
             (State::Values(values), _) => values.add(bytes(), 1),
             (State::Arrivals(arrivals), _) => arrivals.add(&bytes(), 1),
+            (State::Distinct(arrivals), _) => arrivals.add(bytes(), 1),
             (State::Sketch(sketch), _) => sketch.insert(&KeyBytes::new(&bytes())),
             (State::Exact(moments), Value::Int(v)) => moments.add(i128::from(*v), 1),
             (State::Exact(moments), Value::Decimal(v)) => moments.add(*v, 1),
@@ -114,6 +118,7 @@ impl State {
             (State::Extreme(_), State::Extreme(None)) => {}
             (State::Values(values), State::Values(more)) => more.counts.iter().for_each(|(bytes, n)| values.add(bytes.clone(), *n)),
             (State::Arrivals(arrivals), State::Arrivals(later)) => arrivals.merge(later),
+            (State::Distinct(arrivals), State::Distinct(later)) => arrivals.merge(later),
             (State::Exact(moments), State::Exact(more)) => moments.merge(more),
             (State::Floats(moments), State::Floats(more)) => moments.merge(more),
             (State::Sketch(sketch), State::Sketch(more)) => sketch.merge(more),
@@ -143,6 +148,9 @@ impl Call {
         if self.keeps_values() {
             return State::Values(Multiset::default());
         }
+        if self.keeps_arrivals() && self.distinct {
+            return State::Distinct(DistinctArrivals::default());
+        }
         if self.keeps_arrivals() {
             return State::Arrivals(Arrivals::default());
         }
@@ -159,7 +167,8 @@ impl Call {
         match state {
             State::Extreme(value) => value.clone().unwrap_or(Value::Null),
             State::Values(values) => self.finish_values(values),
-            State::Arrivals(arrivals) => self.finish_arrivals(arrivals),
+            State::Arrivals(arrivals) => self.finish_arrivals(arrivals.values()),
+            State::Distinct(arrivals) => self.finish_arrivals(arrivals.values().into_iter()),
             State::Exact(moments) => self.variance(|sample| moments.variance(sample)),
             State::Floats(moments) => self.variance(|sample| moments.variance(sample)),
             State::Sketch(sketch) => Value::Int(sketch.estimate() as i64),
@@ -185,19 +194,19 @@ impl Call {
         }
     }
 
-    fn finish_arrivals(&self, arrivals: &Arrivals) -> Value {
+    fn finish_arrivals<'a>(&self, mut arrivals: impl DoubleEndedIterator<Item = &'a [u8]>) -> Value {
         let Some(Argument { class, .. }) = &self.argument else { return Value::Null };
         let read = |bytes: &[u8]| Value::decode(*class, &mut &bytes[..]).unwrap_or(Value::Null);
         match self.function {
-            Function::First => arrivals.values().next().map_or(Value::Null, read),
-            Function::Last => arrivals.values().next_back().map_or(Value::Null, read),
+            Function::First => arrivals.next().map_or(Value::Null, read),
+            Function::Last => arrivals.next_back().map_or(Value::Null, read),
             Function::List => {
                 let texts: Vec<String> =
-                    arrivals.values().filter_map(|bytes| if let Value::Text(text) = read(bytes) { Some(text) } else { None }).collect();
+                    arrivals.filter_map(|bytes| if let Value::Text(text) = read(bytes) { Some(text) } else { None }).collect();
                 if texts.is_empty() { Value::Null } else { Value::Text(texts.join(&self.separator)) }
             }
             _ => {
-                let values: Vec<&[u8]> = arrivals.values().collect();
+                let values: Vec<&[u8]> = arrivals.collect();
                 if values.is_empty() { Value::Null } else { Value::Bytes(array_of(*class, &values)) }
             }
         }

@@ -1,4 +1,4 @@
-//! What is another way to write something: BYTES, IF, IFNULL, GREATEST, FLOOR(.. TO ..), units that stand as words.
+//! What is another way to write something: BYTES, CHAR(n), IF, IFNULL, GREATEST, FLOOR(.. TO ..), units that stand as words.
 //!
 //! Invariant: what is put in its place means the same; nothing else is touched.
 
@@ -6,9 +6,15 @@ use super::walk::each_expr;
 use crate::error::{SqlError, SqlResult};
 use datafusion_sql::sqlparser::ast::helpers::attached_token::AttachedToken;
 use datafusion_sql::sqlparser::ast::{
-    CaseWhen, CastKind, CeilFloorKind, DataType, DateTimeField, ExactNumberInfo, Expr, Function, FunctionArg, FunctionArgExpr,
-    FunctionArgumentList, FunctionArguments, Ident, ObjectName, TimezoneInfo, TypedString, Value, VisitMut,
+    CaseWhen, CastKind, CeilFloorKind, CharacterLength, DataType, DateTimeField, ExactNumberInfo, Expr, Function, FunctionArg,
+    FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, ObjectName, Spanned, TimezoneInfo, TypedString, Value, VisitMut,
 };
+
+/// Characters of a CHAR(n), which is filled up, at most.
+const LONGEST: u64 = 1 << 20;
+
+/// Characters of a STRING at most.
+const LONGEST_TEXT: u64 = i32::MAX as u64;
 
 /// Rewrites every expression in it.
 pub(super) fn rewrite(within: &mut impl VisitMut) -> SqlResult<()> {
@@ -40,7 +46,13 @@ pub(crate) fn text(value: &str) -> Expr {
     Expr::Value(Value::SingleQuotedString(value.to_string()).into())
 }
 
-fn case(condition: Expr, result: Expr, otherwise: Expr) -> Expr {
+/// A number.
+pub(super) fn number(value: impl ToString) -> Expr {
+    Expr::Value(Value::Number(value.to_string(), false).into())
+}
+
+/// `CASE WHEN condition THEN result ELSE otherwise END`.
+pub(super) fn case(condition: Expr, result: Expr, otherwise: Expr) -> Expr {
     Expr::Case {
         case_token: AttachedToken::empty(),
         end_token: AttachedToken::empty(),
@@ -70,6 +82,15 @@ fn plain(expr: &Expr) -> SqlResult<Option<Expr>> {
                 format: None,
             };
             Some(call("as_instant", vec![local]))
+        }
+        Expr::Cast { kind, expr, data_type, .. } if length(data_type).is_some() => return sized(kind, expr, data_type),
+        // The planner has no other digits than nine, Flink's TIME has none.
+        Expr::Cast {
+            kind, expr, data_type: DataType::Time(digits, zone @ (TimezoneInfo::None | TimezoneInfo::WithoutTimeZone)), ..
+        } => {
+            let data_type = DataType::Time(None, *zone);
+            let whole = Expr::Cast { kind: kind.clone(), expr: expr.clone(), data_type, array: false, format: None };
+            Some(call("cut_time", vec![whole, number(digits.unwrap_or(0))]))
         }
         Expr::Array(array) if !array.elem.is_empty() => Some(call("array_of", array.elem.clone())),
         // The planner takes it for a decimal.
@@ -125,6 +146,37 @@ fn plain(expr: &Expr) -> SqlResult<Option<Expr>> {
         },
         _ => None,
     })
+}
+
+/// How a text type of a length is called, and that; none for one without.
+fn length(data_type: &DataType) -> Option<(&'static str, Option<CharacterLength>)> {
+    match data_type {
+        DataType::Char(length) | DataType::Character(length) => Some(("CHAR", *length)),
+        DataType::Varchar(Some(length)) => Some(("VARCHAR", Some(*length))),
+        DataType::CharVarying(length) | DataType::CharacterVarying(length) => Some(("VARCHAR", *length)),
+        _ => None,
+    }
+}
+
+/// A cast to a text of so many characters: of a VARCHAR at most, of a CHAR exactly.
+fn sized(kind: &CastKind, expr: &Expr, data_type: &DataType) -> SqlResult<Option<Expr>> {
+    let Some((name, length)) = length(data_type) else { return Ok(None) };
+    let data_type = DataType::String(None);
+    let whole = Expr::Cast { kind: kind.clone(), expr: Box::new(expr.clone()), data_type, array: false, format: None };
+    let length = match length {
+        // As long as a text may be.
+        Some(CharacterLength::IntegerLength { length, .. }) if name == "VARCHAR" && length >= LONGEST_TEXT => return Ok(Some(whole)),
+        Some(CharacterLength::IntegerLength { length, .. }) => length,
+        Some(CharacterLength::Max) => return Ok(Some(whole)),
+        None if name == "VARCHAR" => return Ok(Some(whole)),
+        None => 1,
+    };
+    if length == 0 || (name == "CHAR" && length > LONGEST) {
+        let most = if name == "CHAR" { LONGEST } else { LONGEST_TEXT };
+        return Err(SqlError::new(format!("{name}({length}): the length is 1 to {most}")).at(expr.span()));
+    }
+    let cut = if name == "CHAR" { "fit_text" } else { "cut_text" };
+    Ok(Some(call(cut, vec![whole, number(length)])))
 }
 
 fn of_call(function: &Function) -> SqlResult<Option<Expr>> {

@@ -8,7 +8,7 @@
 //!
 //! Invariant: the pass comes behind the planner's own, which has made every conversion a cast; in UTC nothing but the texts of times changes.
 
-use super::functions::{ScalarFunction, known};
+use super::functions::{ScalarFunction, known, replaced};
 use super::tvf::{WindowKind, Windows};
 use crate::error::{SqlError, SqlResult};
 use arrow::array::{ArrayRef, AsArray, Int64Array, StringBuilder};
@@ -218,19 +218,22 @@ impl Zoned {
     }
 
     fn part(&self, expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+        if let Some(other) = replaced(&expr, schema)? {
+            return Ok(Transformed::yes(other));
+        }
         match &expr {
+            // A time is always a text.
+            Expr::TryCast(TryCast { expr: inner, field })
+                if *field.data_type() == DataType::Utf8 && matches!(inner.get_type(schema)?, DataType::Timestamp(_, _)) =>
+            {
+                let whole = self.part(cast((**inner).clone(), DataType::Utf8), schema)?.data;
+                Ok(Transformed::yes(whole))
+            }
             Expr::Cast(Cast { expr: inner, field }) => {
                 let (from, to) = (inner.get_type(schema)?, field.data_type());
                 if matches!(from, DataType::Timestamp(TimeUnit::Second | TimeUnit::Millisecond, _)) && *to == DataType::Utf8 {
                     let local = if is_instant(&from) { self.local(inner) } else { cast((**inner).clone(), LOCAL) };
                     return Ok(Transformed::yes(Expr::ScalarFunction(Call::new_udf(self.text.clone(), vec![local]))));
-                }
-                // Flink writes TRUE and FALSE.
-                if from == DataType::Boolean
-                    && *to == DataType::Utf8
-                    && let Some(upper) = known("upper")
-                {
-                    return Ok(Transformed::yes(Expr::ScalarFunction(Call::new_udf(upper, vec![expr.clone()]))));
                 }
                 if self.zone.is_none() {
                     return Ok(Transformed::no(expr));

@@ -7,6 +7,7 @@
 
 mod aggregates;
 mod arrays;
+mod casts;
 mod chance;
 mod decimals;
 mod instants;
@@ -21,6 +22,7 @@ mod text;
 mod time;
 
 pub(crate) use aggregates::own_of;
+pub(super) use casts::replaced;
 pub(crate) use chance::{CHANCE, FRACTION_OF, UUID_OF};
 pub use own::ScalarFunction;
 pub(crate) use time::is_of_the_clock;
@@ -93,9 +95,10 @@ const SCALAR: &[&str] = &[
 
 const AGGREGATE: &[&str] = &["count", "min", "max", "grouping"];
 
+static KNOWN: LazyLock<Functions> = LazyLock::new(Functions::new);
+
 /// A function of the dialect, by its name.
 pub(crate) fn known(name: &str) -> Option<Arc<ScalarUDF>> {
-    static KNOWN: LazyLock<Functions> = LazyLock::new(Functions::new);
     KNOWN.scalar.get(name).cloned()
 }
 
@@ -128,11 +131,12 @@ impl Functions {
                 scalar.insert(name.to_string(), function.clone());
             }
         }
-        for own in [ScalarUDF::from(Mod::new()), ScalarUDF::from(ToTimestampLtz::new())] {
+        for own in [ScalarUDF::from(Mod::new()), ScalarUDF::from(ToTimestampLtz::new()), casts::as_written()] {
             scalar.insert(own.name().to_string(), Arc::new(own));
         }
         let own = [
             text::functions(),
+            casts::functions(),
             strings::functions(),
             time::functions(),
             instants::functions(),

@@ -22,7 +22,7 @@ mod text;
 mod time;
 
 pub(crate) use aggregates::own_of;
-pub(super) use casts::replaced;
+pub(super) use casts::{AS_WRITTEN, replaced};
 pub(crate) use chance::{CHANCE, FRACTION_OF, UUID_OF};
 pub use own::ScalarFunction;
 pub(crate) use time::is_of_the_clock;

@@ -38,8 +38,6 @@ pub(crate) enum Computed {
         column: usize,
         default: Value,
     },
-    First(usize),
-    Last(usize),
 }
 
 /// What all tasks share.
@@ -74,8 +72,9 @@ pub(crate) struct OverAcc {
     times: u64,
     earlier: u64,
     last_ms: i64,
-    /// The first and the last row, where a function asks for them.
+    /// The first row, where a function asks for it.
     first: Option<Vec<u8>>,
+    /// Always none; snapshots of earlier versions have a row here.
     last: Option<Vec<u8>>,
     /// The last rows, up to the distance and one.
     waiting: VecDeque<Vec<u8>>,
@@ -119,8 +118,6 @@ impl OverCalls {
                 Computed::Lag { column, .. } if acc.rows > u64::from(self.rules.distance) => at(&acc.first, *column)?,
                 Computed::Lead { column, default } => later.map_or(Ok(default.clone()), |later| self.value(later, *column))?,
                 Computed::Lag { default, .. } => default.clone(),
-                Computed::First(column) => at(&acc.first, *column)?,
-                Computed::Last(column) => at(&acc.last, *column)?,
             });
         }
         Ok(Ok(values))
@@ -156,11 +153,7 @@ impl OverCalls {
 
 impl OverRules {
     fn keeps_first(&self) -> bool {
-        self.computed.iter().any(|c| matches!(c, Computed::First(_) | Computed::Lag { .. }))
-    }
-
-    fn keeps_last(&self) -> bool {
-        self.computed.iter().any(|c| matches!(c, Computed::Last(_)))
+        self.computed.iter().any(|c| matches!(c, Computed::Lag { .. }))
     }
 
     fn compare(&self, tie: &OrderColumn, a: &[u8], b: &[u8]) -> Result<Ordering> {
@@ -233,9 +226,6 @@ impl OverKernel for OverCalls {
         if acc.first.is_none() && self.rules.keeps_first() {
             acc.first = Some(row.to_vec());
         }
-        if self.rules.keeps_last() {
-            acc.last = Some(row.to_vec());
-        }
         if self.rules.leads {
             if acc.waiting.len() > self.rules.distance as usize {
                 acc.waiting.pop_front();
@@ -251,9 +241,6 @@ impl OverKernel for OverCalls {
         acc.rows += later.rows;
         if acc.first.is_none() {
             acc.first.clone_from(&later.first);
-        }
-        if later.last.is_some() {
-            acc.last.clone_from(&later.last);
         }
         Ok(())
     }

@@ -20,6 +20,7 @@ use crate::kernels::over_changes::OverChanges;
 use crate::kernels::packed::Packed;
 use crate::kernels::ranked::OrderColumn;
 use crate::kernels::value::{Class, Value};
+use crate::plan;
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use datafusion_common::{DFSchema, ScalarValue};
 use datafusion_expr::expr::{AggregateFunction, Expr, Sort, WindowFunction, WindowFunctionParams};
@@ -218,7 +219,13 @@ fn function_of(expr: &Expr) -> SqlResult<&WindowFunction> {
 /// The same call as an aggregate, if it is one.
 fn aggregate_of(function: &WindowFunction) -> SqlResult<Option<AggregateFunction>> {
     let WindowFunctionParams { args, filter, null_treatment, distinct, .. } = &function.params;
-    let WindowFunctionDefinition::AggregateUDF(udf) = &function.fun else {
+    let udf = match &function.fun {
+        WindowFunctionDefinition::AggregateUDF(udf) => Some(udf.clone()),
+        // The planner has them apart from the aggregates, to which NULL is no value.
+        other if matches!(other.name(), "first_value" | "last_value") => plan::aggregate_of(other.name()),
+        WindowFunctionDefinition::WindowUDF(_) => None,
+    };
+    let Some(udf) = udf else {
         if filter.is_some() || *distinct || null_treatment.is_some() {
             return Err(SqlError::unsupported(
                 &format!("FILTER, DISTINCT or IGNORE NULLS of {}", function.fun.name()),
@@ -231,7 +238,7 @@ fn aggregate_of(function: &WindowFunction) -> SqlResult<Option<AggregateFunction
     #[expect(deprecated, reason = "the planner still makes it of COUNT(*)")]
     let is_star = matches!(args[..], [Expr::Wildcard { .. }]);
     let args = if is_star { vec![datafusion_expr::lit(1i64)] } else { args.clone() };
-    Ok(Some(AggregateFunction::new_udf(udf.clone(), args, *distinct, filter.clone(), Vec::new(), *null_treatment)))
+    Ok(Some(AggregateFunction::new_udf(udf, args, *distinct, filter.clone(), Vec::new(), *null_treatment)))
 }
 
 /// The frame that a function is computed over, and how far it looks ahead.
@@ -424,8 +431,6 @@ fn function_over(function: &WindowFunction, argument: Option<usize>, output: &Da
         ("row_number", _) => Computed::RowNumber,
         ("rank", _) => Computed::Rank,
         ("dense_rank", _) => Computed::DenseRank,
-        ("first_value", Some(column)) => Computed::First(column),
-        ("last_value", Some(column)) => Computed::Last(column),
         ("lag", Some(column)) => Computed::Lag { column, default: default_of(function, output)? },
         ("lead", Some(column)) => Computed::Lead { column, default: default_of(function, output)? },
         _ => return Err(SqlError::unsupported(&format!("{name}(...) OVER"), "it is not here", "")),

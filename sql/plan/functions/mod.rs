@@ -102,6 +102,11 @@ pub(crate) fn known(name: &str) -> Option<Arc<ScalarUDF>> {
     KNOWN.scalar.get(name).cloned()
 }
 
+/// An aggregate function of the dialect, by its name.
+pub(crate) fn aggregate_of(name: &str) -> Option<Arc<AggregateUDF>> {
+    KNOWN.aggregate.get(name).cloned()
+}
+
 /// The functions of a session.
 #[derive(Debug, Clone)]
 pub(crate) struct Functions {

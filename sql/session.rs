@@ -637,7 +637,12 @@ fn in_order(plan: LogicalPlan, columns: &[Ident], table: &Table) -> SqlResult<Lo
             SqlError::new(format!("{} columns are named, the query has {}", columns.len(), schema.fields().len())).at(columns[0].span)
         );
     }
-    for ident in columns {
+    for (i, ident) in columns.iter().enumerate() {
+        if columns[..i].iter().any(|before| before.value == ident.value) {
+            return Err(SqlError::new(format!("column {:?} is named twice", ident.value))
+                .at(ident.span)
+                .help("name each column once, in the order of the query's"));
+        }
         if table.schema.index_of(&ident.value).is_err() {
             let names = table.schema.fields().iter().map(|f| f.name().as_str());
             return Err(SqlError::new(format!("column {:?} not found in {}", ident.value, table.name))

@@ -172,6 +172,8 @@ fn constants_are_looked_at_before_the_start() {
             "SELECT country FROM TABLE(TUMBLE(TABLE payments PARTITION BY country, DESCRIPTOR(at), INTERVAL '1' MINUTE))",
             "PARTITION BY in TUMBLE",
         ),
+        ("INSERT INTO sums (country, country) SELECT country, amount FROM payments", "column \"country\" is named twice"),
+        ("INSERT INTO sums (total, country) SELECT amount, country FROM payments", "nothing is wrong"),
     ] {
         let report = report(sql);
         assert!(report.contains(why), "{sql}\n{report}");

@@ -1,8 +1,9 @@
-//! Flink's dialect for the parser: back-quoted names, `TABLE t` as an argument, `MAP[..]`, the clauses of JSON functions.
+//! Flink's dialect for the parser: back-quoted names, `TABLE t` as an argument, `MAP[..]`, `TRIM(BOTH FROM s)`, the clauses of JSON
+//! functions.
 //!
 //! Invariant: everything else is the generic dialect, the union of all others.
 
-use datafusion_sql::sqlparser::ast::Expr;
+use datafusion_sql::sqlparser::ast::{Expr, TrimWhereField};
 use datafusion_sql::sqlparser::dialect::{Dialect, GenericDialect};
 use datafusion_sql::sqlparser::keywords::Keyword;
 use datafusion_sql::sqlparser::parser::{Parser, ParserError};
@@ -58,6 +59,10 @@ impl Dialect for FlinkDialect {
         if super::word_at(parser, 0) == "MAP" && parser.peek_nth_token_ref(1).token == Token::LBracket {
             return Some(map(parser));
         }
+        let is_trim = super::word_at(parser, 0) == "TRIM" && parser.peek_nth_token_ref(1).token == Token::LParen;
+        if is_trim && super::word_at(parser, 3) == "FROM" {
+            return trim_blanks(parser);
+        }
         let [first, second] = parser.peek_tokens_ref::<2>();
         let is_table = matches!(&first.token, Token::Word(w) if w.keyword == Keyword::TABLE && w.quote_style.is_none());
         if !is_table || !matches!(&second.token, Token::Word(_)) {
@@ -109,6 +114,21 @@ fn another_column(parser: &Parser) -> bool {
     let [comma, name, behind] = parser.peek_tokens_ref::<3>();
     let is_name = matches!(&name.token, Token::Word(w) if w.keyword != Keyword::INTERVAL || w.quote_style.is_some());
     comma.token == Token::Comma && is_name && !matches!(behind.token, Token::LParen | Token::RArrow)
+}
+
+/// `TRIM(BOTH FROM text)`: without what is trimmed, that is blanks.
+fn trim_blanks(parser: &mut Parser<'_>) -> Option<Result<Expr, ParserError>> {
+    let side = match super::word_at(parser, 2).as_str() {
+        "BOTH" => TrimWhereField::Both,
+        "LEADING" => TrimWhereField::Leading,
+        "TRAILING" => TrimWhereField::Trailing,
+        _ => return None,
+    };
+    for _ in 0..4 {
+        parser.next_token();
+    }
+    let text = parser.parse_expr().and_then(|expr| parser.expect_token(&Token::RParen).map(|_| expr));
+    Some(text.map(|expr| Expr::Trim { expr: Box::new(expr), trim_where: Some(side), trim_what: None, trim_characters: None }))
 }
 
 /// `MAP[key, value, ..]`.

@@ -15,6 +15,7 @@ mod membership;
 mod names;
 mod over;
 mod pattern;
+mod spans;
 pub(crate) mod sugar;
 mod tvf;
 mod unnest;

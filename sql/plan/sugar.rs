@@ -1,13 +1,16 @@
-//! What is another way to write something: BYTES, CHAR(n), IF, IFNULL, GREATEST, FLOOR(.. TO ..), units that stand as words.
+//! What is another way to write something: BYTES, CHAR(n), IF, IFNULL, GREATEST, FLOOR(.. TO ..), LIKE .. ESCAPE, units that stand as
+//! words, intervals of two units, OVERLAPS.
 //!
 //! Invariant: what is put in its place means the same; nothing else is touched.
 
+use super::spans;
 use super::walk::each_expr;
 use crate::error::{SqlError, SqlResult};
 use datafusion_sql::sqlparser::ast::helpers::attached_token::AttachedToken;
 use datafusion_sql::sqlparser::ast::{
-    CaseWhen, CastKind, CeilFloorKind, CharacterLength, DataType, DateTimeField, ExactNumberInfo, Expr, Function, FunctionArg,
-    FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, ObjectName, Spanned, TimezoneInfo, TypedString, Value, VisitMut,
+    BinaryOperator, CaseWhen, CastKind, CeilFloorKind, CharacterLength, DataType, DateTimeField, ExactNumberInfo, Expr, Function,
+    FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, ObjectName, Spanned, TimezoneInfo, TypedString, Value,
+    VisitMut,
 };
 
 /// Characters of a CHAR(n), which is filled up, at most.
@@ -92,6 +95,13 @@ fn plain(expr: &Expr) -> SqlResult<Option<Expr>> {
             let whole = Expr::Cast { kind: kind.clone(), expr: expr.clone(), data_type, array: false, format: None };
             Some(call("cut_time", vec![whole, number(digits.unwrap_or(0))]))
         }
+        Expr::Like { negated, any, expr, pattern, escape_char: Some(escape) } => {
+            let Some(pattern) = escaped(pattern, &escape.value).map_err(|e| e.at(pattern.span()))? else { return Ok(None) };
+            let (negated, any, expr) = (*negated, *any, expr.clone());
+            Some(Expr::Like { negated, any, expr, pattern: Box::new(text(&pattern)), escape_char: None })
+        }
+        Expr::Interval(interval) => spans::in_one_unit(interval)?,
+        Expr::BinaryOp { left, op: BinaryOperator::Overlaps, right } => Some(spans::overlaps(left, right)?),
         Expr::Array(array) if !array.elem.is_empty() => Some(call("array_of", array.elem.clone())),
         // The planner takes it for a decimal.
         Expr::Value(value) if matches!(&value.value, Value::Number(number, _) if number.contains(['e', 'E'])) => Some(Expr::Cast {
@@ -179,6 +189,47 @@ fn sized(kind: &CastKind, expr: &Expr, data_type: &DataType) -> SqlResult<Option
     Ok(Some(call(cut, vec![whole, number(length)])))
 }
 
+/// A pattern of LIKE with the escape that the planner knows; none where it has that already.
+fn escaped(pattern: &Expr, escape: &Value) -> SqlResult<Option<String>> {
+    let one = |text: &str| text.chars().next().filter(|c| c.len_utf8() == text.len());
+    let escape = match escape {
+        Value::SingleQuotedString(escape) => one(escape),
+        _ => None,
+    };
+    let Some(escape) = escape else {
+        return Err(SqlError::new("an ESCAPE is one character in single quotes").help("x LIKE 'a!%' ESCAPE '!'"));
+    };
+    if escape == '\\' {
+        return Ok(None);
+    }
+    let Expr::Value(value) = pattern else {
+        return Err(SqlError::unsupported(
+            "ESCAPE for a pattern that is no literal",
+            "it is read when the query is planned",
+            "the escape \\",
+        ));
+    };
+    let Value::SingleQuotedString(pattern) = &value.value else { return Ok(None) };
+    let mut known = String::with_capacity(pattern.len());
+    let mut letters = pattern.chars();
+    while let Some(letter) = letters.next() {
+        let (letter, is_plain) = match letter {
+            // A letter like others, where another one is the escape.
+            '\\' => ('\\', true),
+            _ if letter != escape => (letter, false),
+            _ => match letters.next() {
+                Some(next) if next == escape || matches!(next, '%' | '_') => (next, matches!(next, '%' | '_')),
+                _ => return Err(SqlError::new(format!("the escape {escape} in '{pattern}' stands before no %, _ or {escape}"))),
+            },
+        };
+        if is_plain {
+            known.push('\\');
+        }
+        known.push(letter);
+    }
+    Ok(Some(known))
+}
+
 fn of_call(function: &Function) -> SqlResult<Option<Expr>> {
     let FunctionArguments::List(list) = &function.args else { return Ok(None) };
     let args = list.args.iter().map(|a| match a {
@@ -195,7 +246,7 @@ fn of_call(function: &Function) -> SqlResult<Option<Expr>> {
             let is_null = |e: &Expr| Expr::IsNull(Box::new(Expr::Nested(Box::new(e.clone()))));
             let any = rest.iter().fold(is_null(first), |any, e| Expr::BinaryOp {
                 left: Box::new(any),
-                op: datafusion_sql::sqlparser::ast::BinaryOperator::Or,
+                op: BinaryOperator::Or,
                 right: Box::new(is_null(e)),
             });
             Some(case(any, Expr::Value(Value::Null.into()), call(&name.to_lowercase(), args.clone())))

@@ -17,6 +17,7 @@ mod over;
 mod pattern;
 mod spans;
 pub(crate) mod sugar;
+mod tuples;
 mod tvf;
 mod unnest;
 mod versions;
@@ -153,6 +154,7 @@ pub(crate) fn plan(query: &Query, catalog: &Catalog, functions: &Functions) -> S
     bags::rewrite(&mut query)?;
     legacy::rewrite(&mut query)?;
     names::rewrite(&mut query, |name| functions.aggregate.contains_key(name));
+    tuples::rewrite(&mut query)?;
     sugar::rewrite(&mut query)?;
     planner.sql_statement_to_plan(Statement::Query(Box::new(query))).map_err(|e| explain(e, functions))
 }

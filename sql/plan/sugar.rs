@@ -95,10 +95,12 @@ fn plain(expr: &Expr) -> SqlResult<Option<Expr>> {
             let whole = Expr::Cast { kind: kind.clone(), expr: expr.clone(), data_type, array: false, format: None };
             Some(call("cut_time", vec![whole, number(digits.unwrap_or(0))]))
         }
-        Expr::Like { negated, any, expr, pattern, escape_char: Some(escape) } => {
-            let Some(pattern) = escaped(pattern, &escape.value).map_err(|e| e.at(pattern.span()))? else { return Ok(None) };
+        Expr::Like { negated, any, expr, pattern, escape_char } => {
+            let escape = escape_char.as_ref().map(|escape| &escape.value);
+            let Some(pattern) = escaped(pattern, escape).map_err(|e| e.at(pattern.span()))? else { return Ok(None) };
             let (negated, any, expr) = (*negated, *any, expr.clone());
-            Some(Expr::Like { negated, any, expr, pattern: Box::new(text(&pattern)), escape_char: None })
+            let escape_char = Some(Value::SingleQuotedString("\\".into()).into());
+            Some(Expr::Like { negated, any, expr, pattern: Box::new(text(&pattern)), escape_char })
         }
         Expr::Interval(interval) => spans::in_one_unit(interval)?,
         Expr::BinaryOp { left, op: BinaryOperator::Overlaps, right } => Some(spans::overlaps(left, right)?),
@@ -189,20 +191,21 @@ fn sized(kind: &CastKind, expr: &Expr, data_type: &DataType) -> SqlResult<Option
     Ok(Some(call(cut, vec![whole, number(length)])))
 }
 
-/// A pattern of LIKE with the escape that the planner knows; none where it has that already.
-fn escaped(pattern: &Expr, escape: &Value) -> SqlResult<Option<String>> {
+/// A pattern of LIKE with the escape that the planner knows, `\`; none where it is that already. Flink knows none unless it is named.
+fn escaped(pattern: &Expr, escape: Option<&Value>) -> SqlResult<Option<String>> {
     let one = |text: &str| text.chars().next().filter(|c| c.len_utf8() == text.len());
     let escape = match escape {
-        Value::SingleQuotedString(escape) => one(escape),
-        _ => None,
+        None => None,
+        Some(Value::SingleQuotedString(escape)) if one(escape).is_some() => one(escape),
+        Some(_) => return Err(SqlError::new("an ESCAPE is one character in single quotes").help("x LIKE 'a!%' ESCAPE '!'")),
     };
-    let Some(escape) = escape else {
-        return Err(SqlError::new("an ESCAPE is one character in single quotes").help("x LIKE 'a!%' ESCAPE '!'"));
-    };
-    if escape == '\\' {
+    if escape == Some('\\') {
         return Ok(None);
     }
     let Expr::Value(value) = pattern else {
+        if escape.is_none() {
+            return Ok(None);
+        }
         return Err(SqlError::unsupported(
             "ESCAPE for a pattern that is no literal",
             "it is read when the query is planned",
@@ -210,16 +213,19 @@ fn escaped(pattern: &Expr, escape: &Value) -> SqlResult<Option<String>> {
         ));
     };
     let Value::SingleQuotedString(pattern) = &value.value else { return Ok(None) };
+    if escape.is_none() && !pattern.contains('\\') {
+        return Ok(None);
+    }
     let mut known = String::with_capacity(pattern.len());
     let mut letters = pattern.chars();
     while let Some(letter) = letters.next() {
         let (letter, is_plain) = match letter {
             // A letter like others, where another one is the escape.
             '\\' => ('\\', true),
-            _ if letter != escape => (letter, false),
+            _ if Some(letter) != escape => (letter, false),
             _ => match letters.next() {
-                Some(next) if next == escape || matches!(next, '%' | '_') => (next, matches!(next, '%' | '_')),
-                _ => return Err(SqlError::new(format!("the escape {escape} in '{pattern}' stands before no %, _ or {escape}"))),
+                Some(next) if next == letter || matches!(next, '%' | '_') => (next, matches!(next, '%' | '_')),
+                _ => return Err(SqlError::new(format!("the escape {letter} in '{pattern}' stands before no %, _ or {letter}"))),
             },
         };
         if is_plain {

@@ -1,4 +1,4 @@
-//! `CROSS JOIN UNNEST(array) AS t (x)` and `LEFT JOIN UNNEST(array) AS t (x) ON TRUE`: a row beside each element of its array.
+//! `CROSS JOIN UNNEST(array) AS t (x)`, `CROSS JOIN UNNEST(map) AS t (k, v)` and `LEFT JOIN UNNEST(array) AS t (x) ON TRUE`: a row beside each element of its array.
 //! `LATERAL TABLE(f(x)) AS t (a, b)` is the same of the array of rows that a table function gives.
 //!
 //! Where UNNEST is planned the rows beside it are known by their columns alone, so the node stands for the elements until the
@@ -6,6 +6,7 @@
 //!
 //! Invariant: nothing is pushed below the node but projections; elements that found no join are refused.
 
+use super::functions::known;
 use crate::error::{SqlError, SqlResult};
 use crate::own::TableFunction;
 use arrow::datatypes::{DataType, Field, FieldRef};
@@ -167,9 +168,17 @@ pub(super) fn elements(
     let nothing = DFSchema::empty();
     let array = context.sql_to_expr(array, &nothing).map_err(SqlError::of_planner)?;
     let kind = array.get_type(&nothing).map_err(SqlError::of_planner)?;
+    let (array, kind) = match (kind, known("map_entries")) {
+        (DataType::Map(..), Some(entries)) => {
+            let entries = entries.call(vec![array]);
+            let kind = entries.get_type(&nothing).map_err(SqlError::of_planner)?;
+            (entries, kind)
+        }
+        (kind, _) => (array, kind),
+    };
     let DataType::List(item) = &kind else {
         let what = format!("UNNEST of {text}, which is {}", crate::parser::type_name(&kind));
-        return Err(SqlError::unsupported(&what, "it takes an array", "a column of type ARRAY<..>"));
+        return Err(SqlError::unsupported(&what, "it takes an array", "a column of type ARRAY<..> or MAP<..>"));
     };
     planned(array, item, &format!("UNNEST({text})"), alias, with_place, Of::Array)
 }

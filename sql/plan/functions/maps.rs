@@ -1,12 +1,12 @@
-//! Maps: `MAP['a', 1]`, MAP_KEYS, MAP_VALUES, MAP_FROM_ARRAYS, STR_TO_MAP. What an array can, too, is in `arrays`.
+//! Maps: `MAP['a', 1]`, MAP_KEYS, MAP_VALUES, MAP_ENTRIES, MAP_FROM_ARRAYS, STR_TO_MAP. What an array can, too, is in `arrays`.
 //!
 //! Invariant: a map has each key once, the last of several; none is NULL.
 
 use crate::maps::{build, map_type, parts};
-use arrow::array::{Array, ArrayRef, AsArray, ListArray, StringArray, new_null_array};
+use arrow::array::{Array, ArrayRef, AsArray, ListArray, StringArray, StructArray, new_null_array};
 use arrow::buffer::NullBuffer;
 use arrow::compute::interleave;
-use arrow::datatypes::{DataType, Field};
+use arrow::datatypes::{DataType, Field, Fields};
 use datafusion_common::{Result, exec_err, plan_err};
 use datafusion_expr::type_coercion::binary::type_union_resolution;
 use datafusion_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
@@ -19,6 +19,7 @@ pub(super) fn functions() -> Vec<ScalarUDF> {
         ("map_from_arrays", What::FromArrays),
         ("map_keys", What::Keys),
         ("map_values", What::Values),
+        ("map_entries", What::Entries),
         ("str_to_map", What::FromText),
     ];
     all.map(|(name, what)| ScalarUDF::from(OfMap { name, what, signature: Signature::user_defined(Volatility::Immutable) })).into()
@@ -30,6 +31,7 @@ enum What {
     FromArrays,
     Keys,
     Values,
+    Entries,
     FromText,
 }
 
@@ -73,10 +75,10 @@ impl ScalarUDFImpl for OfMap {
                 Ok((0..kinds.len()).map(|i| if i % 2 == 0 { key.clone() } else { value.clone() }).collect())
             }
             (What::FromArrays, [DataType::List(_), DataType::List(_)]) => Ok(kinds.to_vec()),
-            (What::Keys | What::Values, [kind @ DataType::Map(..)]) => Ok(vec![kind.clone()]),
+            (What::Keys | What::Values | What::Entries, [kind @ DataType::Map(..)]) => Ok(vec![kind.clone()]),
             (What::FromText, [_] | [_, _, _]) if kinds.iter().all(is_text) => Ok(vec![DataType::Utf8; kinds.len()]),
             _ => plan_err!(
-                "{} is called otherwise: MAP[key, value, ..], MAP_FROM_ARRAYS(keys, values), MAP_KEYS(map), MAP_VALUES(map), STR_TO_MAP(text, ',', '=')",
+                "{} is called otherwise: MAP[key, value, ..], MAP_FROM_ARRAYS(keys, values), MAP_KEYS(map), MAP_VALUES(map), MAP_ENTRIES(map), STR_TO_MAP(text, ',', '=')",
                 if self.what == What::Of { "MAP".to_string() } else { self.name.to_uppercase() }
             ),
         }
@@ -89,8 +91,13 @@ impl ScalarUDFImpl for OfMap {
                 map_type(key.data_type().clone(), value.data_type().clone())
             }
             (What::FromText, _) => map_type(DataType::Utf8, DataType::Utf8),
-            (What::Keys | What::Values, [kind]) => match parts(kind) {
-                Some((key, value)) => list(if self.what == What::Keys { key.data_type() } else { value.data_type() }),
+            (What::Keys | What::Values | What::Entries, [kind]) => match parts(kind) {
+                Some((key, _)) if self.what == What::Keys => list(key.data_type()),
+                Some((_, value)) if self.what == What::Values => list(value.data_type()),
+                Some((key, value)) => list(&DataType::Struct(Fields::from(vec![
+                    Field::new("key", key.data_type().clone(), true),
+                    Field::new("value", value.data_type().clone(), true),
+                ]))),
                 None => return plan_err!("{} takes a MAP", self.name.to_uppercase()),
             },
             _ => return plan_err!("{} takes other arguments", self.name.to_uppercase()),
@@ -109,6 +116,13 @@ impl ScalarUDFImpl for OfMap {
                 let items = if self.what == What::Keys { maps.keys() } else { maps.values() };
                 let DataType::List(item) = &kind else { return exec_err!("{} gives an ARRAY", self.name) };
                 Arc::new(ListArray::try_new(item.clone(), maps.offsets().clone(), items.clone(), maps.nulls().cloned())?)
+            }
+            (What::Entries, [maps]) => {
+                let maps = maps.as_map();
+                let DataType::List(item) = &kind else { return exec_err!("{} gives an ARRAY", self.name) };
+                let DataType::Struct(fields) = item.data_type() else { return exec_err!("{} gives an ARRAY of ROWs", self.name) };
+                let entries = StructArray::try_new(fields.clone(), vec![maps.keys().clone(), maps.values().clone()], None)?;
+                Arc::new(ListArray::try_new(item.clone(), maps.offsets().clone(), Arc::new(entries), maps.nulls().cloned())?)
             }
             _ => return exec_err!("{} has other arguments", self.name),
         };

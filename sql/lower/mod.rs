@@ -29,6 +29,7 @@ mod size;
 mod times;
 mod unnest;
 mod upserts;
+mod values;
 mod versions;
 mod windows;
 
@@ -245,6 +246,8 @@ impl<'a> Lowering<'a> {
         let only_new = std::mem::take(&mut self.only_new);
         match plan {
             LogicalPlan::TableScan(scan) => self.scan(scan),
+            LogicalPlan::Values(values) => self.values(&values.schema, &values.values),
+            LogicalPlan::EmptyRelation(nothing) if nothing.produce_one_row => self.one_row(&nothing.schema),
             LogicalPlan::SubqueryAlias(alias) => {
                 self.only_new = only_new;
                 let input = self.lower(&alias.input)?;
@@ -497,8 +500,7 @@ fn unknown(plan: &LogicalPlan) -> SqlError {
             ("LIMIT here", "which rows come first depends on how they arrive", "LIMIT at the end of a query whose input ends")
         }
         LogicalPlan::Distinct(_) => ("DISTINCT ON", "which row of several it keeps is not said", "GROUP BY"),
-        LogicalPlan::Values(_) => ("VALUES", "a query reads tables", "create a table over a file"),
-        LogicalPlan::EmptyRelation(_) => ("a query without FROM", "a query reads tables", "SELECT ... FROM table"),
+        LogicalPlan::EmptyRelation(_) => ("a query of no rows", "nothing is read", "SELECT ... FROM table"),
         LogicalPlan::Subquery(_) => {
             ("a subquery here", "it depends on the row beside it in a way that is no join", "a join with a condition")
         }

@@ -174,6 +174,9 @@ fn constants_are_looked_at_before_the_start() {
         ),
         ("INSERT INTO sums (country, country) SELECT country, amount FROM payments", "column \"country\" is named twice"),
         ("INSERT INTO sums (total, country) SELECT amount, country FROM payments", "nothing is wrong"),
+        ("INSERT INTO sums VALUES ('a', 1.5), ('b', 2)", "nothing is wrong"),
+        ("INSERT INTO sums (total) VALUES (1.5, 2)", "1 columns are named, the query has 2"),
+        ("INSERT INTO sums VALUES ('a', 1 / 0)", "ivide by zero"),
     ] {
         let report = report(sql);
         assert!(report.contains(why), "{sql}\n{report}");

@@ -1,7 +1,8 @@
 //! Hints: `t /*+ OPTIONS('scan.startup.mode' = 'latest-offset') */` reads or writes a table with other options in that place.
 //!
-//! `STATE_TTL('a' = '1 d')` says how long state of an input is kept. To the tokenizer a hint is a comment. Here it is cut out of the words, and a table that has one gets a name of its own in the
-//! statement, [`Hinted::name`], and its own name as an alias: so every place of a query means one table with one set of options.
+//! `STATE_TTL('a' = '1 d')` says how long state of an input is kept. To the tokenizer a hint is a comment. Here it is cut out of
+//! the words, and a table that has one gets a name of its own in the statement, [`Hinted::name`], and its own name as an alias:
+//! so every place of a query means one table with one set of options.
 //!
 //! Invariant: a hint that would change what comes out or what is read is heeded or refused, never passed over.
 

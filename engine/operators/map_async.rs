@@ -80,7 +80,7 @@ fn factory<T: Data + StateValue, V: Data, U: Data>(
             join: join.clone(),
             env: None,
             own_key: (Vec::new(), 0),
-            stored: OrderedTable::new("calls"),
+            stored: OrderedTable::new("calls").in_memory(),
             restored: false,
             inside: BTreeMap::new(),
             next: 0,
@@ -168,19 +168,20 @@ impl<T: Data + StateValue, V: Data, U: Data> MapAsync<T, V, U> {
     }
 
     /// Rows of before the restore, numbered anew: two former instances may have given one number each.
-    fn take_in_restored(&mut self) {
+    fn take_in_restored(&mut self) -> Result<()> {
         let mut rows = Vec::new();
-        while let Some(due) = self.stored.pop_due(EventTime::MAX) {
+        while let Some(due) = self.stored.pop_due(EventTime::MAX)? {
             rows.push(due);
         }
         if planted(Bug::ForgetCalls) {
-            return;
+            return Ok(());
         }
         for due in rows {
             let (time, row) = due.value;
             let hash = twox_hash::XxHash3_64::oneshot(&due.key);
             self.take_in(&due.key, hash, time, row, None);
         }
+        Ok(())
     }
 
     /// Takes the replies that have come.
@@ -274,7 +275,7 @@ impl<T: Data + StateValue, V: Data, U: Data> MapAsync<T, V, U> {
                 None => drop(self.busy.remove(&row.key)),
             }
         }
-        let stored = self.stored.remove(EventTime(number as i64), &row.key, &[]);
+        let stored = self.stored.remove(EventTime(number as i64), &row.key, &[])?;
         let (Some((time, value)), RowState::Done(reply)) = (stored, row.state) else { return Ok(()) };
         match reply.and_then(|answer| guarded_call(|| (self.join)(value, &answer))) {
             Ok(result) => {
@@ -349,7 +350,7 @@ impl<T: Data + StateValue, V: Data, U: Data> Operator for MapAsync<T, V, U> {
     fn on_time(&mut self, wall_ms: i64, out: &mut Output<'_>) -> Result<Option<i64>> {
         self.wall_ms = wall_ms;
         if !std::mem::replace(&mut self.restored, true) {
-            self.take_in_restored();
+            self.take_in_restored()?;
         }
         self.cache.expire(wall_ms);
         self.advance(out)?;

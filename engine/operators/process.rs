@@ -175,7 +175,7 @@ impl<K: Key, U: Data> ProcessContext<'_, K, U> {
     /// Takes back a timer of this key; whether there was one.
     pub fn delete_timer(&mut self, name: &str, time: EventTime) -> bool {
         let mut scratch = [0; 8];
-        self.states.timers.remove(time, self.keys.bytes(self.row, &mut scratch), name.as_bytes()).is_some()
+        self.states.delete_timer(false, self.keys.bytes(self.row, &mut scratch), name, time)
     }
 
     /// Fires [`ProcessFunction::on_timer`] for this key when wall time reaches `wall_ms`, some 50 ms later at most.
@@ -192,8 +192,7 @@ impl<K: Key, U: Data> ProcessContext<'_, K, U> {
     /// Takes back a processing-time timer of this key; whether there was one.
     pub fn delete_processing_timer(&mut self, name: &str, wall_ms: i64) -> bool {
         let mut scratch = [0; 8];
-        let key = self.keys.bytes(self.row, &mut scratch);
-        self.states.wall_timers.remove(EventTime(wall_ms), key, name.as_bytes()).is_some()
+        self.states.delete_timer(true, self.keys.bytes(self.row, &mut scratch), name, EventTime(wall_ms))
     }
 }
 
@@ -303,6 +302,7 @@ impl<K: Key, T: Data, U: Data, P: ProcessFunction<K, T, U>> Process<P, K, T, U> 
             function.on_timer(&mut context, timer);
         });
         states.note_reads(time);
+        states.check()?;
         if let Err(error) = fired {
             self.emitted.roll_back(&self.marks);
             out.reject(None, time, error)?;
@@ -355,6 +355,7 @@ impl<K: Key, T: Data, U: Data, P: ProcessFunction<K, T, U>> Operator for Process
                 states.note_reads(time);
                 Ok(())
             });
+            states.check()?;
             let Some((i, error)) = failed else { break };
             emitted.roll_back(&marks);
             states.note_reads(times[i]);
@@ -368,7 +369,7 @@ impl<K: Key, T: Data, U: Data, P: ProcessFunction<K, T, U>> Operator for Process
         self.watermark = self.watermark.max(time);
         // Most timers have the name of the one before.
         let mut timer = Timer::new(&[], time, false)?;
-        while let Some(due) = self.states.timers.pop_due(self.watermark) {
+        while let Some(due) = self.states.timers.pop_due(self.watermark)? {
             match timer.name.as_bytes() == due.tag {
                 true => timer.time = due.time,
                 false => timer = Timer::new(&due.tag, due.time, false)?,
@@ -377,7 +378,7 @@ impl<K: Key, T: Data, U: Data, P: ProcessFunction<K, T, U>> Operator for Process
             self.fire(&due.key, &timer, due.time, out)?;
             let own = |(name, _): &(String, EventTime)| *name == timer.name;
             for (_, at) in self.states.rearmed.take().unwrap_or_default().into_iter().filter(own) {
-                self.states.timers.remove(at, &due.key, &due.tag);
+                self.states.timers.discard(at, &due.key, &due.tag);
             }
         }
         self.emitted.flush(out)?;
@@ -392,7 +393,7 @@ impl<K: Key, T: Data, U: Data, P: ProcessFunction<K, T, U>> Operator for Process
         self.wall_ms = wall_ms;
         // Those set while others fire come with the next tick, or two that set each other would never end.
         let mut due = Vec::new();
-        while let Some(timer) = self.states.wall_timers.pop_due(EventTime(wall_ms)) {
+        while let Some(timer) = self.states.wall_timers.pop_due(EventTime(wall_ms))? {
             due.push(timer);
         }
         for due in due {

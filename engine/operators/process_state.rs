@@ -125,9 +125,7 @@ impl States {
     }
 
     pub(super) fn check_names(&mut self) -> Result<()> {
-        if let Some(problem) = self.problem.take() {
-            return Err(problem);
-        }
+        self.check()?;
         let mut names: Vec<String> = self.tables().iter().map(|t| t.name().to_string()).collect();
         names.sort();
         match names.windows(2).find(|pair| pair[0] == pair[1]) {
@@ -143,6 +141,23 @@ impl States {
         if let Some(rearmed) = &mut self.rearmed {
             rearmed.push((name.to_string(), time));
         }
+    }
+
+    /// Takes a timer back; whether there was one. A store that cannot say so is a [problem](Self::check) of the call.
+    pub(super) fn delete_timer(&mut self, by_clock: bool, key: &[u8], name: &str, time: EventTime) -> bool {
+        let timers = if by_clock { &mut self.wall_timers } else { &mut self.timers };
+        match timers.remove(time, key, name.as_bytes()) {
+            Ok(timer) => timer.is_some(),
+            Err(e) => {
+                self.problem.get_or_insert(e);
+                false
+            }
+        }
+    }
+
+    /// What went wrong where nobody could be told.
+    pub(super) fn check(&mut self) -> Result<()> {
+        self.problem.take().map_or(Ok(()), Err)
     }
 
     /// A further table; its place.

@@ -108,7 +108,7 @@ where
                     }
                     rows.push(row, time, None);
                     keys.push_encoded::<K>(key)
-                });
+                })?;
                 match popped {
                     Some(pushed) => pushed?,
                     None => break,

@@ -107,6 +107,18 @@ impl Place {
         }
         Ok(())
     }
+
+    /// Visits entries of the table in a group from `first` on, group and table left out, as long as `visit` says so.
+    pub(super) fn scan_from(&self, group: KeyGroup, first: &[u8], mut visit: impl FnMut(&[u8], &[u8]) -> Result<bool>) -> Result<()> {
+        let (from, (_, to)) = (state_key(group, self.table, first), table_range(group, self.table));
+        let mut enough = false;
+        let scanned = self.store.scan(&from, &to, &mut |key, value| {
+            enough = !visit(&key[PREFIX..], value)?;
+            // The scan of a store ends early by an error and no other way.
+            if enough { Err(Error::fatal("enough was read")) } else { Ok(()) }
+        });
+        if enough { Ok(()) } else { scanned.map_err(|e| e.at(self.label.clone())) }
+    }
 }
 
 /// A number that belongs to a whole table (how far it has expired), kept once per key group so that it survives a rescale.

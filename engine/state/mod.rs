@@ -34,6 +34,7 @@ mod keyspace;
 mod map;
 mod memory;
 mod ordered;
+mod parts;
 mod pile;
 mod point;
 mod queue;
@@ -199,7 +200,7 @@ pub trait Table: Send {
         Err(Error::fatal(format!("values of table {} cannot be rewritten", self.name())).help("bring the old type back"))
     }
     /// Connects to the store at start. With `restored`, content of the owned key groups is in the store: kinds that live in
-    /// memory whole (Slice, Ordered) load it now, Point only from a resident store; else it reads on demand.
+    /// memory whole (Slice) load it now, Point only from a resident store; else it reads on demand, Ordered as time comes to it.
     ///
     /// # Errors
     /// Of the store, or a value that does not decode.

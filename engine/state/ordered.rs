@@ -1,17 +1,24 @@
 //! Entries in the order of time: timers, and rows that wait for the watermark.
 //!
 //! An entry is (time, key, tag) with a value; the tag tells entries of one key and time apart (a timer's name, a row's tie
-//! breaker). Registering one that is there changes nothing but its value. Lives in memory whole; a restore loads it all.
+//! breaker). Registering one that is there changes nothing but its value.
 //! Entries have ids: values lie in a slab, names in an arena, and a [`Queue`] of ids knows the order.
 //!
+//! When memory is short the latest entries leave it: what the store does not hold as it is goes there, the rest is forgotten.
+//! They come back a [`Part`] at a time when time has come so far; until then the table knows from when on they are (`far`) and
+//! nothing else. After a restore from a store that can be read on demand that is all of them.
+//!
 //! Invariant: entries come out by (time, key bytes, tag), never in hash order, and each lives under the key group of its
-//! key, so that they follow the key through a rescale. An id is given out again only when the queue no longer has it.
+//! key, so that they follow the key through a rescale. An id is given out again only when the queue no longer has it. Before
+//! `far` all entries are in memory; of a later one memory has what is newer than the store, and `gone` knows that it was
+//! removed until the store knows.
 
 use super::batch::prefix;
 use super::evolve::rewrite;
 use super::ids::Ids;
 use super::index::{Arena, touch};
-use super::keyspace::{Place, damaged, push_key, split_time, time_bytes};
+use super::keyspace::{PREFIX, Place, damaged, push_key, time_bytes};
+use super::parts::{Moment, Name, Part};
 use super::queue::{Entries, Queue};
 use super::value::{Heap, StateValue, check_codec, decode, encode_into, key_text, schema_of};
 use super::{Schema, Table, TableContext, WriteBatch};
@@ -22,8 +29,18 @@ use crate::time::EventTime;
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, Hasher};
 use twox_hash::XxHash3_64;
+
+/// What the name of an entry that was removed takes, or so.
+const GONE_BYTES: usize = 64;
+
+/// One in so many leaves memory at least when some do: looking for the latest is a look at all of them.
+const LEAVE: usize = 64;
+
+/// Bytes that are written at once when entries leave memory.
+const EVICT_WRITE: usize = 1 << 20;
 
 struct Entry<V> {
     time: i64,
@@ -55,7 +72,7 @@ struct Slab<V> {
     entries: Vec<Entry<V>>,
     /// Key, then tag.
     names: Arena,
-    /// Ids by name; none in a table whose names never come twice.
+    /// Ids by name; none in a table whose names never come twice, as long as all of it is in memory.
     by_name: Option<HashTable<u32>>,
 }
 
@@ -126,17 +143,26 @@ pub struct OrderedTable<V> {
     heap: Heap,
     /// The name at hand.
     scratch: Vec<u8>,
+    /// From here on the store has entries that memory does not have; `None`: memory has all.
+    far: Option<Moment>,
+    /// Later entries that were removed, as the store names them within their group, until it has heard of it: since the last
+    /// freeze, and before.
+    gone: BTreeSet<Vec<u8>>,
+    frozen_gone: BTreeSet<Vec<u8>>,
+    unique: bool,
+    stays: bool,
 }
 
 impl<V: StateValue> OrderedTable<V> {
     /// A table of that name, unique within its operator.
     pub fn new(name: &str) -> Self {
         let mut table = OrderedTable::of_unique(name);
-        table.slab.by_name = Some(HashTable::new());
+        (table.slab.by_name, table.unique) = (Some(HashTable::new()), false);
         table
     }
 
-    /// The same for entries whose (time, key, tag) never come twice and are never looked for: it does not keep an index.
+    /// The same for entries whose (time, key, tag) never come twice and are never looked for: it does not keep an index as long
+    /// as all of it is in memory.
     pub fn of_unique(name: &str) -> Self {
         OrderedTable {
             name: name.to_string(),
@@ -156,7 +182,19 @@ impl<V: StateValue> OrderedTable<V> {
             backlog: WriteBatch::default(),
             heap: Heap::new::<V>(),
             scratch: Vec::new(),
+            far: None,
+            gone: BTreeSet::new(),
+            frozen_gone: BTreeSet::new(),
+            unique: true,
+            stays: false,
         }
+    }
+
+    /// Stays in memory whole: for few entries that are [looked at](Self::get).
+    #[must_use]
+    pub fn in_memory(mut self) -> Self {
+        self.stays = true;
+        self
     }
 
     /// Notes the kind of its keys ([`Key::kind`](crate::record::Key::kind)): a restore with another one is refused, and tools
@@ -167,22 +205,43 @@ impl<V: StateValue> OrderedTable<V> {
         self
     }
 
-    /// Adds an entry; `hash` is the frozen hash of `key`. Returns the value of the same entry if it was there.
-    pub fn insert(&mut self, time: EventTime, key: &[u8], hash: u64, tag: &[u8], value: V) -> Option<V> {
+    /// Adds an entry, or gives the same one another value; `hash` is the frozen hash of `key`.
+    pub fn insert(&mut self, time: EventTime, key: &[u8], hash: u64, tag: &[u8], value: V) {
         if let Some(id) = self.find(time, key, tag) {
             self.mark(id);
-            return self.slab.entries[id as usize].value.replace(value);
+            self.slab.entries[id as usize].value = Some(value);
+            return;
         }
         let group = key_group(hash, self.place().max_parallelism);
-        let entry = Entry { time: time.0, key_len: key.len() as u32, stamp: self.generation, group, stored: false, value: Some(value) };
+        // Nobody looks whether the store has one that is far: it is written over.
+        let stored = !self.unique && self.is_far(time, key);
+        let entry = Entry { time: time.0, key_len: key.len() as u32, stamp: self.generation, group, stored, value: Some(value) };
         let id = self.add(entry, key, tag);
         self.changed.insert(id);
-        None
     }
 
-    /// Takes an entry out before its time.
-    pub fn remove(&mut self, time: EventTime, key: &[u8], tag: &[u8]) -> Option<V> {
-        let id = self.find(time, key, tag)?;
+    /// Takes an entry out before its time; its value, if it was there.
+    ///
+    /// # Errors
+    /// Of the store, or a value that does not decode.
+    pub fn remove(&mut self, time: EventTime, key: &[u8], tag: &[u8]) -> Result<Option<V>> {
+        match self.find(time, key, tag) {
+            Some(id) => Ok(self.take_out(id)),
+            None if self.is_far(time, key) => self.remove_stored(time, key, tag),
+            None => Ok(None),
+        }
+    }
+
+    /// Takes out an entry that is there, without a look at it.
+    pub fn discard(&mut self, time: EventTime, key: &[u8], tag: &[u8]) {
+        match self.find(time, key, tag) {
+            Some(id) => drop(self.take_out(id)),
+            None if self.is_far(time, key) => self.delete_stored(self.stored_key(time, key, tag)),
+            None => {}
+        }
+    }
+
+    fn take_out(&mut self, id: u32) -> Option<V> {
         let value = self.forget(id);
         // It goes when the queue comes by it, or when too many wait for that.
         self.dead += 1;
@@ -201,36 +260,47 @@ impl<V: StateValue> OrderedTable<V> {
         value
     }
 
-    /// The value of an entry.
+    /// The value of an entry of a table that is [in memory](Self::in_memory).
     pub fn get(&self, time: EventTime, key: &[u8], tag: &[u8]) -> Option<&V> {
         self.slab.entries[self.find(time, key, tag)? as usize].value.as_ref()
     }
 
-    /// Whether an entry is there.
-    pub fn contains(&self, time: EventTime, key: &[u8], tag: &[u8]) -> bool {
-        self.find(time, key, tag).is_some()
-    }
-
     /// Takes out the first entry with a time at or before `watermark`. Called until `None`: entries that are added while
     /// others fire come in their turn.
-    pub fn pop_due(&mut self, watermark: EventTime) -> Option<Due<V>> {
+    ///
+    /// # Errors
+    /// As [`remove`](Self::remove).
+    pub fn pop_due(&mut self, watermark: EventTime) -> Result<Option<Due<V>>> {
         self.pop_with(watermark, |time, key, tag, value| Due { time, key: key.to_vec(), tag: tag.to_vec(), value })
     }
 
     /// As [`pop_due`](Self::pop_due), handing out what the entry holds: time, key, tag, value.
-    pub fn pop_with<R>(&mut self, watermark: EventTime, take: impl FnOnce(EventTime, &[u8], &[u8], V) -> R) -> Option<R> {
+    ///
+    /// # Errors
+    /// As [`remove`](Self::remove).
+    pub fn pop_with<R>(&mut self, watermark: EventTime, take: impl FnOnce(EventTime, &[u8], &[u8], V) -> R) -> Result<Option<R>> {
         let (id, value) = loop {
-            let id = self.queue.pop(watermark.0, &self.slab)?;
-            if let Some(value) = self.forget(id) {
-                break (id, value);
+            let near_to = self.far.as_ref().map_or(i64::MAX, |far| far.time);
+            match self.queue.pop(watermark.0.min(near_to), &self.slab) {
+                Some(id) if self.has_far_name(id) => {
+                    self.queue.push(near_to, id);
+                    self.come_back()?;
+                }
+                Some(id) => match self.forget(id) {
+                    Some(value) => break (id, value),
+                    None => {
+                        self.dead -= 1;
+                        self.release(id);
+                    }
+                },
+                None if self.far.is_none() || watermark.0 < near_to => return Ok(None),
+                None => self.come_back()?,
             }
-            self.dead -= 1;
-            self.release(id);
         };
         let (key, tag) = self.slab.name(id);
         let result = take(EventTime(self.slab.time(id)), key, tag, value);
         self.release(id);
-        Some(result)
+        Ok(Some(result))
     }
 
     fn release(&mut self, id: u32) {
@@ -238,30 +308,47 @@ impl<V: StateValue> OrderedTable<V> {
         self.free.push(id);
     }
 
-    /// Entries.
-    pub fn len(&self) -> usize {
-        self.live
-    }
-
-    /// No entry.
-    pub fn is_empty(&self) -> bool {
-        self.live == 0
-    }
-
-    /// Visits all entries in order: time, key, tag, value. For inspection and tests: it sorts them all.
-    pub fn for_each(&self, mut visit: impl FnMut(EventTime, &[u8], &[u8], &V)) {
-        let mut ids: Vec<u32> = (0..self.slab.entries.len() as u32).filter(|&id| self.slab.entries[id as usize].value.is_some()).collect();
-        ids.sort_unstable_by(|&a, &b| self.slab.compare(a, b));
-        for id in ids {
-            let (key, tag) = self.slab.name(id);
-            if let Some(value) = &self.slab.entries[id as usize].value {
-                visit(EventTime(self.slab.time(id)), key, tag, value);
-            }
+    /// Visits all entries in order: time, key, tag, value. For inspection and tests: it reads and sorts them all.
+    ///
+    /// # Errors
+    /// As [`remove`](Self::remove).
+    pub fn for_each(&self, mut visit: impl FnMut(EventTime, &[u8], &[u8], &V)) -> Result<()> {
+        let (mut stored, mut far) = (BTreeMap::new(), self.far.clone());
+        while let Some(from) = far {
+            let part = Part::read(self.place(), &from)?;
+            part.for_each(|_, bytes, name, value| {
+                if self.is_of_store(name, bytes) {
+                    stored.insert((name.time, name.key.to_vec(), name.tag.to_vec()), decode::<V>(value)?);
+                }
+                Ok(())
+            })?;
+            far = part.end;
         }
+        let held = self.live_ids().filter_map(|id| {
+            let ((key, tag), value) = (self.slab.name(id), self.slab.entries[id as usize].value.as_ref()?);
+            Some((self.slab.time(id), key, tag, value))
+        });
+        let mut all: Vec<_> = held.chain(stored.iter().map(|((time, key, tag), value)| (*time, &key[..], &tag[..], value))).collect();
+        all.sort_unstable_by_key(|&(time, key, tag, _)| (time, key, tag));
+        all.into_iter().for_each(|(time, key, tag, value)| visit(EventTime(time), key, tag, value));
+        Ok(())
+    }
+
+    fn live_ids(&self) -> impl Iterator<Item = u32> + '_ {
+        (0..self.slab.entries.len() as u32).filter(|&id| self.slab.entries[id as usize].value.is_some())
     }
 
     fn place(&self) -> &Place {
         self.place.as_ref().unwrap_or_else(|| unreachable!("table {} is used before it was opened", self.name))
+    }
+
+    /// Whether the store may have an entry that memory does not have.
+    fn is_far(&self, time: EventTime, key: &[u8]) -> bool {
+        self.far.as_ref().is_some_and(|far| !far.is_after(time.0, key))
+    }
+
+    fn has_far_name(&self, id: u32) -> bool {
+        self.far.as_ref().is_some_and(|far| !far.is_after(self.slab.time(id), self.slab.name(id).0))
     }
 
     fn find(&self, time: EventTime, key: &[u8], tag: &[u8]) -> Option<u32> {
@@ -327,7 +414,17 @@ impl<V: StateValue> OrderedTable<V> {
             let mut deletes = std::mem::take(&mut self.deletes);
             deletes.delete_with(|out| self.push_full_key(id, out));
             self.deletes = deletes;
+            if self.has_far_name(id) {
+                let mut key = Vec::new();
+                self.push_full_key(id, &mut key);
+                self.gone.insert(key.split_off(PREFIX));
+            }
         }
+        self.let_go(id)
+    }
+
+    /// Takes the value of an entry out of memory; its id stays taken.
+    fn let_go(&mut self, id: u32) -> Option<V> {
         let hash = self.slab.hash(id);
         if let Some(by_name) = &mut self.slab.by_name
             && let Ok(found) = by_name.find_entry(hash, |&other| other == id)
@@ -345,16 +442,107 @@ impl<V: StateValue> OrderedTable<V> {
         out.append(std::mem::take(&mut self.copied));
     }
 
-    fn load(&mut self, group: KeyGroup, stored: &[u8], value: &[u8]) -> Result<()> {
-        let (time, rest) = split_time(stored)?;
-        let (bytes, key_len) = rest.split_last_chunk::<4>().ok_or_else(|| damaged("an ordered entry is cut short"))?;
-        let key_len = u32::from_be_bytes(*key_len);
-        let (key, tag) = bytes.split_at_checked(key_len as usize).ok_or_else(|| damaged("the key of an ordered entry is cut short"))?;
+    /// Takes an entry of the store into memory.
+    fn load(&mut self, group: KeyGroup, name: &Name<'_>, value: &[u8]) -> Result<()> {
+        let &Name { time, key, tag } = name;
         if key_group(XxHash3_64::oneshot(key), self.place().max_parallelism) != group {
             return Err(damaged("an ordered entry lies in another key group than its key"));
         }
-        self.add(Entry { time, key_len, stamp: 0, group, stored: true, value: Some(decode(value)?) }, key, tag);
+        self.heap.sample(value.len());
+        self.add(Entry { time, key_len: key.len() as u32, stamp: 0, group, stored: true, value: Some(decode(value)?) }, key, tag);
         Ok(())
+    }
+
+    /// Whether an entry that the store has far away is neither newer in memory nor gone.
+    fn is_of_store(&self, name: &Name<'_>, bytes: &[u8]) -> bool {
+        !self.gone.contains(bytes) && !self.frozen_gone.contains(bytes) && self.find(EventTime(name.time), name.key, name.tag).is_none()
+    }
+
+    /// Brings the next part back into memory.
+    #[cold]
+    fn come_back(&mut self) -> Result<()> {
+        let Some(from) = &self.far else { return Ok(()) };
+        let part = Part::read(self.place(), from)?;
+        let forgotten = planted(Bug::ForgetTimerGroup).then_some(self.place().groups.start);
+        part.for_each(
+            |group, bytes, name, value| {
+                if Some(group) == forgotten || !self.is_of_store(name, bytes) { Ok(()) } else { self.load(group, name, value) }
+            },
+        )
+        .map_err(|e| e.at(self.place().label.clone()))?;
+        self.far = part.end;
+        Ok(())
+    }
+
+    /// The latest entries leave memory, `count` of them or so. Called only while no epoch is being drained: so whatever is
+    /// written before them is older, and the store knows of all that was removed.
+    fn leave(&mut self, count: usize) -> Result<()> {
+        let store = self.place().store.clone();
+        let mut batch = std::mem::take(&mut self.backlog);
+        self.write_pending(&mut batch);
+        batch.append(std::mem::take(&mut self.deletes));
+        (self.gone, self.frozen_gone) = (BTreeSet::new(), BTreeSet::new());
+        if let Some(from) = self.queue.latest(count.max(self.live / LEAVE), &self.slab) {
+            self.index_names();
+            let far = Moment::begin(from);
+            self.far = Some(self.far.take().map_or(far.clone(), |so_far| so_far.min(far)));
+            for id in self.queue.take_from(from, &self.slab) {
+                let entry = &self.slab.entries[id as usize];
+                match &entry.value {
+                    None => self.dead -= 1,
+                    Some(value) => {
+                        if entry.stamp != 0 && !planted(Bug::EvictDirty) {
+                            let bytes = batch.put_with(|out| self.push_full_key(id, out), |out| encode_into(value, out));
+                            self.heap.sample(bytes);
+                        }
+                        self.let_go(id);
+                    }
+                }
+                self.release(id);
+                if batch.bytes() >= EVICT_WRITE {
+                    store.write(&batch)?;
+                    batch.clear();
+                }
+            }
+        }
+        if batch.is_empty() { Ok(()) } else { store.write(&batch) }
+    }
+
+    /// What may be in memory and in the store is looked for when it comes back.
+    fn index_names(&mut self) {
+        if self.slab.by_name.is_some() {
+            return;
+        }
+        let mut by_name = HashTable::with_capacity(self.live);
+        for id in self.live_ids() {
+            by_name.insert_unique(self.slab.hash(id), id, |&id| self.slab.hash(id));
+        }
+        self.slab.by_name = Some(by_name);
+    }
+
+    fn stored_key(&self, time: EventTime, key: &[u8], tag: &[u8]) -> Vec<u8> {
+        let (place, mut full) = (self.place(), Vec::new());
+        push_key(&mut full, key_group(XxHash3_64::oneshot(key), place.max_parallelism), place.table, &time_bytes(time.0));
+        full.extend_from_slice(key);
+        full.extend_from_slice(tag);
+        full.extend_from_slice(&(key.len() as u32).to_be_bytes());
+        full
+    }
+
+    #[cold]
+    fn remove_stored(&mut self, time: EventTime, key: &[u8], tag: &[u8]) -> Result<Option<V>> {
+        let full = self.stored_key(time, key, tag);
+        if self.gone.contains(&full[PREFIX..]) || self.frozen_gone.contains(&full[PREFIX..]) {
+            return Ok(None);
+        }
+        let Some(value) = self.place().store.get(&full).map_err(|e| e.at(self.place().label.clone()))? else { return Ok(None) };
+        self.delete_stored(full);
+        decode(&value).map(Some)
+    }
+
+    fn delete_stored(&mut self, mut full: Vec<u8>) {
+        self.deletes.delete(&full);
+        self.gone.insert(full.split_off(PREFIX));
     }
 
     /// time | key | tag | length of the key: the time first, so that the store holds entries in firing order.
@@ -384,8 +572,13 @@ impl<V: StateValue> Table for OrderedTable<V> {
         let place = Place::new(context, &self.name);
         self.place = Some(place.clone());
         if restored {
+            if !self.stays && !context.store.is_resident() {
+                self.far = Some(Moment::begin(i64::MIN));
+                self.index_names();
+                return Ok(());
+            }
             let forgotten = |group| planted(Bug::ForgetTimerGroup) && group == place.groups.start;
-            place.scan(|group, key, value| if forgotten(group) { Ok(()) } else { self.load(group, key, value) })?;
+            place.scan(|group, bytes, value| if forgotten(group) { Ok(()) } else { self.load(group, &Name::of(bytes)?, value) })?;
         }
         Ok(())
     }
@@ -397,6 +590,7 @@ impl<V: StateValue> Table for OrderedTable<V> {
         self.backlog = backlog;
         self.generation += 1;
         std::mem::swap(&mut self.deletes, &mut self.frozen_deletes);
+        self.frozen_gone.append(&mut self.gone);
         self.frozen.append(&mut self.changed);
     }
 
@@ -422,7 +616,9 @@ impl<V: StateValue> Table for OrderedTable<V> {
         Ok(self.frozen.is_empty())
     }
 
-    fn drained(&mut self, _epoch: Epoch) {}
+    fn drained(&mut self, _epoch: Epoch) {
+        self.frozen_gone.clear();
+    }
 
     fn keys(&self) -> usize {
         0
@@ -431,14 +627,18 @@ impl<V: StateValue> Table for OrderedTable<V> {
     fn bytes(&self) -> usize {
         // Place of the name, id in the queue; a table of ids is 7/8 full at most and half full on average.
         let each = size_of::<Entry<V>>() + 8 + 4 + if self.slab.by_name.is_some() { 8 } else { 0 };
-        (self.live + self.dead) * each + self.live * self.heap.mean() + self.slab.names.bytes()
+        let gone = (self.gone.len() + self.frozen_gone.len()) * GONE_BYTES;
+        (self.live + self.dead) * each + self.live * self.heap.mean() + self.slab.names.bytes() + gone
     }
 
     fn pinned_bytes(&self) -> usize {
-        self.bytes()
+        if self.stays { self.bytes() } else { 0 }
     }
 
-    fn evict(&mut self, _target: usize) -> Result<()> {
-        Ok(())
+    fn evict(&mut self, target: usize) -> Result<()> {
+        if self.stays {
+            return Ok(());
+        }
+        self.leave(target.div_ceil(self.bytes().div_ceil(self.live.max(1)).max(1)))
     }
 }

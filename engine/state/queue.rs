@@ -11,6 +11,8 @@ use std::cmp::Ordering;
 
 /// So many ids that have become due are put into order one by one; more of them by sorting anew.
 const FEW: usize = 8;
+/// So many times stand for all those of a bucket.
+const SAMPLED: usize = 4096;
 /// So many entries are brought into the cache side by side.
 const FETCHED: usize = 64;
 
@@ -49,6 +51,14 @@ pub(super) struct Queue {
     fresh: Vec<u32>,
     buckets: Vec<Vec<u32>>,
     least: [u64; 65],
+}
+
+/// From which time on `wanted` of `len` times are, or so: of many only some are looked at.
+fn where_latest_begin(times: impl Iterator<Item = i64>, len: usize, wanted: usize) -> Option<i64> {
+    let mut some: Vec<i64> = times.step_by(len.div_ceil(SAMPLED).max(1)).collect();
+    some.sort_unstable_by(|a, b| b.cmp(a));
+    let at = (wanted - 1) * some.len() / len.max(1);
+    some.get(at).copied()
 }
 
 /// A number that orders as the time does.
@@ -111,6 +121,37 @@ impl Queue {
         }
     }
 
+    /// From which time on some `count` of the ids are, the latest of all; `None` when there is no id.
+    pub(super) fn latest(&self, count: usize, entries: &impl Entries) -> Option<i64> {
+        let soon = self.due.len() + self.fresh.len();
+        let all = soon + self.buckets.iter().map(Vec::len).sum::<usize>();
+        let mut wanted = count.clamp(1, all.max(1));
+        for ids in self.buckets.iter().rev().filter(|ids| !ids.is_empty()) {
+            if wanted <= ids.len() {
+                return where_latest_begin(ids.iter().map(|&id| entries.time(id)), ids.len(), wanted);
+            }
+            wanted -= ids.len();
+        }
+        let ids = self.due.iter().map(|due| due.id).chain(self.fresh.iter().copied());
+        where_latest_begin(ids.map(|id| entries.time(id)), soon, wanted)
+    }
+
+    /// Takes out the ids with a time at or after `time`.
+    pub(super) fn take_from(&mut self, time: i64, entries: &impl Entries) -> Vec<u32> {
+        let mut later = Vec::new();
+        // Times of a bucket lie behind those of all lower ones.
+        for (ids, least) in self.buckets.iter_mut().zip(&mut self.least).rev() {
+            later.extend(ids.extract_if(.., |id| entries.time(*id) >= time));
+            if !ids.is_empty() {
+                return later;
+            }
+            *least = u64::MAX;
+        }
+        later.extend(self.fresh.extract_if(.., |id| entries.time(*id) >= time));
+        later.extend(self.due.extract_if(.., |due| due.time >= ordered(time)).map(|due| due.id));
+        later
+    }
+
     /// Keeps the ids that `keep` accepts.
     pub(super) fn retain(&mut self, mut keep: impl FnMut(u32) -> bool) {
         self.due.retain(|due| keep(due.id));
@@ -140,6 +181,36 @@ mod tests {
     }
 
     proptest! {
+        /// The latest leave: about as many as are asked for, and no id twice.
+        #[test]
+        fn the_latest_ids_can_be_taken_out(script in proptest::collection::vec((-40i64..40, proptest::option::of((-50i64..50, 1usize..9))), 0..80)) {
+            let (mut queue, mut times, mut model) = (Queue::new(), Times(Vec::new()), Vec::new());
+            for (time, step) in script {
+                let id = times.0.len() as u32;
+                times.0.push(time);
+                queue.push(time, id);
+                model.push((time, id));
+                let Some((until, count)) = step else { continue };
+                model.sort_unstable();
+                let left = model.partition_point(|(time, _)| *time <= until);
+                let expect: Vec<u32> = model.drain(..left).map(|(_, id)| id).collect();
+                let got: Vec<u32> = std::iter::from_fn(|| queue.pop(until, &times)).collect();
+                prop_assert_eq!(got, expect);
+                let latest = queue.latest(count, &times);
+                prop_assert_eq!(latest.is_none(), model.is_empty());
+                let Some(latest) = latest else { continue };
+                let kept = model.partition_point(|(time, _)| *time < latest);
+                prop_assert!(model.len() - kept >= count.min(model.len()));
+                let mut expect: Vec<u32> = model.drain(kept..).map(|(_, id)| id).collect();
+                // Fewer would do only if some of these went alone.
+                prop_assert!(expect.iter().filter(|&&id| times.time(id) > latest).count() < count);
+                let mut got = queue.take_from(latest, &times);
+                expect.sort_unstable();
+                got.sort_unstable();
+                prop_assert_eq!(got, expect);
+            }
+        }
+
         /// Against sorting, with ids that come after later ones have left.
         #[test]
         fn ids_leave_in_order(script in proptest::collection::vec((prop_oneof![any::<i64>(), -40i64..40], proptest::option::of(-50i64..50)), 0..120)) {

@@ -206,7 +206,7 @@ impl<K: Key, G: Accumulate> PaneOperator<K, G> {
             let mut scratch = [0; 8];
             let key = keys.bytes(i, &mut scratch);
             if !unlisted {
-                self.due.remove(panes.due, key, &[]);
+                self.due.discard(panes.due, key, &[]);
             }
             self.due.insert(due, key, keys.hashes()[i], &[], ());
             panes.due = due;
@@ -252,7 +252,7 @@ impl<K: Key, G: Accumulate> PaneOperator<K, G> {
         if let Some(panes) = self.table.get(slot)
             && panes.live.is_empty()
         {
-            self.due.remove(panes.due, key, &[]);
+            self.due.discard(panes.due, key, &[]);
             self.table.remove(slot);
         }
     }
@@ -323,7 +323,7 @@ impl<K: Key, G: Accumulate> PaneOperator<K, G> {
     fn pass_due(&mut self, time: EventTime, before: impl Fn(KeyGroup) -> Clock, out: &mut Output<'_>) -> Result<()> {
         let rules = self.rules.clone();
         loop {
-            let due = pop(&mut self.due, time);
+            let due = pop(&mut self.due, time)?;
             let keys = self.resolve(&due)?;
             for (i, entry) in due.iter().enumerate() {
                 let hash = keys.hashes()[i];
@@ -353,8 +353,8 @@ impl<K: Key, G: Accumulate> PaneOperator<K, G> {
 }
 
 /// Takes out some entries that are due.
-fn pop(table: &mut OrderedTable<()>, until: EventTime) -> Vec<Due<()>> {
-    std::iter::from_fn(|| table.pop_due(until)).take(KEYS_AT_ONCE).collect()
+fn pop(table: &mut OrderedTable<()>, until: EventTime) -> Result<Vec<Due<()>>> {
+    std::iter::from_fn(|| table.pop_due(until).transpose()).take(KEYS_AT_ONCE).collect()
 }
 
 impl<K: Key, G: Accumulate> Operator for PaneOperator<K, G> {
@@ -416,7 +416,7 @@ impl<K: Key, G: Accumulate> Operator for PaneOperator<K, G> {
         }
         self.tick = Some(next);
         loop {
-            let changed = pop(&mut self.changed, EventTime::MAX);
+            let changed = pop(&mut self.changed, EventTime::MAX)?;
             if changed.is_empty() {
                 break;
             }

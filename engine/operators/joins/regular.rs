@@ -241,7 +241,7 @@ impl<N: PairKernel> RegularJoin<N> {
         }
         for side in [LEFT, RIGHT] {
             let Some(ttl_ms) = self.ttl_ms(side) else { continue };
-            while let Some(end) = self.ends[side].pop_due(now) {
+            while let Some(end) = self.ends[side].pop_due(now)? {
                 let bag = &mut self.bags[side];
                 let Some(slot) = bag.find(&end.key, twox_hash::XxHash3_64::oneshot(&end.key))? else { continue };
                 let is_over = |stored: &Stored| EventTime(stored.2).plus_ms(ttl_ms) <= now;

@@ -223,7 +223,7 @@ impl<T: Data + StateValue, U: Data, V: Data> Operator for Detect<T, U, V> {
 
     fn on_watermark(&mut self, time: EventTime, out: &mut Output<'_>) -> Result<()> {
         let mut slots = Vec::new();
-        while let Some(due) = self.timers.pop_due(time) {
+        while let Some(due) = self.timers.pop_due(time)? {
             let keys = Keys::of_bytes(&due.key);
             self.keys.resolve(&keys, &mut slots)?;
             let slot = slots[0];

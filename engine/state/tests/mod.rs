@@ -1,6 +1,7 @@
 //! The tables and stores against naive models, with freezes, drains, evictions and restarts at every step.
 
 mod evolution;
+mod far;
 mod pile;
 mod shown;
 mod stores;

@@ -285,25 +285,33 @@ impl Subject for Sliced {
 
 // --- ordered
 
-struct Timers;
+pub(super) struct Timers;
 
 #[derive(Debug, Clone)]
-enum TimerOp {
+pub(super) enum TimerOp {
     Insert(i64, u8, u8, u16),
     Remove(i64, u8, u8),
+    /// Only of what is there.
+    Discard(i64, u8, u8),
     Pop(i64),
 }
 
-fn timer_op() -> impl Strategy<Value = TimerOp> {
+pub(super) fn timer_op() -> impl Strategy<Value = TimerOp> {
     let time = prop_oneof![8 => -5i64..10, 1 => Just(i64::MIN), 1 => Just(i64::MAX)];
     prop_oneof![
         4 => (time.clone(), 0u8..4, 0u8..3, any::<u16>()).prop_map(|(t, k, g, v)| TimerOp::Insert(t, k, g, v)),
         2 => (time.clone(), 0u8..4, 0u8..3).prop_map(|(t, k, g)| TimerOp::Remove(t, k, g)),
+        2 => (time.clone(), 0u8..4, 0u8..3).prop_map(|(t, k, g)| TimerOp::Discard(t, k, g)),
         1 => time.prop_map(TimerOp::Pop),
     ]
 }
 
-type TimerModel = BTreeMap<(i64, Vec<u8>, Vec<u8>), u16>;
+/// The first is NULL's, which is the beginning of all others.
+fn timer_key(n: u8) -> Vec<u8> {
+    if n == 0 { Vec::new() } else { bytes(n) }
+}
+
+pub(super) type TimerModel = BTreeMap<(i64, Vec<u8>, Vec<u8>), u16>;
 
 fn tag(n: u8) -> Vec<u8> {
     vec![b't'; n as usize]
@@ -321,18 +329,23 @@ impl Subject for Timers {
     fn apply(table: &mut Self::Table, model: &mut TimerModel, op: &TimerOp) {
         match op {
             TimerOp::Insert(time, k, g, v) => {
-                let key = bytes(*k);
-                let old = table.insert(EventTime(*time), &key, XxHash3_64::oneshot(&key), &tag(*g), *v);
-                assert_eq!(old, model.insert((*time, key, tag(*g)), *v));
+                let key = timer_key(*k);
+                table.insert(EventTime(*time), &key, XxHash3_64::oneshot(&key), &tag(*g), *v);
+                model.insert((*time, key, tag(*g)), *v);
             }
             TimerOp::Remove(time, k, g) => {
-                let removed = table.remove(EventTime(*time), &bytes(*k), &tag(*g));
-                assert_eq!(removed, model.remove(&(*time, bytes(*k), tag(*g))));
+                let removed = table.remove(EventTime(*time), &timer_key(*k), &tag(*g)).unwrap();
+                assert_eq!(removed, model.remove(&(*time, timer_key(*k), tag(*g))));
+            }
+            TimerOp::Discard(time, k, g) => {
+                if model.remove(&(*time, timer_key(*k), tag(*g))).is_some() {
+                    table.discard(EventTime(*time), &timer_key(*k), &tag(*g));
+                }
             }
             TimerOp::Pop(watermark) => {
                 let due: TimerModel = model.extract_if(.., |(time, ..), _| time <= watermark).collect();
                 let mut popped = Vec::new();
-                while let Some(next) = table.pop_due(EventTime(*watermark)) {
+                while let Some(next) = table.pop_due(EventTime(*watermark)).unwrap() {
                     popped.push(((next.time.0, next.key, next.tag), next.value));
                 }
                 assert_eq!(popped, due.into_iter().collect::<Vec<_>>());
@@ -342,13 +355,12 @@ impl Subject for Timers {
 
     fn read(table: &mut Self::Table) -> TimerModel {
         let mut out = TimerModel::new();
-        table.for_each(|time, key, tag, value| {
-            out.insert((time.0, key.to_vec(), tag.to_vec()), *value);
-        });
-        assert_eq!(table.len(), out.len());
-        for (time, key, tag) in out.keys() {
-            assert!(table.contains(EventTime(*time), key, tag));
-        }
+        let see = |time: EventTime, key: &[u8], tag: &[u8], value: &u16| {
+            let name = (time.0, key.to_vec(), tag.to_vec());
+            assert!(out.last_key_value().is_none_or(|(last, _)| *last < name), "in order, each once");
+            out.insert(name, *value);
+        };
+        table.for_each(see).unwrap();
         out
     }
 

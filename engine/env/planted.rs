@@ -50,6 +50,8 @@ bugs! {
     KeepFiredTimers,
     /// Timers of the first key group are not restored.
     ForgetTimerGroup,
+    /// Timers of the first key group that left memory do not come back.
+    ForgetLateTimers,
     // The coordinator.
     /// A checkpoint counts as complete although one task has not answered.
     MissAnAck,

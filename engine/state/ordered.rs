@@ -463,7 +463,7 @@ impl<V: StateValue> OrderedTable<V> {
     fn come_back(&mut self) -> Result<()> {
         let Some(from) = &self.far else { return Ok(()) };
         let part = Part::read(self.place(), from)?;
-        let forgotten = planted(Bug::ForgetTimerGroup).then_some(self.place().groups.start);
+        let forgotten = (planted(Bug::ForgetLateTimers) || planted(Bug::ForgetTimerGroup)).then_some(self.place().groups.start);
         part.for_each(
             |group, bytes, name, value| {
                 if Some(group) == forgotten || !self.is_of_store(name, bytes) { Ok(()) } else { self.load(group, name, value) }

@@ -137,6 +137,11 @@ impl WriteBatch {
         self.data.len()
     }
 
+    /// Bytes of memory that it takes.
+    pub(super) fn memory(&self) -> usize {
+        self.data.len() + self.entries.len() * size_of::<Entry>()
+    }
+
     /// Changes.
     pub fn len(&self) -> usize {
         self.entries.len()

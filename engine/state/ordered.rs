@@ -474,15 +474,23 @@ impl<V: StateValue> OrderedTable<V> {
         Ok(())
     }
 
-    /// The latest entries leave memory, `count` of them or so. Called only while no epoch is being drained: so whatever is
-    /// written before them is older, and the store knows of all that was removed.
+    /// Changes that wait for the next barrier, or leave when others do: what was taken out of the store. Those of a frozen
+    /// epoch leave with its first drain.
+    fn pending_bytes(&self) -> usize {
+        self.deletes.memory() + self.backlog.memory()
+    }
+
+    /// What waits to be written leaves memory, and the latest entries, `count` of them or so. Called only while no epoch is
+    /// being drained: so whatever is written before them is older, and the store knows of all that was removed.
     fn leave(&mut self, count: usize) -> Result<()> {
         let store = self.place().store.clone();
         let mut batch = std::mem::take(&mut self.backlog);
         self.write_pending(&mut batch);
         batch.append(std::mem::take(&mut self.deletes));
         (self.gone, self.frozen_gone) = (BTreeSet::new(), BTreeSet::new());
-        if let Some(from) = self.queue.latest(count.max(self.live / LEAVE), &self.slab) {
+        if count > 0
+            && let Some(from) = self.queue.latest(count.max(self.live / LEAVE), &self.slab)
+        {
             self.index_names();
             let far = Moment::begin(from);
             self.far = Some(self.far.take().map_or(far.clone(), |so_far| so_far.min(far)));
@@ -628,7 +636,7 @@ impl<V: StateValue> Table for OrderedTable<V> {
         // Place of the name, id in the queue; a table of ids is 7/8 full at most and half full on average.
         let each = size_of::<Entry<V>>() + 8 + 4 + if self.slab.by_name.is_some() { 8 } else { 0 };
         let gone = (self.gone.len() + self.frozen_gone.len()) * GONE_BYTES;
-        (self.live + self.dead) * each + self.live * self.heap.mean() + self.slab.names.bytes() + gone
+        (self.live + self.dead) * each + self.live * self.heap.mean() + self.slab.names.bytes() + gone + self.pending_bytes()
     }
 
     fn pinned_bytes(&self) -> usize {
@@ -639,6 +647,8 @@ impl<V: StateValue> Table for OrderedTable<V> {
         if self.stays {
             return Ok(());
         }
-        self.leave(target.div_ceil(self.bytes().div_ceil(self.live.max(1)).max(1)))
+        let pending = self.pending_bytes();
+        let each = (self.bytes() - pending).div_ceil(self.live.max(1)).max(1);
+        self.leave(target.saturating_sub(pending).div_ceil(each))
     }
 }

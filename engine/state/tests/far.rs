@@ -128,6 +128,10 @@ fn comes_back_in_parts(time_of: impl Fn(i64) -> i64) {
         while let Some(due) = table.pop_due(EventTime::MAX).unwrap() {
             seen.push((due.time.0, due.key));
             most = most.max(table.bytes());
+            if seen.len().is_multiple_of(100) {
+                // There is something to write, so that nothing else leaves.
+                table.evict(1).unwrap();
+            }
         }
         assert!(seen.len() == 1000 && seen.is_sorted());
         assert!(most < whole / 4, "{most} of {whole} bytes");
@@ -164,6 +168,31 @@ fn the_latest_leave_and_the_others_stay() {
     let first = stored.iter().min().unwrap();
     let of_time = |time: i64| ((time as u64) ^ (1 << 63)).to_be_bytes();
     assert!((of_time(700)..of_time(800)).contains(&first[..].try_into().unwrap()), "{first:?}");
+}
+
+/// A job that fires more between two checkpoints than memory holds.
+#[test]
+fn what_has_fired_waits_in_memory_only_as_long_as_there_is_room() {
+    let (mut table, store, _) = far_away(|n| n);
+    let stored = || {
+        let mut stored = 0;
+        let mut see = |_: &[u8], _: &[u8]| {
+            stored += 1;
+            Ok(())
+        };
+        store.scan(&[], &[0xff; 8], &mut see).unwrap();
+        stored
+    };
+    while table.pop_due(EventTime(499)).unwrap().is_some() {}
+    assert_eq!(stored(), 1000);
+    let (before, pending) = (table.bytes(), 500 * 27);
+    assert!(before > pending, "{before}");
+    table.evict(pending).unwrap();
+    assert_eq!(stored(), 500);
+    assert!(table.bytes() <= before - pending, "{} of {before}", table.bytes());
+    while table.pop_due(EventTime::MAX).unwrap().is_some() {}
+    table.evict(1).unwrap();
+    assert_eq!((stored(), table.bytes()), (0, 0));
 }
 
 #[test]

@@ -10,7 +10,6 @@ mod broadcast;
 mod joins;
 mod keyed;
 mod over;
-mod progress;
 mod sessions;
 #[cfg(feature = "sql")]
 mod sql;
@@ -85,7 +84,6 @@ pub(crate) const ALL: &[Workload] = &[
     over::FRAMES,
     over::FLOATS,
     over::NEIGHBOURS,
-    progress::NOTES,
     tables::TABLES,
     tables::PATTERNS,
     #[cfg(feature = "sql")]

@@ -84,7 +84,7 @@ pub(crate) fn run(url: &str, topic: &str, name: &str, target: Option<&str>) -> R
     };
     place.settings.checkpoint.interval = Duration::from_secs(10);
     // What the largest of the queries may take: rows beyond it would go to disk.
-    place.settings.memory_per_task = 1792 << 20;
+    place.settings.memory_per_task = 2 << 30;
     let draw = move || {
         let mut graph = LogicalGraph::new("nexmark");
         for insert in &inserts {

@@ -207,9 +207,15 @@ impl std::fmt::Display for SqlError {
 
 impl std::error::Error for SqlError {}
 
-/// The planner's messages without their category.
+/// The planner's messages without their category, and without its list of what it could have called.
 fn words(text: &str) -> String {
     let mut text = text.trim();
+    if let Some((_, why)) = text.split_once(" user-defined coercion failed with: ") {
+        text = why;
+    }
+    if let Some((why, _)) = text.split_once(". No function matches the given name and argument types") {
+        text = why;
+    }
     for prefix in [
         "Error during planning: ",
         "This feature is not implemented: ",
@@ -267,6 +273,14 @@ mod tests {
             assert_eq!(masked(line).chars().count(), line.chars().count(), "the caret stays below what it means");
             assert_eq!(masked(line), shown);
         }
+    }
+
+    #[test]
+    fn a_call_that_does_not_fit_is_one_line() {
+        let said = "Execution error: Function 'f' user-defined coercion failed with: Error during planning: F(INT) is called otherwise: F(STRING). \
+            No function matches the given name and argument types 'f(Int64)'. You might need to add explicit type casts.\n\tCandidate functions:\n\tf(UserDefined)";
+        assert_eq!(words(said), "F(INT) is called otherwise: F(STRING)");
+        assert_eq!(words("Error during planning: x. y"), "x. y");
     }
 
     #[test]

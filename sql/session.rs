@@ -360,6 +360,8 @@ impl Session {
                 let names = self.functions.names().into_iter().map(|name| vec![name.to_uppercase()]);
                 Ok(Outcome::Table(vec!["function".into()], names.collect()))
             }
+            StatementKind::ShowPlace(what, name) => Ok(Outcome::Table(vec![(*what).into()], vec![vec![(*name).into()]])),
+            StatementKind::Use => done("there is one catalog with one database"),
             StatementKind::ShowCreate(name) => self.show_create(name),
             StatementKind::Describe(name) => self.describe(name),
             StatementKind::StatementSet => done("all inserts of a script are one job"),

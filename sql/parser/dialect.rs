@@ -3,7 +3,7 @@
 //!
 //! Invariant: everything else is the generic dialect, the union of all others.
 
-use datafusion_sql::sqlparser::ast::{Expr, TrimWhereField};
+use datafusion_sql::sqlparser::ast::{BinaryOperator, Expr, TrimWhereField};
 use datafusion_sql::sqlparser::dialect::{Dialect, GenericDialect};
 use datafusion_sql::sqlparser::keywords::Keyword;
 use datafusion_sql::sqlparser::parser::{Parser, ParserError};
@@ -76,6 +76,9 @@ impl Dialect for FlinkDialect {
         if let Some(test) = super::json::is_json(parser, expr) {
             return Some(Ok(test));
         }
+        if let Some(test) = between(parser, expr, precedence) {
+            return Some(test);
+        }
         let words =
             parser.peek_tokens_ref::<4>().map(|token| if let Token::Word(w) = &token.token { w.keyword } else { Keyword::NoKeyword });
         let (is_distinct, words) = match words {
@@ -90,6 +93,29 @@ impl Dialect for FlinkDialect {
         let make = if is_distinct { Expr::IsDistinctFrom } else { Expr::IsNotDistinctFrom };
         Some(right.map(|right| make(left, right)))
     }
+}
+
+/// `a [NOT] BETWEEN SYMMETRIC b AND c`: the bounds in either order; ASYMMETRIC: in this one, as without a word.
+fn between(parser: &mut Parser<'_>, expr: &Expr, precedence: u8) -> Option<Result<Expr, ParserError>> {
+    let (negated, symmetric) = [(false, true), (false, false), (true, true), (true, false)].into_iter().find(|(negated, symmetric)| {
+        let order = if *symmetric { "SYMMETRIC" } else { "ASYMMETRIC" };
+        let words: &[&str] = if *negated { &["NOT", "BETWEEN", order] } else { &["BETWEEN", order] };
+        super::take_words(parser, words)
+    })?;
+    let mut bounds = || {
+        let low = parser.parse_subexpr(precedence)?;
+        parser.expect_keyword_is(Keyword::AND)?;
+        Ok((low, parser.parse_subexpr(precedence)?))
+    };
+    let within = |low: Expr, high: Expr| Expr::Between { expr: Box::new(expr.clone()), negated, low: Box::new(low), high: Box::new(high) };
+    Some(bounds().map(|(low, high)| match symmetric {
+        false => within(low, high),
+        true => {
+            let either = if negated { BinaryOperator::And } else { BinaryOperator::Or };
+            let (left, right) = (Box::new(within(low.clone(), high.clone())), Box::new(within(high, low)));
+            Expr::Nested(Box::new(Expr::BinaryOp { left, op: either, right }))
+        }
+    }))
 }
 
 /// `TABLE t [PARTITION BY a, b]`. The columns travel as CLUSTER BY, which no query of the dialect has.

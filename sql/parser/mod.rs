@@ -5,6 +5,7 @@
 
 mod create_table;
 mod dialect;
+mod forms;
 mod hints;
 mod json;
 mod types;
@@ -21,6 +22,7 @@ use datafusion_sql::sqlparser::parser::{Parser, ParserError};
 use datafusion_sql::sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer};
 
 pub(crate) use dialect::FlinkDialect;
+pub(crate) use forms::{CATALOG, DATABASE};
 pub(crate) use within::WITHIN;
 
 /// Brackets within brackets.
@@ -84,6 +86,10 @@ pub enum StatementKind {
     ShowTables,
     /// `SHOW FUNCTIONS`.
     ShowFunctions,
+    /// `SHOW CATALOGS`, `SHOW DATABASES` and `SHOW CURRENT ..`: what it is called, and the one name.
+    ShowPlace(&'static str, &'static str),
+    /// `USE`: there is one catalog with one database.
+    Use,
     /// `SHOW CREATE TABLE name`.
     ShowCreate(Ident),
     /// `DESCRIBE name`.
@@ -163,13 +169,47 @@ pub fn parse(text: &str) -> SqlResult<Vec<Statement>> {
     let is_word = |t: &TokenWithSpan| !matches!(t.token, Token::Whitespace(_)) || hints::is_hint(&t.token);
     let tokens = tokens.into_iter().filter(is_word).flat_map(halves).collect::<Vec<_>>();
     let mut statements = Vec::new();
+    let mut explained = false;
     for words in tokens.split(|t| t.token == Token::SemiColon) {
         let words: Vec<TokenWithSpan> = words.iter().filter(|t| t.token != Token::EOF).cloned().collect();
-        if !words.is_empty() {
-            statements.push(parse_one(words)?);
+        let (set, words) = opened(words);
+        if let Some(set) = set {
+            explained = set.first().is_some_and(|word| says(word, "EXPLAIN"));
+            statements.extend((!explained).then(|| Statement {
+                kind: StatementKind::StatementSet,
+                words: Words(set),
+                hints: Hints::default(),
+            }));
         }
+        if words.is_empty() {
+            continue;
+        }
+        let mut statement = parse_one(words)?;
+        match statement.kind {
+            StatementKind::Insert(_) if explained => statement.kind = StatementKind::Explain(Box::new(statement.kind)),
+            StatementKind::StatementSet if std::mem::take(&mut explained) => continue,
+            _ => {}
+        }
+        statements.push(statement);
     }
     Ok(statements)
+}
+
+fn says(token: &TokenWithSpan, word: &str) -> bool {
+    matches!(&token.token, Token::Word(w) if w.quote_style.is_none() && w.value.eq_ignore_ascii_case(word))
+}
+
+/// `EXECUTE STATEMENT SET BEGIN`, or `EXPLAIN ..`, apart from the first statement of the set, which no semicolon parts from it.
+fn opened(mut words: Vec<TokenWithSpan>) -> (Option<Vec<TokenWithSpan>>, Vec<TokenWithSpan>) {
+    let begins = ["EXECUTE", "EXPLAIN"].iter().any(|first| {
+        let head = [*first, "STATEMENT", "SET", "BEGIN"];
+        words.len() >= head.len() && words.iter().zip(head).all(|(token, word)| says(token, word))
+    });
+    if !begins {
+        return (None, words);
+    }
+    let rest = words.split_off(4);
+    (Some(words), rest)
 }
 
 /// `>>` is two closing brackets: the dialect has no shifts.
@@ -293,19 +333,21 @@ fn statement(parser: &mut Parser<'_>) -> SqlResult<StatementKind> {
         "CREATE" => create(parser),
         "DROP" => drop_statement(parser),
         "INSERT" => insert(parser),
-        "EXECUTE" if take_words(parser, &["EXECUTE", "STATEMENT", "SET", "BEGIN"]) => Ok(StatementKind::StatementSet),
         "EXECUTE" => {
             parser.next_token();
             insert(parser)
         }
         "BEGIN" if take_words(parser, &["BEGIN", "STATEMENT", "SET"]) => Ok(StatementKind::StatementSet),
         "END" if take_words(parser, &["END"]) => Ok(StatementKind::StatementSet),
-        "SELECT" | "WITH" | "" => query(parser),
-        "VALUES" => Err(SqlError::unsupported("VALUES", "a query reads tables", "create a table over a file").at(first.span)),
+        "SELECT" | "WITH" | "VALUES" | "" => query(parser),
         "EXPLAIN" => {
             parser.next_token();
             let is_run = take_words(parser, &["ANALYZE"]);
             let _ = take_words(parser, &["PLAN", "FOR"]);
+            // All of it is said anyway.
+            while ["CHANGELOG_MODE", "ESTIMATED_COST", "PLAN_ADVICE"].iter().any(|detail| take_words(parser, &[*detail])) {
+                let _ = parser.consume_token(&Token::Comma);
+            }
             let explained = statement(parser)?;
             match explained {
                 StatementKind::Query(query) if is_run => Ok(StatementKind::Analyze(query)),
@@ -331,6 +373,7 @@ fn statement(parser: &mut Parser<'_>) -> SqlResult<StatementKind> {
             Ok(StatementKind::Reset(key))
         }
         "SHOW" => show(parser),
+        "USE" => used(parser),
         "DESCRIBE" | "DESC" => {
             parser.next_token();
             Ok(StatementKind::Describe(name(parser)?))
@@ -343,7 +386,13 @@ fn statement(parser: &mut Parser<'_>) -> SqlResult<StatementKind> {
 }
 
 fn query(parser: &mut Parser<'_>) -> SqlResult<StatementKind> {
-    Ok(StatementKind::Query(parser.parse_query().or_syntax(parser)?))
+    Ok(StatementKind::Query(whole_query(parser)?))
+}
+
+fn whole_query(parser: &mut Parser<'_>) -> SqlResult<Box<Query>> {
+    let mut query = parser.parse_query().or_syntax(parser)?;
+    forms::plain(&mut query)?;
+    Ok(query)
 }
 
 fn create(parser: &mut Parser<'_>) -> SqlResult<StatementKind> {
@@ -368,7 +417,7 @@ fn create(parser: &mut Parser<'_>) -> SqlResult<StatementKind> {
                 text(parser)?;
             }
             parser.expect_keyword_is(Keyword::AS).or_syntax(parser)?;
-            let query = parser.parse_query().or_syntax(parser)?;
+            let query = whole_query(parser)?;
             Ok(StatementKind::CreateView { name, columns, query, if_not_exists, or_replace, temporary })
         }
         what => Err(SqlError::unsupported(&format!("CREATE {what}"), "only tables and views are kept", "").at(start.span)),
@@ -400,9 +449,10 @@ fn insert(parser: &mut Parser<'_>) -> SqlResult<StatementKind> {
         );
     }
     let extra = insert.partitioned.is_some() || insert.on.is_some() || insert.returning.is_some() || !insert.assignments.is_empty();
-    let (TableObject::TableName(table), Some(query), false) = (&insert.table, insert.source, extra) else {
+    let (TableObject::TableName(table), Some(mut query), false) = (&insert.table, insert.source, extra) else {
         return Err(SqlError::unsupported("this form of INSERT", "only INSERT INTO table [(columns)] query is known", "").at(place));
     };
+    forms::plain(&mut query)?;
     let table = single(table, place)?;
     let columns = insert.columns.iter().map(|c| single(c, place)).collect::<SqlResult<_>>()?;
     Ok(StatementKind::Insert(Box::new(Insert { table, columns, query })))
@@ -429,7 +479,31 @@ fn show(parser: &mut Parser<'_>) -> SqlResult<StatementKind> {
     if take_words(parser, &["CREATE", "TABLE"]) || take_words(parser, &["CREATE", "VIEW"]) {
         return Ok(StatementKind::ShowCreate(name(parser)?));
     }
-    Err(SqlError::new("SHOW knows TABLES, VIEWS, FUNCTIONS and CREATE TABLE name").at(start.span))
+    if take_words(parser, &["COLUMNS", "FROM"]) || take_words(parser, &["COLUMNS", "IN"]) {
+        return Ok(StatementKind::Describe(name(parser)?));
+    }
+    if take_words(parser, &["CATALOGS"]) || take_words(parser, &["CURRENT", "CATALOG"]) {
+        return Ok(StatementKind::ShowPlace("catalog", CATALOG));
+    }
+    if take_words(parser, &["DATABASES"]) || take_words(parser, &["CURRENT", "DATABASE"]) {
+        return Ok(StatementKind::ShowPlace("database", DATABASE));
+    }
+    Err(SqlError::new("SHOW knows TABLES, VIEWS, FUNCTIONS, COLUMNS FROM name, CREATE TABLE name, CATALOGS and DATABASES").at(start.span))
+}
+
+/// `USE [CATALOG] name`, where the name is the only one.
+fn used(parser: &mut Parser<'_>) -> SqlResult<StatementKind> {
+    parser.next_token();
+    let is_catalog = take_words(parser, &["CATALOG"]);
+    let start = parser.peek_token_ref().span;
+    let name = parser.parse_object_name(false).or_syntax(parser)?.to_string().replace('`', "");
+    let known = if is_catalog { name == CATALOG } else { name == DATABASE || name == format!("{CATALOG}.{DATABASE}") };
+    match known {
+        true => Ok(StatementKind::Use),
+        false => Err(SqlError::new(format!("there is no {} {name}", if is_catalog { "catalog" } else { "database" }))
+            .at(start)
+            .help(format!("all tables are in {CATALOG}.{DATABASE}"))),
+    }
 }
 
 /// A quoted text.
@@ -461,6 +535,8 @@ pub(super) fn name(parser: &mut Parser<'_>) -> SqlResult<Ident> {
 }
 
 fn single(name: &ObjectName, place: Span) -> SqlResult<Ident> {
+    let mut name = name.clone();
+    forms::bare(&mut name);
     match name.0.as_slice() {
         [part] => part.as_ident().cloned().ok_or_else(|| SqlError::new(format!("{name} is no name")).at(place)),
         _ => Err(SqlError::unsupported("a name with a catalog or database before it", "there is one of each", "leave it out").at(place)),

@@ -15,6 +15,8 @@ fn flinks_statements_are_read() {
         "CREATE OR REPLACE TEMPORARY VIEW v (a, b) AS SELECT 1, 2 FROM t",
         "INSERT INTO a SELECT x FROM b; EXECUTE INSERT INTO a (x) SELECT x FROM b",
         "BEGIN STATEMENT SET; INSERT INTO a SELECT x FROM b; END",
+        "EXECUTE STATEMENT SET BEGIN INSERT INTO a SELECT x FROM b; INSERT INTO c SELECT x FROM b; END",
+        "EXPLAIN CHANGELOG_MODE, ESTIMATED_COST SELECT x FROM b; USE CATALOG default_catalog; USE default_database; SHOW CATALOGS; SHOW CURRENT DATABASE; SHOW COLUMNS FROM a",
         "EXPLAIN PLAN FOR SELECT x FROM b; EXPLAIN ANALYZE SELECT x FROM b; EXPLAIN INSERT INTO a SELECT x FROM b; DESCRIBE a; DESC a; SHOW TABLES; SHOW CREATE TABLE a; DROP VIEW IF EXISTS v; DROP TABLE a",
         "SET 'parallelism.default' = '2'; SET parallelism.default = 2; SET; RESET; RESET 'parallelism.default'",
         "SELECT * FROM TABLE(TUMBLE(TABLE bid, DESCRIPTOR(dateTime), INTERVAL '10' SECOND))",
@@ -76,5 +78,41 @@ fn a_table_with_a_hint_has_a_name_and_its_own_alias() {
     assert_eq!(parse("SELECT /*+ BROADCAST(t) */ x FROM t /* not a hint */").unwrap()[0].hints.notes.len(), 1);
     for sql in ["SELECT x FROM t /*+ */", "SELECT x FROM t /*+ OPTIONS('a'='1' */", "SELECT x FROM t /*+ 'a' */"] {
         assert!(parse(sql).is_err(), "{sql}");
+    }
+}
+
+#[test]
+fn a_set_of_statements_is_its_statements() {
+    let kinds = |sql: &str| -> Vec<String> {
+        let statements = parse(sql).unwrap_or_else(|e| panic!("{}", e.render("test.sql", sql)));
+        statements.iter().map(|s| format!("{:?}", s.kind).split(['(', ' ']).next().unwrap_or_default().to_string()).collect()
+    };
+    let both = "BEGIN INSERT INTO a SELECT x FROM b; INSERT INTO c SELECT x FROM b; END;";
+    assert_eq!(kinds(&format!("EXECUTE STATEMENT SET {both}")), ["StatementSet", "Insert", "Insert", "StatementSet"]);
+    assert_eq!(kinds(&format!("EXPLAIN STATEMENT SET {both} INSERT INTO a SELECT x FROM b")), ["Explain", "Explain", "Insert"]);
+}
+
+#[test]
+fn names_may_say_the_one_catalog_and_database() {
+    let read = |sql: &str| match parse(sql).map(|mut statements| statements.remove(0).kind) {
+        Ok(StatementKind::Query(query)) => query.to_string(),
+        Ok(StatementKind::Insert(insert)) => format!("{} <- {}", insert.table, insert.query),
+        Ok(StatementKind::Describe(name)) => name.value,
+        other => format!("{other:?}"),
+    };
+    assert_eq!(read("SELECT x FROM default_catalog.default_database.b JOIN default_database.c ON TRUE"), "SELECT x FROM b JOIN c ON TRUE");
+    assert_eq!(read("INSERT INTO `default_catalog`.`default_database`.`a` SELECT 1 FROM t"), "`a` <- SELECT 1 FROM t");
+    assert_eq!(read("DESCRIBE default_database.a"), "a");
+    assert_eq!(read("SELECT x FROM b FETCH NEXT 3 ROWS ONLY"), "SELECT x FROM b LIMIT 3");
+    for (sql, why) in [
+        ("USE other", "there is no database other"),
+        ("USE CATALOG hive", "there is no catalog hive"),
+        ("SELECT x FROM b LIMIT 1 FETCH FIRST 2 ROWS ONLY", "say the same"),
+        ("SELECT DISTINCT ON (x) x, y FROM b", "DISTINCT ON"),
+        ("SELECT TOP 3 x FROM b", "TOP"),
+        ("SELECT * FROM b PIVOT (SUM(v) FOR r IN ('x', 'y'))", "PIVOT"),
+        ("SELECT x FROM b FETCH FIRST 2 ROWS WITH TIES", "TIES"),
+    ] {
+        assert!(read(sql).contains(why), "{sql}: {}", read(sql));
     }
 }

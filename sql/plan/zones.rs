@@ -12,7 +12,8 @@ use super::functions::{ScalarFunction, known, replaced};
 use super::tvf::{WindowKind, Windows};
 use crate::error::{SqlError, SqlResult};
 use arrow::array::{ArrayRef, AsArray, Int64Array, StringBuilder};
-use arrow::datatypes::{DataType, TimeUnit, TimestampMillisecondType};
+use arrow::compute::cast as cast_column;
+use arrow::datatypes::{DataType, Int64Type, TimeUnit, TimestampMillisecondType};
 use chrono::{DateTime, FixedOffset, Offset, TimeZone};
 use chrono_tz::Tz;
 use datafusion_common::tree_node::{Transformed, TreeNode};
@@ -182,14 +183,13 @@ fn is_local(kind: &DataType) -> bool {
 pub(super) struct Zoned {
     /// To what the zone's clock shows, and back; none = UTC.
     zone: Option<(Arc<ScalarUDF>, Arc<ScalarUDF>)>,
-    text: Arc<ScalarUDF>,
+    zone_of: Option<Zone>,
 }
 
 impl Zoned {
     /// None = UTC.
     pub(super) fn of(zone: Option<Zone>) -> Self {
-        let zone = zone.map(|zone| (Arc::new(to_local(zone)), Arc::new(to_instant(zone))));
-        Zoned { zone, text: Arc::new(to_text()) }
+        Zoned { zone: zone.map(|zone| (Arc::new(to_local(zone)), Arc::new(to_instant(zone)))), zone_of: zone }
     }
 
     /// The plan with all its expressions.
@@ -231,9 +231,12 @@ impl Zoned {
             }
             Expr::Cast(Cast { expr: inner, field }) => {
                 let (from, to) = (inner.get_type(schema)?, field.data_type());
-                if matches!(from, DataType::Timestamp(TimeUnit::Second | TimeUnit::Millisecond, _)) && *to == DataType::Utf8 {
-                    let local = if is_instant(&from) { self.local(inner) } else { cast((**inner).clone(), LOCAL) };
-                    return Ok(Transformed::yes(Expr::ScalarFunction(Call::new_udf(self.text.clone(), vec![local]))));
+                if let (DataType::Timestamp(unit, _), DataType::Utf8) = (&from, to) {
+                    let (time, zone) = match is_instant(&from) {
+                        true => (cast((**inner).clone(), DataType::Timestamp(*unit, None)), self.zone_of),
+                        false => ((**inner).clone(), None),
+                    };
+                    return Ok(Transformed::yes(to_text(*unit, zone).call(vec![time])));
                 }
                 if self.zone.is_none() {
                     return Ok(Transformed::no(expr));
@@ -347,18 +350,35 @@ fn to_instant(zone: Zone) -> ScalarUDF {
     ScalarUDF::from(function)
 }
 
-/// Times as texts, as Flink writes a `TIMESTAMP(3)`: `2024-07-01 22:30:15.250`.
-fn to_text() -> ScalarUDF {
-    let function = ScalarFunction::new("text of", vec![LOCAL], DataType::Utf8, |args| {
-        let times = args[0].as_primitive::<TimestampMillisecondType>();
+/// Times as texts, with the digits of their type, as in Flink: `2024-07-01 22:30:15.250`; of instants what the zone's clock shows.
+fn to_text(unit: TimeUnit, zone: Option<Zone>) -> ScalarUDF {
+    let (in_second, digits): (i64, usize) = match unit {
+        TimeUnit::Second => (1, 0),
+        TimeUnit::Millisecond => (1_000, 3),
+        TimeUnit::Microsecond => (1_000_000, 6),
+        TimeUnit::Nanosecond => (1_000_000_000, 9),
+    };
+    let name = zone.map_or_else(|| format!("text of {digits} digits"), |zone| format!("text of {digits} digits in {zone}"));
+    let function = ScalarFunction::new(&name, vec![DataType::Timestamp(unit, None)], DataType::Utf8, move |args| {
+        let times = cast_column(&args[0], &DataType::Int64).map_err(|e| e.to_string())?;
+        let times = times.as_primitive::<Int64Type>();
         let mut texts = StringBuilder::with_capacity(times.len(), times.len() * 23);
-        for ms in times {
-            let Some(ms) = ms else {
+        for time in times {
+            let Some(time) = time else {
                 texts.append_null();
                 continue;
             };
-            let at = DateTime::from_timestamp_millis(ms).ok_or_else(|| format!("{ms} ms since 1970 are beyond the calendar"))?;
-            let _ = write!(texts, "{}", at.format("%Y-%m-%d %H:%M:%S%.3f"));
+            let (seconds, rest) = (time.div_euclid(in_second), time.rem_euclid(in_second));
+            let shown = match zone {
+                Some(zone) => seconds.checked_mul(1000).and_then(|ms| zone.local_ms(ms)).map(|ms| ms.div_euclid(1000)),
+                None => Some(seconds),
+            };
+            let at = shown.and_then(|seconds| DateTime::from_timestamp(seconds, 0));
+            let at = at.ok_or_else(|| format!("{seconds} s since 1970 are beyond the calendar"))?;
+            let _ = write!(texts, "{}", at.format("%Y-%m-%d %H:%M:%S"));
+            if digits > 0 {
+                let _ = write!(texts, ".{rest:0digits$}");
+            }
             texts.append_value("");
         }
         Ok(Arc::new(texts.finish()))

@@ -12,6 +12,7 @@ use crate::file_rows::{Columns, into_folders};
 use crate::kernels::keys::ColumnKeys;
 use crate::options::Connector;
 use crate::parser::type_name;
+use crate::plan::{as_other, fits};
 use crate::settings::Terms;
 use arrow::datatypes::DataType;
 use datafusion_expr::{Expr, LogicalPlan, LogicalPlanBuilder, cast};
@@ -69,6 +70,8 @@ pub(crate) fn check_insert(plan: LogicalPlan, table: &Table) -> SqlResult<Logica
             column
         } else if can_cast(from, to) {
             cast(column, to.clone())
+        } else if fits(from, to, can_cast) {
+            as_other(column, to)
         } else {
             return Err(SqlError::new(format!(
                 "column {:?} of table \"{}\" is {}, the query gives {}",

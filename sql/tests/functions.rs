@@ -92,6 +92,8 @@ const NOT_STRICT: &[&str] = &[
     "ELT",
     "IS_ALPHA",
     "IS_DIGIT",
+    "IS_DECIMAL",
+    "ROW",
     "NULLIF",
     "ARRAY_CONTAINS",
     "IS_JSON",
@@ -118,8 +120,8 @@ fn null_gives_null_in_each_place() {
         for place in first..list.args.len() {
             let mut with_null = function.clone();
             let FunctionArguments::List(args) = &mut with_null.args else { continue };
-            // CARDINALITY(NULL) has no type to be an array of, MAP_KEYS(NULL) none to be a map of.
-            if name == "CARDINALITY" || name.starts_with("MAP_") {
+            // CARDINALITY(NULL) has no type to be an array of, MAP_KEYS(NULL) none to be a map of; an item may be NULL.
+            if matches!(name.as_str(), "CARDINALITY" | "ELEMENT") || name.starts_with("MAP_") || name.starts_with("ARRAY_") {
                 continue;
             }
             args.args[place] = FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Value(Value::Null.into())));

@@ -13,10 +13,12 @@ mod decimals;
 mod instants;
 mod json;
 mod json_path;
+mod lists;
 mod maps;
 mod numbers;
 mod own;
 mod regexp;
+mod rows;
 mod strings;
 mod text;
 mod time;
@@ -25,6 +27,7 @@ pub(crate) use aggregates::own_of;
 pub(super) use casts::{AS_WRITTEN, replaced};
 pub(crate) use chance::{CHANCE, FRACTION_OF, UUID_OF};
 pub use own::ScalarFunction;
+pub(crate) use rows::{as_other, fits};
 pub(crate) use time::is_of_the_clock;
 
 use super::fields::FieldPlanner;
@@ -148,13 +151,15 @@ impl Functions {
             chance::functions(),
             regexp::functions(),
             json::functions(),
+            lists::of_texts(),
             time::of_the_clock().collect(),
         ];
         for own in own.into_iter().flatten() {
             scalar.insert(own.name().to_string(), Arc::new(ScalarUDF::from(own)));
         }
-        let own = [numbers::functions(), decimals::functions(), arrays::functions(), maps::functions(), json::writers()];
-        for own in own.into_iter().flatten() {
+        let own = [numbers::functions(), decimals::functions(), arrays::functions(), lists::functions()];
+        let nested = [maps::functions(), rows::functions(), json::writers()];
+        for own in own.into_iter().chain(nested).flatten() {
             scalar.insert(own.name().to_string(), Arc::new(own));
         }
         let mut aggregate: BTreeMap<String, Arc<AggregateUDF>> = datafusion_functions_aggregate::all_default_aggregate_functions()

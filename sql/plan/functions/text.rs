@@ -33,6 +33,10 @@ pub(super) fn functions() -> Vec<ScalarFunction> {
         .or(vec![TEXT, TEXT, INT]),
         ScalarFunction::new("is_alpha", vec![TEXT], DataType::Boolean, |args| every(args, char::is_alphabetic)),
         ScalarFunction::new("is_digit", vec![TEXT], DataType::Boolean, |args| every(args, char::is_numeric)),
+        ScalarFunction::new("is_decimal", vec![TEXT], DataType::Boolean, |args| {
+            let all = args[0].as_string::<i32>().iter().map(|text| Some(text.is_some_and(is_decimal)));
+            Ok(Arc::new(all.collect::<BooleanArray>()))
+        }),
     ]
 }
 
@@ -186,6 +190,14 @@ fn cut(text: &str, start: i64, length: usize) -> &str {
 fn every(args: &[ArrayRef], kind: fn(char) -> bool) -> Result<ArrayRef, String> {
     let all = |text: Option<&str>| Some(text.is_some_and(|t| !t.is_empty() && t.chars().all(kind)));
     Ok(Arc::new(args[0].as_string::<i32>().iter().map(all).collect::<BooleanArray>()))
+}
+
+/// Digits with a sign before them and a point among them at most.
+fn is_decimal(text: &str) -> bool {
+    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+    let (before, behind) = digits.split_once('.').unwrap_or((digits, ""));
+    let are_digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
+    are_digits(before) && are_digits(behind) && !(before.is_empty() && behind.is_empty())
 }
 
 #[cfg(test)]

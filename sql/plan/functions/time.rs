@@ -50,7 +50,9 @@ pub(super) fn functions() -> Vec<ScalarFunction> {
             Err("it is only the time of a window".into())
         })
         .volatile(),
-        ScalarFunction::new("date_format", vec![STAMP, DataType::Utf8], DataType::Utf8, date_format).checked(check_format),
+        ScalarFunction::new("date_format", vec![STAMP, DataType::Utf8], DataType::Utf8, date_format)
+            .or(vec![DataType::Utf8, DataType::Utf8])
+            .checked(check_format),
         part("year", |ms| Some(i64::from(date_time(ms)?.year()))),
         part("quarter", |ms| Some(i64::from(date_time(ms)?.month0() / 3 + 1))),
         part("month", |ms| Some(i64::from(date_time(ms)?.month()))),
@@ -257,9 +259,10 @@ fn check_format(args: &[Option<&ScalarValue>]) -> Result<(), String> {
     }
 }
 
-/// `DATE_FORMAT(time, pattern)`.
+/// `DATE_FORMAT(time, pattern)`, also of the text of a time: one that is none gives NULL.
 fn date_format(args: &[ArrayRef]) -> Result<ArrayRef, String> {
-    let (times, patterns) = (stamps(&args[0]), args[1].as_string::<i32>());
+    let times = arrow::compute::cast(&args[0], &STAMP).map_err(|e| e.to_string())?;
+    let (times, patterns) = (stamps(&times), args[1].as_string::<i32>());
     let mut texts = StringBuilder::with_capacity(times.len(), times.len() * 10);
     let (mut pattern, mut parsed, mut span) = (None, Vec::new(), DAY_MS);
     // Neighbours mostly look the same.

@@ -1,11 +1,11 @@
-//! Ids in the order of time, cheaper than a sorted map: a radix heap.
+//! Ids in the order of time, cheaper than a sorted map: a radix heap with digits of six bits.
 //!
-//! An id waits in the bucket of the highest bit in which its time differs from the last time taken out. When that time moves
-//! on, the ids of one bucket are dealt out to lower ones; so an id is touched once per bit at most, in sequence, and never
-//! compared. Only ids that are due are sorted.
+//! An id waits at the level of the highest digit in which its time differs from the last time that was reached, in the bucket
+//! of that digit. When time comes to a bucket, its ids are dealt out to lower levels; so an id is touched once per digit at
+//! most, in sequence, and never compared. Only ids that are due are sorted.
 //!
-//! Invariant: `due` and `fresh` hold every id with a time up to `last`, bucket `b` those whose time differs from `last` in bit
-//! `b - 1` and no higher one; `least[b]` is at or below the earliest time in bucket `b`.
+//! Invariant: `due` and `fresh` hold every id with a time up to `last`; a bucket holds those whose time has its digit at its
+//! level and differs from `last` in no higher one. So the lowest bucket of the lowest level comes first.
 
 use std::cmp::Ordering;
 
@@ -13,6 +13,12 @@ use std::cmp::Ordering;
 const FEW: usize = 8;
 /// So many times stand for all those of a bucket.
 const SAMPLED: usize = 4096;
+/// Bits of a digit, its buckets, and the digits of a time.
+const DIGIT: usize = 6;
+const BUCKETS: usize = 1 << DIGIT;
+const LEVELS: usize = 64_usize.div_ceil(DIGIT);
+/// A bucket that was dealt out keeps room for so many ids.
+const ROOM: usize = 64;
 /// So many entries are brought into the cache side by side.
 const FETCHED: usize = 64;
 
@@ -42,6 +48,14 @@ impl Due {
     }
 }
 
+/// Buckets of one digit; none as long as no id was here.
+#[derive(Debug, Default)]
+struct Level {
+    buckets: Vec<Vec<u32>>,
+    /// Which buckets hold ids, a bit each.
+    filled: u64,
+}
+
 #[derive(Debug)]
 pub(super) struct Queue {
     last: u64,
@@ -49,8 +63,7 @@ pub(super) struct Queue {
     due: Vec<Due>,
     /// Due, and not yet in order.
     fresh: Vec<u32>,
-    buckets: Vec<Vec<u32>>,
-    least: [u64; 65],
+    levels: [Level; LEVELS],
 }
 
 /// From which time on `wanted` of `len` times are, or so: of many only some are looked at.
@@ -68,7 +81,7 @@ fn ordered(time: i64) -> u64 {
 
 impl Queue {
     pub(super) fn new() -> Self {
-        Queue { last: 0, due: Vec::new(), fresh: Vec::new(), buckets: (0..65).map(|_| Vec::new()).collect(), least: [u64::MAX; 65] }
+        Queue { last: 0, due: Vec::new(), fresh: Vec::new(), levels: Default::default() }
     }
 
     pub(super) fn push(&mut self, time: i64, id: u32) {
@@ -76,9 +89,14 @@ impl Queue {
         if time <= self.last {
             return self.fresh.push(id);
         }
-        let bucket = 64 - (time ^ self.last).leading_zeros() as usize;
-        self.buckets[bucket].push(id);
-        self.least[bucket] = self.least[bucket].min(time);
+        let level = (63 - (time ^ self.last).leading_zeros() as usize) / DIGIT;
+        let digit = (time >> (level * DIGIT)) as usize % BUCKETS;
+        let Level { buckets, filled } = &mut self.levels[level];
+        if buckets.is_empty() {
+            buckets.resize_with(BUCKETS, Vec::new);
+        }
+        buckets[digit].push(id);
+        *filled |= 1 << digit;
     }
 
     /// Takes out the next id with a time at or before `until`.
@@ -90,17 +108,25 @@ impl Queue {
                 Some(_) => return None,
                 None => {}
             }
-            let bucket = self.buckets.iter().position(|ids| !ids.is_empty())?;
-            if self.least[bucket] > ordered(until) {
+            let level = self.levels.iter().position(|level| level.filled != 0)?;
+            let digit = self.levels[level].filled.trailing_zeros() as usize;
+            // The least time that it may hold.
+            let low = level * DIGIT;
+            let begin = (((self.last >> low) & !(BUCKETS as u64 - 1)) | digit as u64) << low;
+            if begin > ordered(until) {
                 return None;
             }
-            let mut ids = std::mem::take(&mut self.buckets[bucket]);
-            self.least[bucket] = u64::MAX;
-            self.last = ids.iter().map(|&id| ordered(entries.time(id))).min().unwrap_or(self.last);
-            for id in ids.drain(..) {
-                self.push(entries.time(id), id);
+            self.last = begin;
+            self.levels[level].filled &= !(1 << digit);
+            let mut ids = std::mem::take(&mut self.levels[level].buckets[digit]);
+            if level == 0 {
+                self.fresh.append(&mut ids);
+            } else {
+                ids.drain(..).for_each(|id| self.push(entries.time(id), id));
             }
-            self.buckets[bucket] = ids; // empty, with its room
+            if ids.capacity() <= ROOM {
+                self.levels[level].buckets[digit] = ids; // empty, with its room
+            }
         }
     }
 
@@ -121,12 +147,17 @@ impl Queue {
         }
     }
 
+    /// In the order of their times.
+    fn buckets(&self) -> impl DoubleEndedIterator<Item = &Vec<u32>> {
+        self.levels.iter().flat_map(|level| &level.buckets)
+    }
+
     /// From which time on some `count` of the ids are, the latest of all; `None` when there is no id.
     pub(super) fn latest(&self, count: usize, entries: &impl Entries) -> Option<i64> {
         let soon = self.due.len() + self.fresh.len();
-        let all = soon + self.buckets.iter().map(Vec::len).sum::<usize>();
+        let all = soon + self.buckets().map(Vec::len).sum::<usize>();
         let mut wanted = count.clamp(1, all.max(1));
-        for ids in self.buckets.iter().rev().filter(|ids| !ids.is_empty()) {
+        for ids in self.buckets().rev().filter(|ids| !ids.is_empty()) {
             if wanted <= ids.len() {
                 return where_latest_begin(ids.iter().map(|&id| entries.time(id)), ids.len(), wanted);
             }
@@ -140,12 +171,14 @@ impl Queue {
     pub(super) fn take_from(&mut self, time: i64, entries: &impl Entries) -> Vec<u32> {
         let mut later = Vec::new();
         // Times of a bucket lie behind those of all lower ones.
-        for (ids, least) in self.buckets.iter_mut().zip(&mut self.least).rev() {
-            later.extend(ids.extract_if(.., |id| entries.time(*id) >= time));
-            if !ids.is_empty() {
-                return later;
+        for Level { buckets, filled } in self.levels.iter_mut().rev() {
+            for (digit, ids) in buckets.iter_mut().enumerate().rev() {
+                later.extend(ids.extract_if(.., |id| entries.time(*id) >= time));
+                if !ids.is_empty() {
+                    return later;
+                }
+                *filled &= !(1 << digit);
             }
-            *least = u64::MAX;
         }
         later.extend(self.fresh.extract_if(.., |id| entries.time(*id) >= time));
         later.extend(self.due.extract_if(.., |due| due.time >= ordered(time)).map(|due| due.id));
@@ -155,8 +188,14 @@ impl Queue {
     /// Keeps the ids that `keep` accepts.
     pub(super) fn retain(&mut self, mut keep: impl FnMut(u32) -> bool) {
         self.due.retain(|due| keep(due.id));
-        for ids in self.buckets.iter_mut().chain([&mut self.fresh]) {
-            ids.retain(|&id| keep(id));
+        self.fresh.retain(|&id| keep(id));
+        for Level { buckets, filled } in &mut self.levels {
+            for (digit, ids) in buckets.iter_mut().enumerate() {
+                ids.retain(|&id| keep(id));
+                if ids.is_empty() {
+                    *filled &= !(1 << digit);
+                }
+            }
         }
     }
 }

@@ -131,6 +131,8 @@ bugs! {
     FastestWatermark,
     /// A watermark is a millisecond ahead of what it promises.
     WatermarkAhead,
+    /// What a sink is told of event time is a millisecond ahead of the watermark.
+    NoteAhead,
     // Operators.
     /// Windows fire a millisecond before their end is reached.
     FireAhead,

@@ -8,12 +8,12 @@ use std::time::Duration;
 use waterwheel::connectors::staging::{Partitioner, StagingWriter, TopicFacts};
 use waterwheel::engine::dsl::{Decoding, Job, OutOfOrder, SourceStream, Stream};
 use waterwheel::engine::error::{Error, Result};
-use waterwheel::engine::graph::{PhysicalPlan, ReadAs, TopicRequest, TopicSinks};
+use waterwheel::engine::graph::{LogicalNode, PhysicalPlan, ReadAs, Role, SinkRef, TopicRequest, TopicSinks};
 use waterwheel::engine::operators::{
-    Guarantee, LanePublisher, Operator, OperatorFactory, Output, ProcessContext, ProcessFunction, ProcessOpen, PublisherContext, Sink,
-    SinkWriter, Source, ValueState, WriterContext,
+    Guarantee, LanePublisher, Operator, OperatorFactory, Output, ProcessContext, ProcessFunction, ProcessOpen, ProgressNote,
+    PublisherContext, Sink, SinkWriter, Source, ValueState, WriterContext, note_progress, to_raw,
 };
-use waterwheel::engine::record::{BatchBox, Data, RawBatch, RawRecord};
+use waterwheel::engine::record::{BatchBox, Data, RawBatch, RawRecord, downcast};
 use waterwheel::engine::testing::{SimBroker, SimLane, SimMachine, SimSource};
 use waterwheel::engine::time::{EventTime, WatermarkStrategy};
 
@@ -143,12 +143,27 @@ impl Draw {
 
     /// Writes the results.
     pub(crate) fn out(&self, results: &Stream<Text>) {
-        if self.upgraded {
-            let counted = results.key_by(|(key, _)| key.clone()).process(Counted::default).id("added");
-            self.ground.write(&counted, OUT);
-        } else {
-            self.ground.write(results, OUT);
-        }
+        self.ground.write(&self.as_of_version(results), OUT);
+    }
+
+    /// Writes the results' values, each behind the other, and between them what the tasks note at their barriers of how far event
+    /// time has come ([`Noted`]).
+    pub(crate) fn out_with_notes(&self, results: &Stream<Text>) {
+        let encode = to_raw(|(_, value): &Text, time: EventTime, out: &mut RawBatch| {
+            Noted::Row(value.clone()).push(time, out);
+            Ok(())
+        });
+        let records: Stream<Text> = self.as_of_version(results).operator("encode", encode);
+        let noted: Stream<Text> = records.id("encoded").operator("progress", note_progress());
+        let shown: Stream<Text> = noted.id("noted").operator("show", Arc::new(|| Box::new(ShowNotes)));
+        let mut sink =
+            LogicalNode::new("sink", Role::Sink(SinkRef::Ready(Arc::new(self.ground.topic(OUT)))), vec![shown.id("shown").output()]);
+        sink.id = Some(OUT.into());
+        self.job.draw(|graph| graph.add(sink));
+    }
+
+    fn as_of_version(&self, results: &Stream<Text>) -> Stream<Text> {
+        if self.upgraded { results.key_by(|(key, _)| key.clone()).process(Counted::default).id("added") } else { results.clone() }
     }
 }
 
@@ -164,6 +179,59 @@ impl ProcessFunction<String, Text, Text> for Counted {
         let count = self.0.get(context).copied().unwrap_or(0);
         self.0.set(context, count + 1);
         context.emit(text);
+    }
+}
+
+/// A record of an output with notes. All of them are in one partition under one key, so that their order is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Noted {
+    /// A result.
+    Row(String),
+    /// Behind it nothing comes of this task, of so many, at or before this time.
+    Progress { task: u32, tasks: u32, watermark: i64 },
+}
+
+impl Noted {
+    /// Its key.
+    pub(crate) const KEY: &str = "all";
+
+    fn push(&self, time: EventTime, out: &mut RawBatch) {
+        let value = match self {
+            Noted::Row(value) => format!("row {value}"),
+            Noted::Progress { task, tasks, watermark } => format!("note {task} {tasks} {watermark}"),
+        };
+        out.push_parts(&OUT.into(), 0, -1, time.0.max(-1), Some(Self::KEY.as_bytes()), Some(value.as_bytes()), &[]);
+    }
+
+    /// Reads a value back.
+    pub(crate) fn parse(value: &str) -> Option<Noted> {
+        let (kind, rest) = value.split_once(' ')?;
+        if kind == "row" {
+            return Some(Noted::Row(rest.into()));
+        }
+        let numbers: Vec<i64> = rest.split(' ').map_while(|n| n.parse().ok()).collect();
+        match (kind, &numbers[..]) {
+            ("note", &[task, tasks, watermark]) => Some(Noted::Progress { task: task as u32, tasks: tasks as u32, watermark }),
+            _ => None,
+        }
+    }
+}
+
+/// Makes notes of progress records like others.
+struct ShowNotes;
+
+impl Operator for ShowNotes {
+    fn on_batch(&mut self, _input: usize, batch: BatchBox, out: &mut Output<'_>) -> Result<()> {
+        let mut shown = RawBatch::default();
+        for record in downcast::<RawBatch>(batch).records() {
+            match ProgressNote::of(&record) {
+                Some(ProgressNote { task, tasks, watermark }) => {
+                    Noted::Progress { task, tasks, watermark: watermark.0 }.push(watermark, &mut shown);
+                }
+                None => shown.push(record),
+            }
+        }
+        out.emit(Box::new(shown))
     }
 }
 

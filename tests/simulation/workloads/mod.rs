@@ -10,13 +10,14 @@ mod broadcast;
 mod joins;
 mod keyed;
 mod over;
+mod progress;
 mod sessions;
 #[cfg(feature = "sql")]
 mod sql;
 mod tables;
 mod windows;
 
-use super::graph::{DEAD, Draw, OUT, SIDE, Text};
+use super::graph::{DEAD, Draw, Noted, OUT, SIDE, Text};
 use super::input::{Input, Row};
 use std::collections::BTreeMap;
 use waterwheel::engine::testing::SimBroker;
@@ -84,6 +85,7 @@ pub(crate) const ALL: &[Workload] = &[
     over::FRAMES,
     over::FLOATS,
     over::NEIGHBOURS,
+    progress::NOTES,
     tables::TABLES,
     tables::PATTERNS,
     #[cfg(feature = "sql")]
@@ -130,6 +132,13 @@ impl Output {
             (topic, by_key)
         };
         Output { topics: [OUT, SIDE, DEAD].map(read).into() }
+    }
+
+    /// Without what tasks note of event time, as they do at every barrier, also of a job that has nothing to do any more.
+    pub(crate) fn without_notes(mut self) -> Output {
+        let is_note = |value: &String| matches!(Noted::parse(value), Some(Noted::Progress { .. }));
+        self.topics.values_mut().flat_map(BTreeMap::values_mut).for_each(|values| values.retain(|value| !is_note(value)));
+        self
     }
 
     /// The results of a topic, in any order.

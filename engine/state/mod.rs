@@ -67,7 +67,7 @@ pub use point::PointTable;
 pub use rocks::{RocksSettings, RocksStores};
 pub use seen::SeenTable;
 pub use shape::Schema;
-pub use slice::{SliceCursor, SliceTable, SliceView};
+pub use slice::{Parts, SliceCursor, SliceTable, SliceView};
 pub use tiered::TieredStores;
 pub use value::{StateValue, check_codec, decode, encode_into, schema_of};
 
@@ -200,7 +200,7 @@ pub trait Table: Send {
         Err(Error::fatal(format!("values of table {} cannot be rewritten", self.name())).help("bring the old type back"))
     }
     /// Connects to the store at start. With `restored`, content of the owned key groups is in the store: kinds that live in
-    /// memory whole (Slice) load it now, Point only from a resident store; else it reads on demand, Ordered as time comes to it.
+    /// memory whole load it now, Point and Slice only from a resident store; else they read on demand, Ordered as time comes to it.
     ///
     /// # Errors
     /// Of the store, or a value that does not decode.

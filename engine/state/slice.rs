@@ -1,24 +1,35 @@
 //! Accumulators by (slice, key): the table below windows. A slice is a stretch of event time named by its end.
 //!
 //! Slots are shared by all slices; a slice holds pages of cells by slot, so it costs what it holds, and is dropped whole.
-//! A slice that dies before it was ever drained never reaches the store. Lives in memory whole; a restore loads it all.
+//! A slice that dies before it was ever drained never reaches the store.
 //!
-//! Invariant: a key has a slot exactly as long as one slice holds a cell of it (or since the last `resolve`); a cell whose
-//! stamp is the current generation is listed as changed once, or its slice is new.
+//! When memory is short, pages leave it, those of the earliest slices first: what the store does not hold as it is goes there,
+//! the rest is forgotten. Their slice is **far** from then on: the store may hold accumulators that memory does not. They come
+//! back for rows that go on with them ([`SliceTable::recall`]), and a part of the keys at a time for a look at all
+//! ([`SliceTable::parts`]); after a restore from a store that can be read on demand every slice is far (see `slice/far.rs`).
+//!
+//! Invariant: a key has a slot exactly as long as memory has a cell of it in some slice (or since the last `resolve`); a cell
+//! whose stamp is the current generation is listed as changed, or its slice is new. An accumulator that is in memory is the
+//! truth; one that is not there is in the store as it is, and then its slice is far.
 
+mod far;
+mod order;
+
+use self::order::Order;
 use super::evolve::rewrite;
 use super::index::{ABREAST, touch};
-use super::keyspace::{Place, push_key, split_time, state_key, table_range, time_bytes};
-use super::value::{Heap, StateValue, check_codec, decode, encode_into, key_text, schema_of};
+use super::keyspace::{Place, push_key, state_key, table_range, time_bytes};
+use super::value::{Heap, StateValue, check_codec, encode_into, key_text, schema_of};
 use super::{KeyIndex, Schema, Table, TableContext, WriteBatch};
 use crate::env::{Bug, planted};
 use crate::error::Result;
 use crate::record::{Epoch, Keys};
 use std::collections::BTreeMap;
 use std::ops::{Bound, RangeBounds};
-use twox_hash::XxHash3_64;
 
-const PAGE: usize = 256;
+pub use self::far::Parts;
+
+const PAGE: usize = if cfg!(test) { 4 } else { 256 };
 
 struct Cell<A> {
     /// Generation of the last change not yet drained; 0 = clean.
@@ -41,6 +52,10 @@ struct Slice<A> {
     frozen: Vec<u32>,
     /// The store may hold a part of it.
     stored: bool,
+    /// The store may hold accumulators that memory does not.
+    far: bool,
+    /// The page that leaves memory next.
+    hand: usize,
 }
 
 /// What all slices share.
@@ -55,79 +70,19 @@ struct Shared {
     fresh: Vec<u32>,
     generation: u32,
     copied: WriteBatch,
-    /// Deletes of this epoch and of the frozen one; within an epoch they go before its puts.
-    deletes: WriteBatch,
-    frozen_deletes: WriteBatch,
     order: Order,
     heap: Heap,
-}
-
-/// Live slots in key order, mended instead of sorted anew.
-#[derive(Default)]
-struct Order {
-    sorted: Vec<u32>,
-    added: Vec<u32>,
-    dead: Vec<bool>,
-    any_dead: bool,
-}
-
-impl Order {
-    /// `holders` says which of the added are still there.
-    fn add(&mut self, slot: u32, holders: &[u32]) {
-        // Keys that come and go while nobody asks for the order would otherwise be listed again and again.
-        if self.added.len() > 2 * holders.len() + 1024 {
-            self.compact(holders);
-        }
-        self.added.push(slot);
-    }
-
-    fn compact(&mut self, holders: &[u32]) {
-        self.added.retain(|&slot| holders[slot as usize] > 0);
-        self.added.sort_unstable();
-        self.added.dedup();
-    }
-
-    fn remove(&mut self, slot: u32) {
-        if self.dead.len() <= slot as usize {
-            self.dead.resize(slot as usize + 1, false);
-        }
-        self.dead[slot as usize] = true;
-        self.any_dead = true;
-    }
-
-    /// `holders` says which of the added are still there.
-    fn refresh(&mut self, index: &KeyIndex, holders: &[u32]) -> &[u32] {
-        if self.any_dead {
-            self.sorted.retain(|&slot| !self.dead.get(slot as usize).copied().unwrap_or(false));
-            self.dead.clear();
-            self.any_dead = false;
-        }
-        if !self.added.is_empty() {
-            self.added.retain(|&slot| holders[slot as usize] > 0);
-            index.sort(&mut self.added);
-            self.added.dedup();
-            let old = std::mem::take(&mut self.sorted);
-            self.sorted.reserve(old.len() + self.added.len());
-            let mut added = self.added.drain(..).peekable();
-            for slot in old {
-                while let Some(next) = added.next_if(|&next| index.compare(next, slot).is_lt()) {
-                    self.sorted.push(next);
-                }
-                self.sorted.push(slot);
-            }
-            self.sorted.extend(added);
-        }
-        &self.sorted
-    }
 }
 
 /// See the module's header. `A` is an accumulator.
 ///
 /// A batch goes: [`resolve`](SliceTable::resolve), then per run of rows of one slice [`slice`](SliceTable::slice) once and
 /// [`SliceCursor::entry`] per row. A firing goes: [`slots_in`](SliceTable::slots_in), then [`get`](SliceTable::get) per slice
-/// and slot (or [`view`](SliceTable::view) once per slice).
+/// and slot (or [`view`](SliceTable::view) once per slice). All of these see what is in memory. Whoever goes on with
+/// accumulators recalls them before ([`recall`](SliceTable::recall)), and a firing of [far](SliceTable::is_far) slices goes by
+/// [`parts`](SliceTable::parts).
 ///
-/// Slots are valid until the next `resolve` or `drop_slice`.
+/// Slots are valid until the next `resolve`, `parts`, `next_part`, `drop_slice` or `evict`.
 pub struct SliceTable<A> {
     shared: Shared,
     slices: BTreeMap<i64, Slice<A>>,
@@ -141,6 +96,14 @@ pub struct SliceTable<A> {
     frozen_dropped: Vec<(i64, i64)>,
     /// Left over from an epoch that was never drained.
     backlog: WriteBatch,
+    /// Slices that are far.
+    far: usize,
+    /// Something has left memory since somebody asked.
+    evicted: bool,
+    /// Cells that were brought back in this step: slice and slot.
+    visitors: Vec<(i64, u32)>,
+    /// As long as the table holds no more bytes, what was brought back stays.
+    room: usize,
 }
 
 /// One slice open for writing.
@@ -170,8 +133,6 @@ impl<A: StateValue> SliceTable<A> {
                 fresh: Vec::new(),
                 generation: 1,
                 copied: WriteBatch::default(),
-                deletes: WriteBatch::default(),
-                frozen_deletes: WriteBatch::default(),
                 order: Order::default(),
                 heap: Heap::new::<A>(),
             },
@@ -182,6 +143,10 @@ impl<A: StateValue> SliceTable<A> {
             dropped: Vec::new(),
             frozen_dropped: Vec::new(),
             backlog: WriteBatch::default(),
+            far: 0,
+            evicted: false,
+            visitors: Vec::new(),
+            room: far::ROOM,
         }
     }
 
@@ -195,12 +160,7 @@ impl<A: StateValue> SliceTable<A> {
     /// Gives every key of a batch a slot, in row order.
     pub fn resolve(&mut self, keys: &Keys, slots: &mut Vec<u32>) {
         let shared = &mut self.shared;
-        // Keys of the last batch whose rows were all too late hold nothing.
-        for slot in shared.fresh.drain(..) {
-            if shared.holders[slot as usize] == 0 && shared.index.is_live(slot) {
-                shared.index.release(slot);
-            }
-        }
+        shared.sweep();
         shared.index.resolve(keys, slots, &mut shared.fresh);
         shared.holders.resize(shared.index.slots(), 0);
     }
@@ -223,31 +183,19 @@ impl<A: StateValue> SliceTable<A> {
         self.view(end).get(slot)
     }
 
-    /// Takes one accumulator out of a slice.
-    pub fn remove(&mut self, end: i64, slot: u32) -> Option<A> {
-        let generation = self.shared.generation;
-        let slice = self.slices.get_mut(&end)?;
-        slice.roll(generation);
-        let cell = slice.pages.get_mut(slot as usize / PAGE)?.as_mut()?.get_mut(slot as usize % PAGE)?;
-        cell.value.as_ref()?;
-        if cell.stamp != 0 && cell.stamp < generation {
-            self.shared.copy(end, slot, cell);
-            slice.stored = true;
-        }
-        cell.stamp = 0;
-        let value = cell.value.take();
+    /// Takes back an accumulator that [`entry`](SliceCursor::entry) made since the last `resolve`: the store never heard of it.
+    pub fn unmake(&mut self, end: i64, slot: u32) {
+        let Some(slice) = self.slices.get_mut(&end) else { return };
+        let Some(cell) = slice.find_cell(slot).filter(|cell| cell.value.is_some()) else { return };
+        (cell.stamp, cell.value) = (0, None);
         slice.cells -= 1;
-        if slice.stored {
-            self.shared.delete(end, slot);
-        }
-        if slice.cells == 0 {
+        if slice.cells == 0 && !slice.far {
             self.drop_slice(end);
         }
         // The slot stays until the next `resolve`: later rows of the batch may have it.
         if self.shared.unhold(slot) {
             self.shared.fresh.push(slot);
         }
-        value
     }
 
     /// Ends of the slices in a range, ascending.
@@ -263,7 +211,7 @@ impl<A: StateValue> SliceTable<A> {
         self.slices.range(bounds).map(|(end, _)| *end)
     }
 
-    /// Slots that hold something in any slice of the range, sorted by key bytes, replacing the content of `slots`.
+    /// Slots that hold something in memory in any slice of the range, sorted by key bytes, replacing the content of `slots`.
     pub fn slots_in(&mut self, range: impl RangeBounds<i64>, slots: &mut Vec<u32>) {
         slots.clear();
         let ends: Vec<i64> = self.slices(range).collect();
@@ -297,8 +245,9 @@ impl<A: StateValue> SliceTable<A> {
         let Some(mut slice) = self.slices.remove(&end) else { return };
         let shared = &mut self.shared;
         slice.roll(shared.generation);
+        self.far -= usize::from(slice.far);
         for slot in std::mem::take(&mut slice.frozen) {
-            let cell = slice.cell(slot);
+            let Some(cell) = slice.find_cell(slot) else { continue };
             if cell.stamp != 0 && cell.stamp < shared.generation {
                 shared.copy(end, slot, cell);
                 slice.stored = true;
@@ -370,10 +319,9 @@ impl<A: StateValue> SliceTable<A> {
                 slice.touch_next(&self.shared.index);
             }
             let Some(slot) = slice.frozen.pop() else { break };
-            let cell = slice.cell(slot);
-            if cell.stamp == 0 || cell.stamp >= generation {
+            let Some(cell) = slice.find_cell(slot).filter(|cell| (1..generation).contains(&cell.stamp)) else {
                 continue; // copied at its next change, or gone
-            }
+            };
             cell.stamp = 0;
             if let Some(value) = &cell.value {
                 let bytes = out.put_with(|out| self.shared.push_full_key(end, slot, out), |out| encode_into(value, out));
@@ -391,7 +339,7 @@ impl<A: StateValue> SliceTable<A> {
         written
     }
 
-    /// Writes the frozen deletes, then what was copied since the freeze.
+    /// Writes the slices that were gone at the freeze, then what was copied since.
     fn write_pending(&mut self, out: &mut WriteBatch) {
         if let Some(place) = &self.shared.place {
             for (first, last) in self.frozen_dropped.drain(..) {
@@ -405,20 +353,7 @@ impl<A: StateValue> SliceTable<A> {
                 }
             }
         }
-        out.append(std::mem::take(&mut self.shared.frozen_deletes));
         out.append(std::mem::take(&mut self.shared.copied));
-    }
-
-    fn load(&mut self, end: i64, key: &[u8], value: &[u8]) -> Result<()> {
-        let value: A = decode(value)?;
-        let shared = &mut self.shared;
-        let slot = shared.index.resolve_one(key, XxHash3_64::oneshot(key), &mut shared.fresh);
-        shared.holders.resize(shared.index.slots(), 0);
-        let mut cursor = self.slice(end);
-        cursor.put(slot, value);
-        cursor.slice.cell(slot).stamp = 0;
-        cursor.slice.stored = true;
-        Ok(())
     }
 }
 
@@ -460,16 +395,7 @@ impl<A: StateValue> SliceCursor<'_, A> {
     #[cold]
     fn touch(&mut self, slot: u32) {
         let (slice, shared) = (&mut *self.slice, &mut *self.shared);
-        let page = slot as usize / PAGE;
-        if slice.pages.len() <= page {
-            slice.pages.resize_with(page + 1, || None);
-        }
-        if slice.pages[page].is_none() {
-            slice.used_pages += 1;
-            let fresh = || (0..PAGE).map(|_| Cell { stamp: 0, value: None }).collect();
-            slice.pages[page] = Some(self.spare.pop().unwrap_or_else(fresh));
-        }
-        let cell = slice.cell(slot);
+        let cell = slice.make_cell(slot, self.spare);
         if cell.value.is_none() {
             shared.hold(slot);
             slice.cells += 1;
@@ -531,6 +457,8 @@ impl<A> Slice<A> {
             changed: Vec::new(),
             frozen: Vec::new(),
             stored: false,
+            far: false,
+            hand: 0,
         }
     }
 
@@ -553,6 +481,25 @@ impl<A> Slice<A> {
             Some(cells) => &mut cells[slot as usize % PAGE],
             None => unreachable!("slot {slot} was written, so it has a page"),
         }
+    }
+
+    /// The cell of a slot whose page may have left memory.
+    fn find_cell(&mut self, slot: u32) -> Option<&mut Cell<A>> {
+        self.pages.get_mut(slot as usize / PAGE)?.as_mut()?.get_mut(slot as usize % PAGE)
+    }
+
+    /// The cell of a slot, with its page if need be.
+    fn make_cell(&mut self, slot: u32, spare: &mut Vec<Page<A>>) -> &mut Cell<A> {
+        let page = slot as usize / PAGE;
+        if self.pages.len() <= page {
+            self.pages.resize_with(page + 1, || None);
+        }
+        let used = &mut self.used_pages;
+        let cells = self.pages[page].get_or_insert_with(|| {
+            *used += 1;
+            spare.pop().unwrap_or_else(|| (0..PAGE).map(|_| Cell { stamp: 0, value: None }).collect())
+        });
+        &mut cells[slot as usize % PAGE]
     }
 
     /// Fetches into the cache what draining the next cells will need.
@@ -591,10 +538,13 @@ impl Shared {
         }
     }
 
-    fn delete(&mut self, end: i64, slot: u32) {
-        let mut deletes = std::mem::take(&mut self.deletes);
-        deletes.delete_with(|out| self.push_full_key(end, slot, out));
-        self.deletes = deletes;
+    /// Forgets keys that hold nothing: those whose rows were all too late, and those that only came back for a look.
+    fn sweep(&mut self) {
+        for slot in self.fresh.drain(..) {
+            if self.holders[slot as usize] == 0 && self.index.is_live(slot) {
+                self.index.release(slot);
+            }
+        }
     }
 
     fn hold(&mut self, slot: u32) {
@@ -632,19 +582,16 @@ impl<A: StateValue> Table for SliceTable<A> {
 
     fn open(&mut self, context: &TableContext, restored: bool) -> Result<()> {
         check_codec::<A>().map_err(|e| e.at(format!("operator {}, table {}", context.operator, self.shared.name)))?;
-        let place = Place::new(context, &self.shared.name);
-        self.shared.place = Some(place.clone());
-        if restored {
-            place.scan(|_, key, value| {
-                let (end, key) = split_time(key)?;
-                self.load(end, key, value)
-            })?;
-            self.shared.fresh.clear();
+        self.shared.place = Some(Place::new(context, &self.shared.name));
+        match (restored, context.store.is_resident()) {
+            (false, _) => Ok(()),
+            (true, true) => self.load_all(),
+            (true, false) => self.find_slices(),
         }
-        Ok(())
     }
 
     fn freeze(&mut self, _epoch: Epoch) {
+        self.visitors.clear();
         if !self.drained_all {
             // The epoch before was given up: what it still had to write stays in front of this one's.
             let mut backlog = std::mem::take(&mut self.backlog);
@@ -652,7 +599,6 @@ impl<A: StateValue> Table for SliceTable<A> {
             self.backlog = backlog;
         }
         self.shared.generation += 1;
-        std::mem::swap(&mut self.shared.deletes, &mut self.shared.frozen_deletes);
         std::mem::swap(&mut self.dropped, &mut self.frozen_dropped);
         (self.drained_to, self.drained_all) = (None, false);
     }
@@ -679,11 +625,7 @@ impl<A: StateValue> Table for SliceTable<A> {
         pages * PAGE * size_of::<Cell<A>>() + cells * self.shared.heap.mean() + self.shared.index.bytes()
     }
 
-    fn pinned_bytes(&self) -> usize {
-        self.bytes()
-    }
-
-    fn evict(&mut self, _target: usize) -> Result<()> {
-        Ok(())
+    fn evict(&mut self, target: usize) -> Result<()> {
+        self.leave(target)
     }
 }

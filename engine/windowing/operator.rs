@@ -7,6 +7,10 @@
 //! Windows of many slices keep running aggregates ([`super::running`]) where that pays; else a window is merged from its
 //! slices when it fires. Both give the same results.
 //!
+//! Accumulators may be on disk: those that a batch goes on with are recalled before its rows are taken in, so a row is added
+//! to the same accumulator whether it had left memory or not, and results do not depend on how much memory there is. A window
+//! that is on disk in part fires from its slices, a part of its keys at a time.
+//!
 //! Invariant: whether a row is late and whether a window has fired depend on the watermark alone, and the watermark is state:
 //! after a restore nothing fires twice and nothing is late that was not late before. At a barrier instances may have come
 //! differently far (an idle channel wakes up before or after another one's watermark), so each keeps its own; one that takes
@@ -27,7 +31,7 @@ use serde::{Deserialize, Serialize};
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
-use std::ops::{Bound, Deref, Range};
+use std::ops::{Bound, Deref, Range, RangeInclusive};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,6 +43,9 @@ pub(super) const EMIT_ROWS: usize = 4096;
 
 /// A window has few results when it holds so many times as many keys.
 const FEW: usize = 16;
+
+/// Keys that late rows touched, whose windows are on disk in part, are brought back so many at a time.
+const RECALLED: usize = if cfg!(test) { 2 } else { 256 };
 
 /// Results by slot, or why there is none.
 type Results<R> = Vec<(u32, Result<R, String>)>;
@@ -89,7 +96,7 @@ impl<'a, A: StateValue> Slices<'a, A> {
 
     fn views(&self) -> &[SliceView<'a, A>] {
         self.views.get_or_init(|| {
-            let names = self.table.slices(self.window.start().0..=self.window.fires_at().0);
+            let names = self.table.slices(range(self.window));
             names.map(|name| self.table.view(name)).collect()
         })
     }
@@ -149,14 +156,7 @@ impl<K: Key, G: Accumulate> WindowOperator<K, G> {
         for (groups, from) in std::mem::take(&mut self.behind) {
             let mut fired = fired_at(from);
             while let Some(window) = self.next_window(fired).filter(|w| w.last <= to) {
-                let mut slots = Vec::new();
-                self.table.slots_in(window.start().0..=window.fires_at().0, &mut slots);
-                slots.retain(|&slot| groups.contains(&self.table.index().group(slot, self.max_parallelism)));
-                if let Some(running) = &mut self.running {
-                    // Running aggregates are not at this window: it is merged from its slices.
-                    slots.iter().for_each(|&slot| running.touch(slot));
-                }
-                self.fire(window, &slots, out)?;
+                self.fire_from_slices(window, Some(&groups), out)?;
                 fired = window.last;
             }
         }
@@ -214,7 +214,7 @@ impl<K: Key, G: Accumulate> WindowOperator<K, G> {
             let Some((i, error)) = failed else { return Ok(()) };
             if made == Some(i) {
                 // An accumulator of no rows would fire as a result of none.
-                self.table.remove(slice.last.0, self.slots[i]);
+                self.table.unmake(slice.last.0, self.slots[i]);
                 self.resolve(batch); // the key may have lost its slot
             }
             out.reject(batch.origin(i), batch.times[i], error)?;
@@ -239,7 +239,13 @@ impl<K: Key, G: Accumulate> WindowOperator<K, G> {
             slots.sort_unstable();
             slots.dedup();
             self.table.index().sort(&mut slots);
-            self.fire(window, &slots, out)?;
+            let names: Vec<i64> = self.table.slices(range(window)).collect();
+            let at_once = if self.table.is_far(range(window)) { RECALLED } else { slots.len().max(1) };
+            for slots in slots.chunks(at_once) {
+                self.table.recall(names.iter().flat_map(|&name| slots.iter().map(move |&slot| (name, slot))))?;
+                self.fire(window, slots, out)?;
+                self.table.let_go();
+            }
         }
         Ok(())
     }
@@ -258,19 +264,37 @@ impl<K: Key, G: Accumulate> WindowOperator<K, G> {
 
     /// Fires one window for all of its keys.
     fn fire_all(&mut self, window: Window, out: &mut Output<'_>) -> Result<()> {
-        let mut slots = std::mem::take(&mut self.slots);
-        match &mut self.running {
-            Some(running) => {
-                running.advance(window, &self.table, &*self.aggregate);
-                if self.few {
-                    return self.fire_few(window, out);
-                }
-                self.table.slots_where(|slot| running.may_hold(slot), &mut slots);
-            }
-            None => self.table.slots_in(window.start().0..=window.fires_at().0, &mut slots),
+        let evicted = self.table.has_evicted();
+        let Some(running) = self.running.as_mut().filter(|_| !self.table.is_far(range(window))) else {
+            return self.fire_from_slices(window, None, out);
+        };
+        if evicted {
+            running.forget();
         }
+        running.advance(window, &self.table, &*self.aggregate);
+        if self.few {
+            return self.fire_few(window, out);
+        }
+        let mut slots = std::mem::take(&mut self.slots);
+        self.table.slots_where(|slot| running.may_hold(slot), &mut slots);
         let emitted = self.fire(window, &slots, out)?;
         self.few = emitted < slots.len() / FEW;
+        self.slots = slots;
+        Ok(())
+    }
+
+    /// Fires one window for its keys, those of some groups perhaps, by merging its slices, of which some may be on disk.
+    fn fire_from_slices(&mut self, window: Window, only: Option<&Range<KeyGroup>>, out: &mut Output<'_>) -> Result<()> {
+        if let Some(running) = &mut self.running {
+            running.forget();
+        }
+        let (mut parts, mut slots) = (self.table.parts(range(window)), std::mem::take(&mut self.slots));
+        while self.table.next_part(&mut parts, &mut slots)? {
+            if let Some(groups) = only {
+                slots.retain(|&slot| groups.contains(&self.table.index().group(slot, self.max_parallelism)));
+            }
+            self.fire(window, &slots, out)?;
+        }
         self.slots = slots;
         Ok(())
     }
@@ -369,6 +393,11 @@ impl<K: Key, G: Accumulate> WindowOperator<K, G> {
     }
 }
 
+/// The names of the slices that a window may have.
+fn range(window: Window) -> RangeInclusive<i64> {
+    window.start().0..=window.fires_at().0
+}
+
 /// Windows with a last instant up to this have fired at that watermark.
 fn fired_at(watermark: Option<EventTime>) -> i128 {
     watermark.map_or(i128::from(i64::MIN) - 1, bound)
@@ -396,6 +425,10 @@ impl<K: Key, G: Accumulate> Operator for WindowOperator<K, G> {
             self.level(out)?;
         }
         self.resolve(&batch);
+        if self.table.has_far() {
+            let names = batch.times.iter().map(|&time| self.layout.slice_of(time).last.0);
+            self.table.recall(names.zip(self.slots.iter().copied()))?;
+        }
         let (late, again) = self.accumulate(&batch, out)?;
         if !late.is_empty() {
             self.late.add(late.len() as u64);
@@ -403,7 +436,9 @@ impl<K: Key, G: Accumulate> Operator for WindowOperator<K, G> {
                 out.emit_to(LATE_PORT, batch.gather(&late).boxed())?;
             }
         }
-        self.fire_again(again, out)
+        self.fire_again(again, out)?;
+        self.table.let_go();
+        Ok(())
     }
 
     fn before_barrier(&mut self, _epoch: Epoch, out: &mut Output<'_>) -> Result<()> {

@@ -11,7 +11,8 @@
 //! Invariant: for a slot that is not stale, `older` followed by `newer` is the merge of its accumulators in the slices of the
 //! window that was last advanced to, earlier ones first. Stale is a slot whose accumulators may have changed since they were
 //! taken in (by a row behind the watermark), or whose merge panicked: it is merged slice by slice until the next turn. This
-//! is no state: after a restore the first firing is a turn.
+//! is no state: after a restore the first firing is a turn. While a window is on disk in part there is none of it either, and
+//! every slot is stale.
 
 use super::assigner::{SliceLayout, Window};
 use super::kernel::Accumulate;
@@ -35,6 +36,8 @@ pub(super) struct Running<A> {
     /// Slices up to this have been taken in.
     taken_to: i64,
     stale: Vec<bool>,
+    /// There has been a turn since all was forgotten.
+    has_turned: bool,
     /// Accumulators here are outlines of those in the slices.
     outlines: bool,
 }
@@ -53,6 +56,7 @@ impl<A: StateValue> Running<A> {
             newer: Vec::new(),
             taken_to: i64::MIN,
             stale: Vec::new(),
+            has_turned: false,
             outlines,
         })
     }
@@ -69,6 +73,12 @@ impl<A: StateValue> Running<A> {
         self.stale[slot as usize] = true;
     }
 
+    /// All is stale until the next turn, and costs no memory.
+    pub(super) fn forget(&mut self) {
+        (self.older, self.newer, self.stale, self.replaced) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        self.has_turned = false;
+    }
+
     /// Whether the window may hold anything of a slot.
     pub(super) fn may_hold(&self, slot: u32) -> bool {
         let at = slot as usize;
@@ -76,7 +86,7 @@ impl<A: StateValue> Running<A> {
     }
 
     pub(super) fn is_stale(&self, slot: u32) -> bool {
-        self.stale.get(slot as usize).copied().unwrap_or(false)
+        !self.has_turned || self.stale.get(slot as usize).copied().unwrap_or(false)
     }
 
     /// Moves on to a window, which is complete; windows come in order.
@@ -109,6 +119,7 @@ impl<A: StateValue> Running<A> {
         self.older.fill_with(|| None);
         self.newer.fill_with(|| None);
         self.stale.fill(false);
+        self.has_turned = true;
         for name in table.slices(first..=last).rev() {
             let (older, mut cells) = (&mut self.older, Vec::with_capacity(table.view(name).len()));
             each_cell(table.view(name), &mut self.stale, |slot, acc| {

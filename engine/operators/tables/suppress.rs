@@ -69,7 +69,16 @@ impl<K: Key, V: Data + StateValue> Suppressed<K, V> {
     fn emit(&mut self, before: Option<EventTime>, out: &mut Output<'_>) -> Result<()> {
         let earliest = before.filter(|before| *before < EventTime::MAX).map_or(EventTime::MIN, |before| before.plus_ms(1));
         let mut slots = std::mem::take(&mut self.slots);
-        self.waiting.slots_in(WAITING..=WAITING, &mut slots);
+        let mut parts = self.waiting.parts(WAITING..=WAITING);
+        while self.waiting.next_part(&mut parts, &mut slots)? {
+            self.emit_keys(&slots, earliest, out)?;
+        }
+        self.slots = slots;
+        self.waiting.drop_slice(WAITING);
+        Ok(())
+    }
+
+    fn emit_keys(&self, slots: &[u32], earliest: EventTime, out: &mut Output<'_>) -> Result<()> {
         for part in slots.chunks(EMIT_ROWS) {
             let mut changes = Rows::with_capacity(part.len());
             let mut keys = Vec::with_capacity(part.len());
@@ -83,8 +92,6 @@ impl<K: Key, V: Data + StateValue> Suppressed<K, V> {
             changes.keys = Some(Keys::encode(keys.into_iter()));
             out.emit(changes.boxed())?;
         }
-        self.slots = slots;
-        self.waiting.drop_slice(WAITING);
         Ok(())
     }
 }

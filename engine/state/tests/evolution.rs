@@ -215,6 +215,7 @@ fn every_kind_of_table_is_rewritten() {
     );
     let mut kinds = slices;
     kinds.resolve(&keys, &mut slots);
+    kinds.recall([(10, slots[4])].into_iter()).unwrap();
     assert_eq!(kinds.get(10, slots[4]), Some(&new_total(5).kind));
 
     let map = restored(BroadcastTable::<u64, u8>::new("t"), |t| t.change(1, Some(3)), BroadcastTable::<u64, Option<u32>>::new("t"));

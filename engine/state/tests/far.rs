@@ -9,7 +9,9 @@ use std::sync::Arc;
 use twox_hash::XxHash3_64;
 
 /// Whatever is done, some of the table is on disk.
-fn pressed<Op: Clone + std::fmt::Debug + 'static>(op: impl Strategy<Value = Op> + 'static) -> impl Strategy<Value = Vec<Step<Op>>> {
+pub(super) fn pressed<Op: Clone + std::fmt::Debug + 'static>(
+    op: impl Strategy<Value = Op> + 'static,
+) -> impl Strategy<Value = Vec<Step<Op>>> {
     let step = prop_oneof![
         8 => op.prop_map(Step::Do),
         1 => Just(Step::Freeze),

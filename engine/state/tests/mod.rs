@@ -4,6 +4,7 @@ mod evolution;
 mod far;
 mod pile;
 mod shown;
+mod slices;
 mod stores;
 mod tables;
 mod types;

@@ -2,10 +2,10 @@
 
 use super::{GROUPS, Step, Subject, run};
 use crate::record::Keys;
-use crate::state::{AppendTable, MapTable, MemoryStore, OrderedTable, PointTable, SeenTable, SliceTable, StateStore, Table, WriteBatch};
+use crate::state::{AppendTable, MapTable, MemoryStore, OrderedTable, PointTable, SeenTable, StateStore, Table, WriteBatch};
 use crate::time::EventTime;
 use proptest::prelude::*;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use twox_hash::XxHash3_64;
 
@@ -199,86 +199,6 @@ impl Subject for Expiring {
 
     fn merge(mut a: Self::Model, b: Self::Model) -> Self::Model {
         a.entries.extend(b.entries);
-        a
-    }
-}
-
-// --- slice
-
-struct Sliced;
-
-#[derive(Debug, Clone)]
-enum SliceOp {
-    Add(i64, Vec<u8>, u16),
-    Remove(i64, u8),
-    Drop(i64),
-    /// A batch whose rows are all too late.
-    Late(Vec<u8>),
-}
-
-fn slice_op() -> impl Strategy<Value = SliceOp> {
-    let slice = prop_oneof![6 => -2i64..3, 1 => Just(i64::MIN), 1 => Just(i64::MAX)];
-    prop_oneof![
-        4 => (slice.clone(), proptest::collection::vec(0u8..8, 1..4), any::<u16>()).prop_map(|(s, k, v)| SliceOp::Add(s, k, v)),
-        1 => (slice.clone(), 0u8..8).prop_map(|(s, k)| SliceOp::Remove(s, k)),
-        2 => slice.prop_map(SliceOp::Drop),
-        1 => proptest::collection::vec(0u8..12, 1..4).prop_map(SliceOp::Late),
-    ]
-}
-
-type SliceModel = BTreeMap<(i64, Vec<u8>), u64>;
-
-impl Subject for Sliced {
-    type Op = SliceOp;
-    type Model = SliceModel;
-    type Table = SliceTable<u64>;
-
-    fn make() -> Self::Table {
-        SliceTable::new("s")
-    }
-
-    fn apply(table: &mut Self::Table, model: &mut SliceModel, op: &SliceOp) {
-        let mut slots = Vec::new();
-        match op {
-            SliceOp::Add(slice, names, value) => {
-                table.resolve(&keys(names.iter().copied()), &mut slots);
-                let mut cursor = table.slice(*slice);
-                for (&slot, name) in slots.iter().zip(names) {
-                    *cursor.entry(slot, || 0) += u64::from(*value);
-                    *model.entry((*slice, bytes(*name))).or_default() += u64::from(*value);
-                    assert_eq!(cursor.get(slot), model.get(&(*slice, bytes(*name))));
-                }
-            }
-            SliceOp::Remove(slice, name) => {
-                table.resolve(&keys([*name].into_iter()), &mut slots);
-                assert_eq!(table.remove(*slice, slots[0]), model.remove(&(*slice, bytes(*name))));
-            }
-            SliceOp::Drop(slice) => {
-                table.drop_slice(*slice);
-                model.retain(|(s, _), _| s != slice);
-            }
-            SliceOp::Late(names) => table.resolve(&keys(names.iter().copied()), &mut slots),
-        }
-    }
-
-    fn read(table: &mut Self::Table) -> SliceModel {
-        let (mut out, mut slots, mut all) = (SliceModel::new(), Vec::new(), BTreeSet::new());
-        for end in table.slices(..).collect::<Vec<_>>() {
-            table.slots_in(end..=end, &mut slots);
-            assert!(slots.is_sorted_by(|&a, &b| table.index().compare(a, b).is_lt()), "by key bytes, each once");
-            for &slot in &slots {
-                let key = table.index().key_bytes(slot, &mut [0; 8]).to_vec();
-                all.insert(key.clone());
-                out.insert((end, key), *table.get(end, slot).unwrap());
-            }
-        }
-        table.slots_in(.., &mut slots);
-        assert_eq!(slots.iter().map(|&s| table.index().key_bytes(s, &mut [0; 8]).to_vec()).collect::<Vec<_>>(), Vec::from_iter(all));
-        out
-    }
-
-    fn merge(mut a: SliceModel, b: SliceModel) -> SliceModel {
-        a.extend(b);
         a
     }
 }
@@ -684,11 +604,6 @@ proptest! {
     #[test]
     fn time_to_live_is_exact(script in steps(expiring_op())) {
         run::<Expiring>(&script);
-    }
-
-    #[test]
-    fn slice_table_is_a_map_of_maps(script in steps(slice_op())) {
-        run::<Sliced>(&script);
     }
 
     #[test]

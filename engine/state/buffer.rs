@@ -7,6 +7,7 @@
 //! Invariant: the newest change of a key that was added is the one that is found.
 
 use super::batch::{Write, WriteBatch};
+use super::index::touch;
 use hashbrown::HashTable;
 use twox_hash::XxHash3_64;
 
@@ -19,6 +20,11 @@ pub(super) struct Buffer {
 }
 
 impl Buffer {
+    /// Empty, with room for as many keys as another one has: the index is not built anew again and again while it fills.
+    pub(super) fn like(other: &Buffer) -> Buffer {
+        Buffer { batch: WriteBatch::default(), index: HashTable::with_capacity(other.index.len()) }
+    }
+
     /// Adds the changes of a batch without ranges.
     pub(super) fn add(&mut self, changes: &WriteBatch) {
         let first = self.batch.len() as u32;
@@ -33,6 +39,14 @@ impl Buffer {
                 None => drop(self.index.insert_unique(hash, nth, |&other| XxHash3_64::oneshot(self.batch.key(other)))),
             }
         }
+    }
+
+    /// Fetches the changes of some keys into the cache: one after the other each would wait for memory three times.
+    pub(super) fn touch(&self, keys: &[&[u8]]) {
+        touch(0..keys.len() as u32, |at| {
+            let likely = self.index.find(XxHash3_64::oneshot(keys[at as usize]), |_| true);
+            likely.and_then(|&nth| self.batch.key(nth).first()).map_or(0, |&byte| usize::from(byte))
+        });
     }
 
     /// The newest change of a key, if there is one: its value, `None` for a removed one.

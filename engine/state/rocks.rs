@@ -9,7 +9,9 @@
 //! failed write or checkpoint a store answers nothing but that error: RocksDB tries to resume by itself, and then it is not
 //! known which writes it lost.
 
+use super::batch::prefix;
 use super::buffer::Buffer;
+use super::index::ABREAST;
 use super::keyspace::group_range;
 use super::memory::table_of;
 use super::sorted::SortedFiles;
@@ -285,7 +287,8 @@ impl Pending {
 impl Buffers {
     /// Sends off what there is; the next changes are newer.
     fn send(&mut self) -> Arc<Buffer> {
-        let buffer = Arc::new(std::mem::take(&mut self.filling));
+        let next = Buffer::like(&self.filling);
+        let buffer = Arc::new(std::mem::replace(&mut self.filling, next));
         self.entering = Some(buffer.clone());
         buffer
     }
@@ -371,17 +374,22 @@ impl StateStore for RocksStore {
         let mut missing = Vec::with_capacity(keys.len());
         {
             let buffers = self.pending.lock();
-            for (at, key) in keys.iter().enumerate() {
-                let entering = || buffers.entering.as_ref().and_then(|buffer| buffer.get(key));
-                match buffers.filling.get(key).or_else(entering) {
-                    Some(Some(value)) => visit(at, value)?,
-                    Some(None) => {}
-                    None => missing.push(at),
+            for (nth, some) in keys.chunks(ABREAST).enumerate() {
+                let newest_first = || [&buffers.filling].into_iter().chain(buffers.entering.as_deref());
+                newest_first().for_each(|buffer| buffer.touch(some));
+                for (at, key) in (nth * ABREAST..).zip(some) {
+                    match newest_first().find_map(|buffer| buffer.get(key)) {
+                        Some(Some(value)) => visit(at, value)?,
+                        Some(None) => {}
+                        None => missing.push((prefix(key), at)),
+                    }
                 }
             }
         }
-        let found = database.db.batched_multi_get_cf(database.family()?, missing.iter().map(|&at| keys[at]), false);
-        for (at, value) in missing.into_iter().zip(found) {
+        // The database wants them in order; it would compare bytes where numbers do.
+        missing.sort_unstable_by(|&(start, at), &(other, other_at)| start.cmp(&other).then_with(|| keys[at].cmp(keys[other_at])));
+        let found = database.db.batched_multi_get_cf(database.family()?, missing.iter().map(|&(_, at)| keys[at]), true);
+        for ((_, at), value) in missing.into_iter().zip(found) {
             if let Some(value) = value.map_err(|e| failure(e, &database.dir))? {
                 visit(at, &value)?;
             }

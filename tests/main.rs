@@ -34,6 +34,7 @@ mod kill_kafka;
 mod kill_moments;
 mod kill_operators;
 mod layers;
+mod leaders;
 mod licences;
 mod refusals;
 mod rights;

@@ -55,7 +55,7 @@ impl KafkaTopics {
     /// # Errors
     /// Fatal when there is no such topic, or it has as many already.
     pub fn add_partitions(&self, topic: &str, partitions: u32) -> Result<()> {
-        let admin = admin(&self.config)?;
+        let admin = admin_of(&self.config, topic)?;
         let grown = block_on(admin.create_partitions(&[NewPartitions::new(topic, partitions as usize)], &options()));
         self.confirmed(topic, grown, &format!("raising topic {topic} to {partitions} partitions"))?;
         wait_for_leaders(&self.config, &self.env, topic, partitions)
@@ -77,7 +77,7 @@ impl Topics for KafkaTopics {
 
     fn list(&self) -> Result<Vec<String>> {
         let client = client::asker(&self.config)?;
-        let all = client.fetch_metadata(None, ASK).map_err(|e| lift(&e, "listing topics", &self.place()))?;
+        let all = client::metadata(&client, None, "listing topics", &self.place())?;
         let mut names: Vec<String> = all.topics().iter().map(|t| t.name().to_string()).filter(|n| !n.starts_with("__")).collect();
         names.sort();
         Ok(names)
@@ -107,7 +107,7 @@ impl Topics for KafkaTopics {
 
     fn delete(&self, topic: &str) -> Result<()> {
         check_topic_name(topic)?;
-        let gone = block_on(admin(&self.config)?.delete_topics(&[topic], &options()));
+        let gone = block_on(admin_of(&self.config, topic)?.delete_topics(&[topic], &options()));
         self.confirmed(topic, gone, &format!("deleting topic {topic}"))
     }
 
@@ -168,7 +168,7 @@ pub(super) fn create(config: &KafkaConfig, env: &Env, topic: &str, made: &TopicC
     for (name, value) in &made.settings {
         new = new.set(name, value);
     }
-    let outcome = block_on(admin(config)?.create_topics([&new], &options()));
+    let outcome = block_on(admin_of(config, topic)?.create_topics([&new], &options()));
     confirmed(config, topic, outcome, &format!("creating topic {topic}"))?;
     wait_for_leaders(config, env, topic, made.partitions)
 }
@@ -204,6 +204,12 @@ fn wait_for_leaders(config: &KafkaConfig, env: &Env, topic: &str, partitions: u3
 /// A client for administration.
 pub(super) fn admin(config: &KafkaConfig) -> Result<AdminClient<Events>> {
     config.client(Role::Any, &[]).create_with_context(Events::default()).map_err(|e| client::refused(config, &e))
+}
+
+/// As [`admin`], once the cluster has answered a question about the topic: an admin client hears of no reason why it does not.
+fn admin_of(config: &KafkaConfig, topic: &str) -> Result<AdminClient<Events>> {
+    describe(&client::asker(config)?, &[topic.to_string()], &config.place())?;
+    admin(config)
 }
 
 /// The broker's own time limit included, no request lasts longer than this.

@@ -6,8 +6,9 @@
 use rdkafka::ClientContext;
 use rdkafka::TopicPartitionList;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::metadata::Metadata;
 use rdkafka::types::RDKafkaErrorCode as Code;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -19,6 +20,9 @@ use super::config::{KafkaConfig, Role};
 /// How long a question to the broker may take before it counts as away.
 pub(super) const ASK: Duration = Duration::from_secs(10);
 
+/// Within so long a broker that is there has nearly always answered.
+const GLANCE: Duration = Duration::from_secs(1);
+
 /// A consumer, or a client that only asks.
 pub(super) type Client = BaseConsumer<Events>;
 
@@ -27,9 +31,44 @@ pub(super) type Client = BaseConsumer<Events>;
 pub(super) struct Events {
     trouble: Mutex<Option<String>>,
     seen: AtomicBool,
-    /// The broker does not know this user, or not so: no request will be answered.
-    denied: Mutex<Option<Code>>,
+    /// Why no request will be answered: the broker does not know this user, or there is no TLS between us.
+    denied: Mutex<Option<Denial>>,
 }
+
+/// What no waiting mends.
+#[derive(Debug, Clone, Copy)]
+enum Denial {
+    User(Code),
+    Tls { what: &'static str, help: &'static str },
+}
+
+impl Denial {
+    /// What an error event says, if it is one of these. Of TLS librdkafka gives one code for all, and OpenSSL's words.
+    fn of(code: Option<Code>, reason: &str) -> Option<Denial> {
+        let tls = |what, help| Some(Denial::Tls { what, help });
+        match code? {
+            code @ (Code::Authentication | Code::SaslAuthenticationFailed) => Some(Denial::User(code)),
+            _ if ["alert certificate required", "alert bad certificate", "alert unknown ca"].iter().any(|alert| reason.contains(alert)) => {
+                tls("the broker takes no TLS connection without a certificate that it trusts", OWN_CERTIFICATE)
+            }
+            Code::SSL if reason.contains("certificate verify failed") => tls("the broker's certificate cannot be verified", TRUSTED),
+            Code::SSL if reason.contains("wrong version number") || reason.contains("packet length too long") => {
+                tls("there is no TLS at the broker's port", "check the port, and security.protocol")
+            }
+            _ => None,
+        }
+    }
+
+    fn error(self, doing: &str, place: &str) -> Error {
+        match self {
+            Denial::User(code) => coded(code, doing, place),
+            Denial::Tls { what, help } => Error::fatal(format!("{doing}: {what}")).at(place.to_string()).help(help),
+        }
+    }
+}
+
+const TRUSTED: &str = "give the certificate of who signed it as ssl.ca.location, and address the broker by a name that its certificate has";
+const OWN_CERTIFICATE: &str = "give the job's own certificate and key as ssl.certificate.location and ssl.key.location";
 
 impl Events {
     /// The last error event since the last [`calm`](Self::calm).
@@ -43,9 +82,14 @@ impl Events {
         *self.denied.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    /// Why no request will be answered, if the user is the reason.
-    pub(super) fn denied(&self) -> Option<Code> {
-        *self.denied.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Whether no request will be answered.
+    pub(super) fn is_denied(&self) -> bool {
+        self.denied.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    /// That no request will be answered, and why.
+    pub(super) fn denied(&self, doing: &str, place: &str) -> Option<Error> {
+        self.denied.lock().unwrap_or_else(PoisonError::into_inner).map(|denial| denial.error(doing, place))
     }
 
     /// Whether there has ever been an error event.
@@ -66,8 +110,8 @@ impl ClientContext for Events {
 
     fn error(&self, error: KafkaError, reason: &str) {
         self.note(reason);
-        if let Some(code @ (Code::Authentication | Code::SaslAuthenticationFailed)) = error.rdkafka_error_code() {
-            *self.denied.lock().unwrap_or_else(PoisonError::into_inner) = Some(code);
+        if let Some(denial) = Denial::of(error.rdkafka_error_code(), reason) {
+            *self.denied.lock().unwrap_or_else(PoisonError::into_inner) = Some(denial);
         }
     }
 
@@ -130,6 +174,25 @@ pub(super) fn lift(e: &KafkaError, doing: &str, place: &str) -> Error {
         Some(code) => coded(code, doing, place),
         None => Error::restart(format!("{doing}: {e}")).at(place.to_string()),
     }
+}
+
+/// What a topic is, or what topics there are. The first look is short: it may be that nobody will ever answer.
+pub(super) fn metadata(client: &Client, topic: Option<&str>, doing: &str, place: &str) -> Result<Metadata> {
+    let again = |e| {
+        // One event a call, and a call that waits is sure to see those that are there.
+        for _ in 0..8 {
+            let _ = client.poll(Duration::from_millis(10));
+        }
+        if client.context().is_denied() { Err(e) } else { client.fetch_metadata(topic, ASK) }
+    };
+    let asked = client.fetch_metadata(topic, GLANCE).or_else(again);
+    asked.map_err(|e| unanswered(client, &e, doing, place))
+}
+
+/// As [`lift`], of a client that asked: what was told on the side may say why there is no answer.
+pub(super) fn unanswered(client: &Client, e: &KafkaError, doing: &str, place: &str) -> Error {
+    tidy(client);
+    client.context().denied(doing, place).unwrap_or_else(|| lift(e, doing, place))
 }
 
 /// As [`lift`], from the code alone.
@@ -232,6 +295,25 @@ pub(super) fn text(code: Code) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_no_waiting_mends_is_a_denial() {
+        let says = |code, reason: &str| Denial::of(Some(code), reason).map(|denial| denial.error("asking", "here").report());
+        let untrusted = "ssl://a:1/bootstrap: SSL handshake failed: error:0A000086:SSL routines::certificate verify failed: broker ...";
+        assert!(says(Code::SSL, untrusted).is_some_and(|report| report.contains("ssl.ca.location")));
+        let plain = "ssl://a:1/bootstrap: SSL handshake failed: error:0A00010B:SSL routines::wrong version number";
+        assert!(says(Code::SSL, plain).is_some_and(|report| report.contains("security.protocol")));
+        let own = "ssl://a:1/1: SSL transport error: error:0A00045C:SSL routines::tlsv13 alert certificate required";
+        assert!(says(Code::BrokerTransportFailure, own).is_some_and(|report| report.contains("ssl.key.location")));
+        assert!(says(Code::SaslAuthenticationFailed, "").is_some_and(|report| report.contains("sasl.password")));
+        for (code, reason) in [
+            (Code::SSL, "ssl://a:1/1: SSL handshake failed: SSL transport error: Connection reset"),
+            (Code::BrokerTransportFailure, "ssl://a:1/1: SSL handshake failed: Disconnected: connecting to a PLAINTEXT broker listener?"),
+            (Code::AllBrokersDown, "1/1 brokers are down"),
+        ] {
+            assert_eq!(says(code, reason), None, "{reason}");
+        }
+    }
 
     #[test]
     fn a_broker_that_is_away_is_never_fatal_and_a_missing_right_always_is() {

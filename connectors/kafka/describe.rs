@@ -12,10 +12,13 @@ use rdkafka::types::RDKafkaErrorCode as Code;
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, c_char};
 use std::ptr::{self, NonNull};
+use std::time::Duration;
 use waterwheel_engine::error::{Error, Result};
 
 /// How long to wait for an answer before looking at what else was told, in milliseconds.
 const SLICE_MS: i32 = 250;
+/// So many of them go by before what one broker says of us is taken for all.
+const SLICES_FOR_OTHERS: i32 = 2;
 
 /// One topic, as the broker describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,7 +47,8 @@ pub(super) fn describe(client: &Client, topics: &[String], place: &str) -> Resul
     }
     let names = topics.iter().map(|t| CString::new(t.as_str())).collect::<Result<Vec<_>, _>>();
     let names = names.map_err(|_| Error::fatal("the name of a topic holds a zero byte").at(place.to_string()))?;
-    let event = ask(client, &names).map_err(|code| coded(code, &format!("describing {}", topics.join(",")), place))?;
+    let doing = format!("describing {}", topics.join(","));
+    let event = ask(client, &names).map_err(|code| client.context().denied(&doing, place).unwrap_or_else(|| coded(code, &doing, place)))?;
     // SAFETY: the event is of this type (it was asked for on a queue of its own) and outlives what is read from it.
     unsafe {
         let result = ffi::rd_kafka_event_DescribeTopics_result(event.0.as_ptr());
@@ -90,15 +94,20 @@ fn ask(client: &Client, names: &[CString]) -> Result<Owned<ffi::rd_kafka_event_t
         let topics = Owned::new(topics, ffi::rd_kafka_TopicCollection_destroy)?;
         ffi::rd_kafka_DescribeTopics(rk, topics.0.as_ptr(), options.0.as_ptr(), queue.0.as_ptr());
         let mut event = ptr::null_mut();
-        for _ in 0..timeout / SLICE_MS + 4 {
+        for slice in 0..timeout / SLICE_MS + 4 {
             event = ffi::rd_kafka_queue_poll(queue.0.as_ptr(), SLICE_MS);
             if !event.is_null() {
                 break;
             }
-            // Nobody answers a user who is not let in; what was told on the side says so.
+            // Nobody answers a user who is not let in; what was told on the side says so. Another broker may answer yet.
             tidy(client);
-            if let Some(code) = client.context().denied() {
-                return Err(code);
+            if client.context().is_denied() && slice >= SLICES_FOR_OTHERS {
+                return Err(Code::Authentication);
+            }
+            // The request waits for one broker, which may be gone for long: newer metadata names another one.
+            if slice % SLICES_FOR_OTHERS == SLICES_FOR_OTHERS - 1 {
+                let topic = names.first().and_then(|name| name.to_str().ok());
+                let _ = client.fetch_metadata(topic, Duration::from_millis(SLICE_MS as u64));
             }
         }
         if event.is_null() {
@@ -110,7 +119,7 @@ fn ask(client: &Client, names: &[CString]) -> Result<Owned<ffi::rd_kafka_event_t
                 client.context().calm();
                 Ok(event)
             }
-            code => Err(client.context().denied().unwrap_or(code)),
+            code => Err(code),
         }
     }
 }

@@ -122,6 +122,10 @@ pub fn java_property(name: &str, value: &str) -> Result<JavaProperty> {
         "ssl.truststore.location" => set(&[("ssl.ca.location", value)]),
         "ssl.truststore.password" => Ok(JavaProperty::NoEffect("a PEM file of certificates has no password")),
         "ssl.keystore.location" if is_java_store(value) => Err(refuse(name, "Java's own stores are not read").help(PEM)),
+        // Java keeps key and certificates in one file; its other stores are PKCS#12, as librdkafka's.
+        "ssl.keystore.location" if value.to_ascii_lowercase().ends_with(".pem") => {
+            set(&[("ssl.certificate.location", value), ("ssl.key.location", value)])
+        }
         // Java's empty text, librdkafka's word.
         "ssl.endpoint.identification.algorithm" if value.is_empty() => set(&[(name, "none")]),
         _ => match RENAMED.iter().find(|(java, _)| *java == name) {
@@ -211,6 +215,8 @@ mod tests {
             assert!(java_property(name, value).unwrap_err().report().contains(name), "{name}");
         }
         assert_eq!(set("ssl.truststore.location", "/ca.pem")[0], ("ssl.ca.location".to_string(), "/ca.pem".to_string()));
+        let both = ["ssl.certificate.location", "ssl.key.location"].map(|name| (name.to_string(), "/job.pem".to_string()));
+        assert_eq!(set("ssl.keystore.location", "/job.pem"), both);
         assert_eq!(set("ssl.endpoint.identification.algorithm", "")[0].1, "none");
         assert!(matches!(java_property("isolation.level", "read_committed"), Ok(JavaProperty::NoEffect(_))));
     }

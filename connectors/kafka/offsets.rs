@@ -5,7 +5,7 @@
 //! Invariant: every split that leaves here carries numbers only, so that a restart before the first checkpoint begins at the
 //! same place (the engine pins them before the first read).
 
-use super::client::{ASK, Client, coded, lift};
+use super::client::{ASK, Client, coded, lift, unanswered};
 use crate::topics::{End, SourceOptions, Start};
 use rdkafka::consumer::Consumer;
 use rdkafka::types::RDKafkaErrorCode as Code;
@@ -60,7 +60,7 @@ pub(super) fn bounds(client: &Client, id: &SplitId, place: &str) -> Result<(i64,
         let settling = matches!(e.rdkafka_error_code(), Some(Code::NotLeaderForPartition | Code::LeaderNotAvailable));
         tries += 1;
         if !settling || tries == 50 {
-            return Err(lift(&e, &format!("asking for the offsets of {id}"), place));
+            return Err(unanswered(client, &e, &format!("asking for the offsets of {id}"), place));
         }
         let _ = client.poll(Duration::from_millis(100));
     }

@@ -3,12 +3,11 @@
 //! Invariant: a partition once seen keeps its `Split` for as long as the source lives; a topic whose identity changes under
 //! a running job is an error, never a new split of the old name.
 
-use super::client::{self, Client, coded, lift};
+use super::client::{self, Client, coded};
 use super::config::KafkaConfig;
 use super::describe::{Description, describe};
 use super::{offsets, reader::KafkaReader};
 use crate::topics::{End, SourceOptions, Start, TopicNames, no_such_topic, topic_replaced};
-use rdkafka::consumer::Consumer;
 use rdkafka::types::RDKafkaErrorCode as Code;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -49,7 +48,7 @@ impl KafkaSource {
         match &self.options.topics {
             TopicNames::Named(names) => Ok(names.clone()),
             TopicNames::Pattern(_) => {
-                let all = client.fetch_metadata(None, client::ASK).map_err(|e| lift(&e, "listing topics", &self.config.place()))?;
+                let all = client::metadata(client, None, "listing topics", &self.config.place())?;
                 let names = all.topics().iter().map(|t| t.name().to_string());
                 Ok(names.filter(|n| !n.starts_with("__") && self.options.topics.contains(n)).collect())
             }

@@ -5,6 +5,7 @@
 
 pub(crate) mod client;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
@@ -35,14 +36,45 @@ const GUARD: &str = r#"
     rm -rf "$folder"
 "#;
 
+/// A way into a broker besides the one where nobody asks who comes.
+#[derive(Clone)]
+pub(crate) struct Door {
+    /// Its name, in capitals.
+    pub(crate) name: &'static str,
+    /// `SSL`, `SASL_PLAINTEXT` or `SASL_SSL`.
+    pub(crate) protocol: &'static str,
+    /// Its settings, each without the prefix of the listener.
+    pub(crate) settings: Vec<String>,
+}
+
+/// What a broker is told.
+#[derive(Clone)]
+struct Setup {
+    host: String,
+    node: u32,
+    /// The port of the controller, which is node 1; any for a node that is alone.
+    controller: Option<u16>,
+    doors: Vec<Door>,
+    /// Lines of its settings, which overrule those that all have.
+    settings: String,
+    /// What more its folder is formatted with.
+    format: Vec<String>,
+}
+
+impl Setup {
+    fn at(host: &str) -> Self {
+        Self { host: host.to_owned(), node: 1, controller: None, doors: Vec::new(), settings: String::new(), format: Vec::new() }
+    }
+}
+
 /// A broker of one test's own. Dropped, it is killed and its data removed.
 pub(crate) struct Broker {
     folder: TempDir,
     /// The address at which clients reach it.
     host: String,
     port: u16,
-    /// Where users have to say who they are; nothing where nobody asks.
-    secured: Option<u16>,
+    /// The ports of its doors, by name.
+    doors: BTreeMap<&'static str, u16>,
     /// The guard, leader of the process group in which the broker runs; nothing while the broker is down.
     guard: Option<Child>,
 }
@@ -53,34 +85,54 @@ impl Broker {
     /// # Panics
     /// If Kafka was not fetched (`script/test` does), or the broker does not come up.
     pub(crate) fn start() -> Self {
-        Self::start_with("127.0.0.1", None)
+        Self::start_at("127.0.0.1")
     }
 
     /// As [`Self::start`], at another address of this machine.
     pub(crate) fn start_at(host: &str) -> Self {
-        Self::start_with(host, None)
+        Self::start_with(&Setup::at(host))
+    }
+
+    /// As [`Self::start`], with these doors too, and a user who is known by SCRAM-SHA-512.
+    #[allow(dead_code, reason = "for the tests of TLS, which are a binary of their own")]
+    pub(crate) fn start_with_doors(doors: &[Door], (user, password): (&str, &str)) -> Self {
+        let scram = ["--add-scram".to_owned(), format!("SCRAM-SHA-512=[name={user},password={password}]")];
+        Self::start_with(&Setup { doors: doors.to_vec(), format: scram.to_vec(), ..Setup::at("127.0.0.1") })
     }
 
     /// As [`Self::start`], with a second door ([`Self::secured`]) where only the user `job` with this password is let in, who
     /// may do nothing but what [`Self::grant`] allows. Whoever comes by the first door may do everything.
     pub(crate) fn start_secured(password: &str) -> Self {
-        Self::start_with("127.0.0.1", Some(password))
+        let module = "org.apache.kafka.common.security.plain.PlainLoginModule";
+        let user = format!("plain.sasl.jaas.config={module} required user_job=\"{password}\";");
+        let settings = vec!["sasl.enabled.mechanisms=PLAIN".to_owned(), user];
+        let door = Door { name: "SECURED", protocol: "SASL_PLAINTEXT", settings };
+        let guarded = "\
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+super.users=User:ANONYMOUS
+";
+        Self::start_with(&Setup { doors: vec![door], settings: guarded.to_owned(), ..Setup::at("127.0.0.1") })
     }
 
-    fn start_with(host: &str, password: Option<&str>) -> Self {
+    fn start_with(setup: &Setup) -> Self {
         let jars = jars();
         // Another process may take a port between our look and the broker's bind: then once more with others.
         for _ in 0..2 {
-            if let Ok(broker) = Self::boot(&jars, host, password) {
+            if let Ok(broker) = Self::boot(&jars, setup) {
                 return broker;
             }
         }
-        Self::boot(&jars, host, password).unwrap_or_else(|reason| panic!("{reason}"))
+        Self::boot(&jars, setup).unwrap_or_else(|reason| panic!("{reason}"))
     }
 
     /// `host:port` of the door where users have to say who they are.
     pub(crate) fn secured(&self) -> String {
-        format!("127.0.0.1:{}", self.secured.expect("started with a password"))
+        self.door("SECURED")
+    }
+
+    /// `host:port` of one of its doors.
+    pub(crate) fn door(&self, name: &str) -> String {
+        format!("{}:{}", self.host, self.doors[name])
     }
 
     /// Allows the user `job` something, in the words of Kafka's `kafka-acls --add`.
@@ -138,27 +190,25 @@ impl Broker {
     }
 
     /// One attempt at a new broker.
-    fn boot(jars: &Path, host: &str, password: Option<&str>) -> Result<Self, String> {
+    fn boot(jars: &Path, setup: &Setup) -> Result<Self, String> {
         let folder = tempfile::Builder::new().prefix("waterwheel-kafka-").tempdir().map_err(|e| e.to_string())?;
-        let (port, controller) = (free_port(), free_port());
+        let (port, controller) = (free_port(), setup.controller.unwrap_or_else(free_port));
+        let doors: BTreeMap<_, _> = setup.doors.iter().map(|door| (door.name, free_port())).collect();
         let settings = folder.path().join("server.properties");
-        let secured = password.map(|_| free_port());
-        let mut said = properties(&folder.path().join("data"), host, port, controller);
-        if let (Some(secured), Some(password)) = (secured, password) {
-            said = said.replace(",CONTROLLER://", &format!(",SECURED://127.0.0.1:{secured},CONTROLLER://"));
-            said = said.replace("advertised.listeners=", &format!("advertised.listeners=SECURED://127.0.0.1:{secured},"));
-            said = said.replace("CONTROLLER:PLAINTEXT,", "CONTROLLER:PLAINTEXT,SECURED:SASL_PLAINTEXT,") + &guarded(password);
-        }
+        let said = properties(&folder.path().join("data"), setup, port, controller, &doors);
         fs::write(&settings, said).map_err(|e| e.to_string())?;
+        let alone = if setup.node == 1 { &["--standalone"][..] } else { &[] };
         let format = java(jars)
-            .args(["kafka.tools.StorageTool", "format", "--standalone", "-t", CLUSTER_ID, "-c"])
+            .args(["kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c"])
             .arg(&settings)
+            .args(alone)
+            .args(&setup.format)
             .output()
             .map_err(|error| format!("`java` does not start ({error}): run script/test, which installs it"))?;
         if !format.status.success() {
             return Err(format!("Kafka's format failed: {}", String::from_utf8_lossy(&format.stderr)));
         }
-        let mut broker = Self { folder, host: host.to_owned(), port, secured, guard: None };
+        let mut broker = Self { folder, host: setup.host.clone(), port, doors, guard: None };
         broker.launch(jars)?;
         Ok(broker)
     }
@@ -201,6 +251,50 @@ impl Broker {
 impl Drop for Broker {
     fn drop(&mut self) {
         self.kill9();
+    }
+}
+
+/// Three brokers that keep three replicas of everything, of which two must have what is acknowledged. The first one is the
+/// controller too: only the others may be killed. Who comes back leads again what it is meant to lead.
+pub(crate) struct Cluster {
+    brokers: Vec<Broker>,
+}
+
+impl Cluster {
+    /// Starts all three, and waits until they know each other.
+    ///
+    /// # Panics
+    /// As [`Broker::start`].
+    pub(crate) fn start() -> Self {
+        const REPLICATED: &str = "\
+default.replication.factor=3
+min.insync.replicas=2
+offsets.topic.replication.factor=3
+transaction.state.log.replication.factor=3
+transaction.state.log.min.isr=2
+leader.imbalance.check.interval.seconds=1
+leader.imbalance.per.broker.percentage=0
+broker.session.timeout.ms=3000
+";
+        let (jars, controller) = (jars(), Some(free_port()));
+        let boot = |node| Broker::boot(&jars, &Setup { node, controller, settings: REPLICATED.to_owned(), ..Setup::at("127.0.0.1") });
+        let brokers = std::thread::scope(|scope| {
+            let booting = [1, 2, 3].map(|node| scope.spawn(move || boot(node).unwrap_or_else(|reason| panic!("{reason}"))));
+            booting.into_iter().map(|broker| broker.join().expect("the broker starts")).collect()
+        });
+        let cluster = Self { brokers };
+        client::wait_until("three brokers", || client::members(&cluster.bootstrap()) == 3);
+        cluster
+    }
+
+    /// `host:port` of each, for clients.
+    pub(crate) fn bootstrap(&self) -> String {
+        self.brokers.iter().map(Broker::bootstrap).collect::<Vec<_>>().join(",")
+    }
+
+    /// One of them, by its number from 1 on.
+    pub(crate) fn broker(&mut self, node: i32) -> &mut Broker {
+        &mut self.brokers[node as usize - 1]
     }
 }
 
@@ -247,18 +341,25 @@ fn java(jars: &Path) -> Command {
     command
 }
 
-/// The broker's settings: one node in both roles, internal topics small, old timestamps kept, and sessions short, so that
-/// a killed broker is back in seconds.
-fn properties(data: &Path, host: &str, port: u16, controller: u16) -> String {
-    format!(
+/// The broker's settings: internal topics small, old timestamps kept, and sessions short, so that a killed broker is back in
+/// seconds. Of several lines with one name the last one counts.
+fn properties(data: &Path, setup: &Setup, port: u16, controller: u16, doors: &BTreeMap<&str, u16>) -> String {
+    let (host, node) = (&setup.host, setup.node);
+    let entries: String = doors.iter().map(|(name, port)| format!(",{name}://{host}:{port}")).collect();
+    let protocols: String = setup.doors.iter().map(|door| format!(",{}:{}", door.name, door.protocol)).collect();
+    let (roles, control) = match node {
+        1 => ("broker,controller", format!(",CONTROLLER://127.0.0.1:{controller}")),
+        _ => ("broker", String::new()),
+    };
+    let mut said = format!(
         "\
-process.roles=broker,controller
-node.id=1
+process.roles={roles}
+node.id={node}
 controller.quorum.bootstrap.servers=127.0.0.1:{controller}
-listeners=PLAINTEXT://{host}:{port},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://{host}:{port}
+listeners=PLAINTEXT://{host}:{port}{entries}{control}
+advertised.listeners=PLAINTEXT://{host}:{port}{entries}
 controller.listener.names=CONTROLLER
-listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT{protocols}
 inter.broker.listener.name=PLAINTEXT
 log.dirs={}
 log.retention.ms=-1
@@ -276,19 +377,12 @@ broker.session.timeout.ms=1000
 broker.heartbeat.interval.ms=300
 ",
         data.display()
-    )
-}
-
-/// Settings of the second door: one user, who may do nothing unasked.
-fn guarded(password: &str) -> String {
-    format!(
-        "\
-sasl.enabled.mechanisms=PLAIN
-listener.name.secured.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_job=\"{password}\";
-authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
-super.users=User:ANONYMOUS
-"
-    )
+    );
+    for door in &setup.doors {
+        let prefix = format!("listener.name.{}", door.name.to_lowercase());
+        door.settings.iter().for_each(|setting| said += &format!("{prefix}.{setting}\n"));
+    }
+    said + &setup.settings
 }
 
 /// A port that nobody listens on. Below the ports that the kernel gives to clients: a client that keeps trying a dead

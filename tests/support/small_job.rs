@@ -21,7 +21,7 @@ use super::fraud::Running;
 use super::kafka::{self, client};
 use crate::kill_operators;
 
-/// Tells the test binary which job it is: name, policy (or "operators"), input, output.
+/// Tells the test binary which job it is: name, policy (or "operators", "copy"), input, output.
 const VARIABLE: &str = "WATERWHEEL_SMALL_JOB";
 /// Room for records of 10 MB.
 const LARGEST: u64 = 12_000_000;
@@ -48,6 +48,12 @@ fn totals(job: &Job, policy: ErrorPolicy, input: &str, output: &str) {
         .id("output");
 }
 
+/// Every row of the input, as it is, under its key.
+fn copied(job: &Job, input: &str, output: &str) {
+    let items = job.topic(input).json::<Item>().event_time(|item| EventTime(item.at), OutOfOrder::by(secs(1)));
+    items.to_topic(output).key(|item| item.key.clone()).id("output");
+}
+
 /// The process of a small job.
 #[test]
 #[ignore = "no test: other tests start it as a process"]
@@ -59,6 +65,7 @@ fn process() {
     let program = Program::new(name, move |job| {
         match what.as_str() {
             "operators" => kill_operators::draw(job, &input, &output),
+            "copy" => copied(job, &input, &output),
             "fail" => totals(job, ErrorPolicy::Fail, &input, &output),
             "drop" => totals(job, ErrorPolicy::Drop, &input, &output),
             _ => totals(job, ErrorPolicy::DeadLetter, &input, &output),

@@ -68,6 +68,17 @@ pub(crate) fn answers(bootstrap: &str) -> bool {
     client.fetch_metadata(None, Duration::from_secs(1)).is_ok_and(|metadata| !metadata.brokers().is_empty())
 }
 
+/// How many brokers a cluster says that it has.
+pub(crate) fn members(bootstrap: &str) -> usize {
+    reader(bootstrap, "read_committed").fetch_metadata(None, LIMIT).map_or(0, |metadata| metadata.brokers().len())
+}
+
+/// Who leads each partition of a topic; -1 while nobody does.
+pub(crate) fn leaders(bootstrap: &str, topic: &str) -> Vec<i32> {
+    let metadata = reader(bootstrap, "read_committed").fetch_metadata(Some(topic), LIMIT).expect("the broker answers");
+    metadata.topics()[0].partitions().iter().map(|partition| partition.leader()).collect()
+}
+
 /// Drops what librdkafka would log.
 struct Silent;
 impl ClientContext for Silent {

@@ -7,7 +7,7 @@
 //! are unlike the text for NULL).
 
 use crate::error::{SqlError, SqlResult};
-use crate::json::{Column, RowWriter};
+use crate::json::{Column, ColumnWriter};
 use crate::options::Options;
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Schema, SchemaRef};
@@ -79,9 +79,9 @@ impl Csv {
     ///
     /// # Errors
     /// A value that CSV cannot say.
-    pub(crate) fn write_row(&self, rows: &RowWriter<'_>, row: usize, out: &mut Vec<u8>) -> std::result::Result<(), String> {
+    pub(crate) fn write_row(&self, columns: &[ColumnWriter<'_>], row: usize, out: &mut Vec<u8>) -> std::result::Result<(), String> {
         let special = self.special();
-        for (i, column) in rows.columns().enumerate() {
+        for (i, column) in columns.iter().enumerate() {
             if i > 0 {
                 out.push(self.delimiter);
             }
@@ -93,7 +93,7 @@ impl Csv {
             }
             let text = &out[start..];
             // A line of no letters is no record.
-            let must = rows.columns().len() == 1 && text.is_empty() || self.comments && i == 0 && text.starts_with(b"#");
+            let must = columns.len() == 1 && text.is_empty() || self.comments && i == 0 && text.starts_with(b"#");
             // Without an end at the first, so that compilers compare many letters at once.
             if must || text.iter().fold(false, |any, byte| any | special.iter().fold(false, |any, s| any | (s == byte))) {
                 self.put_quotes(start, out)?;
@@ -315,7 +315,7 @@ mod tests {
             let mut rows = CsvRows::new(csv.clone(), schema, &["id".to_string(), "text".to_string()]).unwrap();
             for row in 0..ids.len() {
                 let mut line = Vec::new();
-                csv.write_row(&RowWriter::of(&batch), row, &mut line).unwrap();
+                csv.write_row(&ColumnWriter::all(&batch), row, &mut line).unwrap();
                 prop_assert_eq!(rows.push(&line), Ok(true), "{:?}", String::from_utf8_lossy(&line));
             }
             prop_assert_eq!(rows.take().unwrap(), batch);

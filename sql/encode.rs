@@ -8,7 +8,7 @@ use crate::csv::Csv;
 use crate::debezium::write_change;
 use crate::error::{SqlError, SqlResult};
 use crate::folders::{Folders, Last};
-use crate::json::{self, RowWriter};
+use crate::json::{ColumnWriter, RowWriter};
 use crate::options::Connector;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, TimestampMillisecondType};
@@ -135,7 +135,7 @@ impl Encoding {
         if let Some(folders) = &self.folders {
             let (folder, time) = folders.folder(&batch.columns, row, last)?;
             return out
-                .push_with(&self.topic, -1, time, Some(folder.as_bytes()), &[], |value| self.value(parts, row, RowKind::Insert, value));
+                .push_with(&self.topic, -1, time, Some(folder.as_bytes()), &[], |value| parts.rows.value(row, RowKind::Insert, value));
         }
         let kind = batch.kind(row);
         let key = match (&self.key, &parts.key) {
@@ -165,7 +165,7 @@ impl Encoding {
             }
             return Ok(());
         }
-        out.push_with(&self.topic, -1, time, key.as_deref(), &headers, |value| self.value(parts, row, kind, value))
+        out.push_with(&self.topic, -1, time, key.as_deref(), &headers, |value| parts.rows.value(row, kind, value))
     }
 
     /// Appends records of lines, rows of one folder together as long as they follow each other; what is wrong with rows that
@@ -194,7 +194,7 @@ impl Encoding {
                     if lines > 0 {
                         value.push(b'\n');
                     }
-                    match self.value(parts, row, RowKind::Insert, value) {
+                    match parts.rows.value(row, RowKind::Insert, value) {
                         Ok(()) => lines += 1,
                         Err(error) => {
                             value.truncate(end);
@@ -217,17 +217,6 @@ impl Encoding {
         self.folders.as_ref().is_none_or(|folders| folders.folder(&batch.columns, row, last).ok().map(|(folder, _)| folder) == path)
     }
 
-    fn value(&self, parts: &Parts<'_>, row: usize, kind: RowKind, out: &mut Vec<u8>) -> std::result::Result<(), String> {
-        match &self.value {
-            Value::Raw => out.extend_from_slice(bytes(parts.columns, 0, row).ok_or("the value is NULL")?),
-            Value::Json => return parts.value.json(row, out),
-            Value::Debezium => return write_change(&parts.value, row, kind, out),
-            Value::Csv(csv) => return csv.write_row(&parts.value, row, out),
-            Value::Text => out.extend_from_slice(line(kind, parts.columns, row).as_bytes()),
-        }
-        Ok(())
-    }
-
     fn project(&self, columns: &RecordBatch) -> Result<Projected> {
         let project = |fields: &Vec<usize>| columns.project(fields).map_err(|e| Error::fatal("plan bug: no such columns").because(e));
         let key = match &self.key {
@@ -247,21 +236,56 @@ struct Projected {
 /// What the records of a batch are written from.
 struct Parts<'a> {
     key: Option<RowWriter<'a>>,
-    columns: &'a RecordBatch,
-    value: RowWriter<'a>,
+    rows: Rows<'a>,
 }
 
 impl<'a> Parts<'a> {
-    fn of(batch: &'a ChangeBatch, projected: &'a Projected) -> Self {
+    fn of(encoding: &'a Encoding, batch: &'a ChangeBatch, projected: &'a Projected) -> Self {
         let columns = projected.value.as_ref().unwrap_or(&batch.columns);
-        Parts { key: projected.key.as_ref().map(RowWriter::of), columns, value: RowWriter::of(columns) }
+        let rows = match &encoding.value {
+            Value::Raw => Rows::Raw(columns),
+            Value::Json => Rows::Json(RowWriter::of(columns)),
+            Value::Debezium => Rows::Debezium(RowWriter::of(columns)),
+            Value::Csv(csv) => Rows::Csv(csv, ColumnWriter::all(columns)),
+            Value::Text => Rows::Text(ColumnWriter::all(columns)),
+        };
+        Parts { key: projected.key.as_ref().map(RowWriter::of), rows }
     }
 }
 
-/// `+I[1, a]`: a change as people know it from Flink.
-pub(crate) fn line(kind: RowKind, columns: &RecordBatch, row: usize) -> String {
-    let cells: Vec<String> = columns.columns().iter().map(|c| json::cell(c, row)).collect();
-    format!("{}[{}]", kind.short(), cells.join(", "))
+/// Rows as the values of records.
+enum Rows<'a> {
+    Raw(&'a RecordBatch),
+    Json(RowWriter<'a>),
+    Debezium(RowWriter<'a>),
+    Csv(&'a Csv, Vec<ColumnWriter<'a>>),
+    Text(Vec<ColumnWriter<'a>>),
+}
+
+impl Rows<'_> {
+    fn value(&self, row: usize, kind: RowKind, out: &mut Vec<u8>) -> std::result::Result<(), String> {
+        match self {
+            Rows::Raw(columns) => out.extend_from_slice(bytes(columns, 0, row).ok_or("the value is NULL")?),
+            Rows::Json(rows) => return rows.json(row, out),
+            Rows::Debezium(rows) => return write_change(rows, row, kind, out),
+            Rows::Csv(csv, columns) => return csv.write_row(columns, row, out),
+            Rows::Text(columns) => put_line(kind, columns, row, out),
+        }
+        Ok(())
+    }
+}
+
+/// Appends `+I[1, a]`: a change as people know it from Flink.
+pub(crate) fn put_line(kind: RowKind, columns: &[ColumnWriter<'_>], row: usize, out: &mut Vec<u8>) {
+    out.extend_from_slice(kind.short().as_bytes());
+    out.push(b'[');
+    for (i, column) in columns.iter().enumerate() {
+        if i > 0 {
+            out.extend_from_slice(b", ");
+        }
+        column.put_cell(row, out);
+    }
+    out.push(b']');
 }
 
 /// The headers that a map says, as they are in a record.
@@ -303,7 +327,7 @@ impl Operator for Encoder {
     fn on_batch(&mut self, _input: usize, batch: BatchBox, out: &mut Output<'_>) -> Result<()> {
         let batch = downcast::<ChangeBatch>(batch);
         let projected = self.0.project(&batch.columns)?;
-        let (parts, mut last) = (Parts::of(&batch, &projected), Last::default());
+        let (parts, mut last) = (Parts::of(&self.0, &batch, &projected), Last::default());
         let mut raw = RawBatch::with_capacity(if self.0.lines { 1 } else { batch.len() }, batch.len() * 64);
         if self.0.lines {
             for (row, error) in self.0.write_lines(&batch, &parts, &mut raw) {

@@ -79,5 +79,7 @@ pub fn json_row(columns: &RecordBatch, row: usize) -> Result<String, String> {
 
 /// A change as Flink writes it: `+I[1, a]`.
 pub fn change_line(kind: RowKind, columns: &RecordBatch, row: usize) -> String {
-    encode::line(kind, columns, row)
+    let mut line = Vec::new();
+    encode::put_line(kind, &json::ColumnWriter::all(columns), row, &mut line);
+    String::from_utf8_lossy(&line).into_owned()
 }

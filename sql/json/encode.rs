@@ -42,11 +42,6 @@ impl<'a> RowWriter<'a> {
         RowWriter(columns.map(member).collect())
     }
 
-    /// Its columns in order.
-    pub(crate) fn columns(&self) -> impl ExactSizeIterator<Item = &ColumnWriter<'a>> {
-        self.0.iter().map(|member| &member.values)
-    }
-
     /// Appends a row as one object.
     ///
     /// # Errors
@@ -94,6 +89,11 @@ enum Values<'a> {
 }
 
 impl<'a> ColumnWriter<'a> {
+    /// Of each column of a batch.
+    pub(crate) fn all(batch: &'a RecordBatch) -> Vec<Self> {
+        batch.columns().iter().map(Self::of).collect()
+    }
+
     pub(crate) fn of(column: &'a ArrayRef) -> Self {
         let values = match column.data_type() {
             DataType::Null => Values::None,
@@ -205,13 +205,17 @@ impl<'a> ColumnWriter<'a> {
         }
     }
 
-    /// A value as people and CSV read it; `NULL` for none.
-    fn cell(&self, row: usize) -> String {
-        let mut out = Vec::new();
+    /// Appends a value as people read it, `NULL` for none.
+    pub(crate) fn put_cell(&self, row: usize, out: &mut Vec<u8>) {
         match self.is_null(row) {
             true => out.extend_from_slice(b"NULL"),
-            false => self.plain(row, &mut out),
+            false => self.plain(row, out),
         }
+    }
+
+    fn cell(&self, row: usize) -> String {
+        let mut out = Vec::new();
+        self.put_cell(row, &mut out);
         String::from_utf8(out).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned())
     }
 }

@@ -175,7 +175,7 @@ mod tests {
         let columns = RecordBatch::try_from_iter([("x", column)]).unwrap();
         let source = Arc::new(Constant { name: "v".into(), columns, identity: "i".into() });
         let split = Reading { source: source.clone(), read_as: ReadAs::Stream }.splits(true).unwrap().remove(0);
-        let at = |position| SplitState { split: split.clone(), position, watermark: EventTime::MIN, ended: false, all_read: false };
+        let at = |position| SplitState { position, ..SplitState::fresh(split.clone()) };
         let mut reader = Reader { source, batch_rows: 2, next: None };
         assert!(matches!(reader.poll().unwrap(), Poll::Empty));
         assert!(reader.assign(&[at(4)]).is_err());

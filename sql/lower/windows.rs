@@ -118,13 +118,6 @@ impl Lowering<'_> {
                 "aggregate in the window first",
             ));
         }
-        if of_clock && tvf.windows.by_zone {
-            return Err(SqlError::unsupported(
-                "a window of the clock that the session's zone makes longer and shorter",
-                "rows wait for its end, and PROCTIME() cannot wait with them",
-                "windows of an hour or less, or SET 'table.local-time-zone' = 'UTC'",
-            ));
-        }
         if of_clock && input.pending.is_some() {
             return Err(SqlError::unsupported("a window of the clock over a window", "its rows have left time already", "one window"));
         }

@@ -27,7 +27,7 @@ const COPY: &str = "copy of a row";
 
 /// Puts table functions in their place.
 pub(super) fn rewrite(query: &mut Query) -> SqlResult<()> {
-    each_body(query, operation)
+    each_body(query, |body, _| operation(body))
 }
 
 fn operation(body: &mut SetExpr) -> SqlResult<()> {

@@ -17,7 +17,7 @@ use std::ops::ControlFlow;
 
 /// Rewrites every SELECT with a group window.
 pub(super) fn rewrite(query: &mut Query) -> SqlResult<()> {
-    each_body(query, |body| match body {
+    each_body(query, |body, _| match body {
         SetExpr::Select(select) => select_of(select),
         _ => Ok(()),
     })

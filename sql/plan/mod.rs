@@ -153,7 +153,7 @@ pub(crate) fn plan(query: &Query, catalog: &Catalog, functions: &Functions) -> S
     let mut query = query.clone();
     bags::rewrite(&mut query)?;
     legacy::rewrite(&mut query)?;
-    names::rewrite(&mut query, |name| functions.aggregate.contains_key(name));
+    names::rewrite(&mut query, |name| functions.aggregate.contains_key(name))?;
     tuples::rewrite(&mut query)?;
     sugar::rewrite(&mut query)?;
     planner.sql_statement_to_plan(Statement::Query(Box::new(query))).map_err(|e| explain(e, functions))

@@ -1,47 +1,76 @@
-//! Names of columns that a query does not name: the text of the expression, and where two of a `SELECT` would have the same one,
-//! `EXPR$` and the place, as in Flink.
+//! Names of columns, no two of a `SELECT` alike: of what a query does not name, the text of the expression as it is written. Where
+//! an earlier column has that name, it is `EXPR$` and the place, as in Flink; of a name that is written, the name and a number (`id0`).
 //!
 //! To the planner a CAST has the name of what is cast, and what it computes apart (aggregates, functions over rows, keys of groups)
 //! has no other name. Where two of these differ in a CAST alone, the casts of their SELECT get names of their own.
 //!
-//! Invariant: a name that is given is kept; the planner finds no two alike.
+//! Invariant: the first column of a name keeps it; the planner finds no two alike.
 
 use super::functions::AS_WRITTEN;
 use super::sugar::{call, text};
+use super::walk::each_body;
+use crate::error::SqlResult;
 use datafusion_sql::sqlparser::ast::{
-    Expr, GroupByExpr, Ident, OrderBy, Query, Select, SelectItem, SetExpr, VisitMut, VisitorMut, visit_expressions, visit_expressions_mut,
+    Expr, GroupByExpr, Ident, OrderBy, OrderByKind, Query, Select, SelectItem, SetExpr, visit_expressions, visit_expressions_mut,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 /// Gives names where they are needed; `is_aggregate` knows the names of aggregate functions.
-pub(super) fn rewrite(query: &mut Query, is_aggregate: impl Fn(&str) -> bool) {
-    let _ = query.visit(&mut Named(is_aggregate));
+pub(super) fn rewrite(query: &mut Query, is_aggregate: impl Fn(&str) -> bool) -> SqlResult<()> {
+    each_body(query, |body, mut order_by| {
+        if let SetExpr::Select(select) = body {
+            name(select, order_by.as_deref_mut());
+            tell_apart(select, order_by, &is_aggregate);
+        }
+        Ok(())
+    })
 }
 
-struct Named<F>(F);
-
-impl<F: Fn(&str) -> bool> VisitorMut for Named<F> {
-    type Break = ();
-
-    fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
-        let Query { body, order_by, .. } = query;
-        sides(body, order_by.as_mut(), &self.0);
-        ControlFlow::Continue(())
+/// Gives every column of a SELECT a name of its own.
+fn name(select: &mut Select, order_by: Option<&mut OrderBy>) {
+    let mut taken = BTreeSet::new();
+    // By the text of the expression.
+    let mut named: BTreeMap<String, Ident> = BTreeMap::new();
+    for (place, item) in select.projection.iter_mut().enumerate() {
+        let (expr, written) = match &*item {
+            SelectItem::ExprWithAlias { expr, alias } => (expr, Some(&alias.value)),
+            SelectItem::UnnamedExpr(expr) => (expr, column(expr)),
+            _ => continue,
+        };
+        let name = match written {
+            Some(written) => {
+                std::iter::once(written.clone()).chain((0..).map(|n| format!("{written}{n}"))).find(|name| !taken.contains(name))
+            }
+            None => Some(expr.to_string()).filter(|text| !taken.contains(text)).or_else(|| Some(format!("EXPR${place}"))),
+        };
+        let Some(name) = name else { continue };
+        taken.insert(name.clone());
+        if written != Some(&name) {
+            let (expr, alias) = (expr.clone(), Ident::new(name));
+            if matches!(item, SelectItem::UnnamedExpr(_)) {
+                named.entry(expr.to_string()).or_insert_with(|| alias.clone());
+            }
+            *item = SelectItem::ExprWithAlias { expr, alias };
+        }
+    }
+    // What is sorted by is known by its name.
+    let kind = order_by.map(|order_by| &mut order_by.kind);
+    let Some(OrderByKind::Expressions(order)) = kind else { return };
+    for by in order {
+        if let Some(name) = named.get(&by.expr.to_string()) {
+            by.expr = Expr::Identifier(name.clone());
+        }
     }
 }
 
-fn sides(body: &mut SetExpr, order_by: Option<&mut OrderBy>, is_aggregate: &dyn Fn(&str) -> bool) {
-    match body {
-        SetExpr::Select(select) => {
-            name(select);
-            tell_apart(select, order_by, is_aggregate);
-        }
-        SetExpr::SetOperation { left, right, .. } => {
-            sides(left, None, is_aggregate);
-            sides(right, None, is_aggregate);
-        }
-        _ => {}
+/// The name of a column.
+fn column(expr: &Expr) -> Option<&String> {
+    match expr {
+        Expr::Identifier(name) => Some(&name.value),
+        Expr::CompoundIdentifier(names) => names.last().map(|name| &name.value),
+        Expr::Nested(inner) => column(inner),
+        _ => None,
     }
 }
 
@@ -94,26 +123,6 @@ impl Texts {
 
     fn clash(&self) -> bool {
         self.0.values().any(|texts| texts.len() > 1)
-    }
-}
-
-fn name(select: &mut Select) {
-    let is_column = |expr: &Expr| matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_));
-    let mut taken: BTreeSet<String> = BTreeSet::new();
-    for item in &select.projection {
-        match item {
-            SelectItem::UnnamedExpr(expr) if is_column(expr) => drop(taken.insert(expr.to_string())),
-            SelectItem::ExprWithAlias { alias, .. } => drop(taken.insert(alias.to_string())),
-            _ => {}
-        }
-    }
-    for (place, item) in select.projection.iter_mut().enumerate() {
-        if let SelectItem::UnnamedExpr(expr) = item
-            && !is_column(expr)
-            && !taken.insert(without_casts(expr))
-        {
-            *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias: Ident::new(format!("EXPR${place}")) };
-        }
     }
 }
 

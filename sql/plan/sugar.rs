@@ -1,16 +1,17 @@
-//! What is another way to write something: BYTES, CHAR(n), IF, IFNULL, GREATEST, FLOOR(.. TO ..), LIKE .. ESCAPE, units that stand as
-//! words, intervals of two units, OVERLAPS.
+//! What is another way to write something: BYTES, CHAR(n), IF, IFNULL, GREATEST, FLOOR(.. TO ..), LIKE .. ESCAPE, SIMILAR TO,
+//! units that stand as words, intervals of two units, OVERLAPS.
 //!
 //! Invariant: what is put in its place means the same; nothing else is touched.
 
+use super::functions::{LIKE, SIMILAR};
 use super::spans;
 use super::walk::each_expr;
 use crate::error::{SqlError, SqlResult};
 use datafusion_sql::sqlparser::ast::helpers::attached_token::AttachedToken;
 use datafusion_sql::sqlparser::ast::{
     BinaryOperator, CaseWhen, CastKind, CeilFloorKind, CharacterLength, DataType, DateTimeField, ExactNumberInfo, Expr, Function,
-    FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, ObjectName, Spanned, TimezoneInfo, TypedString, Value,
-    VisitMut,
+    FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, ObjectName, Spanned, TimezoneInfo, TypedString,
+    UnaryOperator, Value, ValueWithSpan, VisitMut,
 };
 
 /// Characters of a CHAR(n), which is filled up, at most.
@@ -95,12 +96,18 @@ fn plain(expr: &Expr) -> SqlResult<Option<Expr>> {
             let whole = Expr::Cast { kind: kind.clone(), expr: expr.clone(), data_type, array: false, format: None };
             Some(call("cut_time", vec![whole, number(digits.unwrap_or(0))]))
         }
-        Expr::Like { negated, any, expr, pattern, escape_char } => {
-            let escape = escape_char.as_ref().map(|escape| &escape.value);
-            let Some(pattern) = escaped(pattern, escape).map_err(|e| e.at(pattern.span()))? else { return Ok(None) };
-            let (negated, any, expr) = (*negated, *any, expr.clone());
-            let escape_char = Some(Value::SingleQuotedString("\\".into()).into());
-            Some(Expr::Like { negated, any, expr, pattern: Box::new(text(&pattern)), escape_char })
+        Expr::Like { negated, any: false, expr, pattern, escape_char } => match &**pattern {
+            Expr::Value(literal) => {
+                let escape = escape_of(escape_char.as_ref())?;
+                let Some(pattern) = escaped(&literal.value, escape).map_err(|e| e.at(pattern.span()))? else { return Ok(None) };
+                let escape_char = Some(Value::SingleQuotedString("\\".into()).into());
+                Some(Expr::Like { negated: *negated, any: false, expr: expr.clone(), pattern: Box::new(text(&pattern)), escape_char })
+            }
+            _ => Some(pattern_of(LIKE, *negated, [expr, pattern], escape_char.as_ref())?),
+        },
+        // The planner takes its pattern for a regular expression.
+        Expr::SimilarTo { negated, expr, pattern, escape_char } => {
+            Some(pattern_of(SIMILAR, *negated, [expr, pattern], escape_char.as_ref())?)
         }
         Expr::Interval(interval) => spans::in_one_unit(interval)?,
         Expr::BinaryOp { left, op: BinaryOperator::Overlaps, right } => Some(spans::overlaps(left, right)?),
@@ -137,20 +144,16 @@ fn plain(expr: &Expr) -> SqlResult<Option<Expr>> {
             };
             Some(call("timestampdiff", vec![text("SECOND"), epoch, (**expr).clone()]))
         }
-        // The planner takes its pattern for a regular expression.
-        Expr::SimilarTo { .. } => {
-            return Err(SqlError::unsupported("SIMILAR TO", "its patterns are not known here", "REGEXP(text, '^...$'), or LIKE"));
-        }
         Expr::Cast { kind, expr, data_type: DataType::Bytes(_) | DataType::Varbinary(_) | DataType::Binary(_), array, format } => {
             let (kind, expr, format) = (kind.clone(), expr.clone(), format.clone());
             Some(Expr::Cast { kind, expr, data_type: DataType::Bytea, array: *array, format })
         }
-        // Its precision is what is written; milliseconds are that of event time.
+        // Its precision is what is written, in whole units; milliseconds are that of event time.
         Expr::TypedString(TypedString { data_type: DataType::Timestamp(None, TimezoneInfo::None), value, .. }) => match &value.value {
-            Value::SingleQuotedString(t) if t.rsplit_once('.').is_none_or(|(_, fraction)| fraction.len() <= 3) => Some(Expr::Cast {
+            Value::SingleQuotedString(t) => Some(Expr::Cast {
                 kind: CastKind::Cast,
                 expr: Box::new(text(t)),
-                data_type: DataType::Timestamp(Some(3), TimezoneInfo::None),
+                data_type: DataType::Timestamp(Some(written_digits(t)), TimezoneInfo::None),
                 array: false,
                 format: None,
             }),
@@ -158,6 +161,15 @@ fn plain(expr: &Expr) -> SqlResult<Option<Expr>> {
         },
         _ => None,
     })
+}
+
+/// Digits of the coarsest unit of time, milliseconds or finer, that has room for the fraction of a text.
+fn written_digits(time: &str) -> u64 {
+    match time.rsplit_once('.').map_or(0, |(_, fraction)| fraction.len()) {
+        0..=3 => 3,
+        4..=6 => 6,
+        _ => 9,
+    }
 }
 
 /// How a text type of a length is called, and that; none for one without.
@@ -191,28 +203,28 @@ fn sized(kind: &CastKind, expr: &Expr, data_type: &DataType) -> SqlResult<Option
     Ok(Some(call(cut, vec![whole, number(length)])))
 }
 
-/// A pattern of LIKE with the escape that the planner knows, `\`; none where it is that already. Flink knows none unless it is named.
-fn escaped(pattern: &Expr, escape: Option<&Value>) -> SqlResult<Option<String>> {
-    let one = |text: &str| text.chars().next().filter(|c| c.len_utf8() == text.len());
-    let escape = match escape {
-        None => None,
-        Some(Value::SingleQuotedString(escape)) if one(escape).is_some() => one(escape),
-        Some(_) => return Err(SqlError::new("an ESCAPE is one character in single quotes").help("x LIKE 'a!%' ESCAPE '!'")),
-    };
+/// The character that an ESCAPE names.
+fn escape_of(written: Option<&ValueWithSpan>) -> SqlResult<Option<char>> {
+    match written.map(|written| (&written.value, written.span)) {
+        None => Ok(None),
+        Some((Value::SingleQuotedString(escape), _)) if escape.chars().count() == 1 => Ok(escape.chars().next()),
+        Some((_, span)) => Err(SqlError::new("an ESCAPE is one character in single quotes").at(span).help("x LIKE 'a!%' ESCAPE '!'")),
+    }
+}
+
+/// A text and its pattern as a call.
+fn pattern_of(name: &str, negated: bool, args: [&Expr; 2], escape: Option<&ValueWithSpan>) -> SqlResult<Expr> {
+    let escape = escape_of(escape)?.map(|escape| text(&escape.to_string()));
+    let call = call(name, args.into_iter().cloned().chain(escape).collect());
+    Ok(if negated { Expr::UnaryOp { op: UnaryOperator::Not, expr: Box::new(call) } } else { call })
+}
+
+/// A literal of LIKE with the escape that the planner knows, `\`; none where it is that already. Flink knows none unless it is named.
+fn escaped(pattern: &Value, escape: Option<char>) -> SqlResult<Option<String>> {
     if escape == Some('\\') {
         return Ok(None);
     }
-    let Expr::Value(value) = pattern else {
-        if escape.is_none() {
-            return Ok(None);
-        }
-        return Err(SqlError::unsupported(
-            "ESCAPE for a pattern that is no literal",
-            "it is read when the query is planned",
-            "the escape \\",
-        ));
-    };
-    let Value::SingleQuotedString(pattern) = &value.value else { return Ok(None) };
+    let Value::SingleQuotedString(pattern) = pattern else { return Ok(None) };
     if escape.is_none() && !pattern.contains('\\') {
         return Ok(None);
     }

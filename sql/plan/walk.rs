@@ -3,7 +3,7 @@
 //! Invariant: from the inside out, so that what is rewritten has its parts rewritten already; the first error ends the walk.
 
 use crate::error::{SqlError, SqlResult};
-use datafusion_sql::sqlparser::ast::{Expr, Query, SetExpr, VisitMut, VisitorMut, visit_expressions_mut};
+use datafusion_sql::sqlparser::ast::{Expr, OrderBy, Query, SetExpr, VisitMut, VisitorMut, visit_expressions_mut};
 use std::ops::ControlFlow;
 
 type Flow = ControlFlow<Box<SqlError>>;
@@ -13,27 +13,33 @@ pub(super) fn each_expr(within: &mut impl VisitMut, mut change: impl FnMut(&mut 
     result(visit_expressions_mut(within, |expr| flow(change(expr))))
 }
 
-/// Changes the body of every query, and both sides of every UNION, INTERSECT and EXCEPT in it.
-pub(super) fn each_body(query: &mut Query, change: fn(&mut SetExpr) -> SqlResult<()>) -> SqlResult<()> {
+/// Changes the body of every query, and both sides of every UNION, INTERSECT and EXCEPT in it; with the body of a query goes
+/// its ORDER BY.
+pub(super) fn each_body(query: &mut Query, change: impl FnMut(&mut SetExpr, Option<&mut OrderBy>) -> SqlResult<()>) -> SqlResult<()> {
     result(query.visit(&mut Bodies(change)))
 }
 
-struct Bodies(fn(&mut SetExpr) -> SqlResult<()>);
+struct Bodies<F>(F);
 
-impl VisitorMut for Bodies {
+impl<F: FnMut(&mut SetExpr, Option<&mut OrderBy>) -> SqlResult<()>> VisitorMut for Bodies<F> {
     type Break = Box<SqlError>;
 
     fn post_visit_query(&mut self, query: &mut Query) -> Flow {
-        flow(sides_first(&mut query.body, self.0))
+        let Query { body, order_by, .. } = query;
+        flow(sides_first(body, order_by.as_mut(), &mut self.0))
     }
 }
 
-fn sides_first(body: &mut SetExpr, change: fn(&mut SetExpr) -> SqlResult<()>) -> SqlResult<()> {
+fn sides_first(
+    body: &mut SetExpr,
+    order_by: Option<&mut OrderBy>,
+    change: &mut impl FnMut(&mut SetExpr, Option<&mut OrderBy>) -> SqlResult<()>,
+) -> SqlResult<()> {
     if let SetExpr::SetOperation { left, right, .. } = body {
-        sides_first(left, change)?;
-        sides_first(right, change)?;
+        sides_first(left, None, change)?;
+        sides_first(right, None, change)?;
     }
-    change(body)
+    change(body, order_by)
 }
 
 fn flow(done: SqlResult<()>) -> Flow {

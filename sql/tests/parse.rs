@@ -100,7 +100,7 @@ fn names_may_say_the_one_catalog_and_database() {
         Ok(StatementKind::Describe(name)) => name.value,
         other => format!("{other:?}"),
     };
-    assert_eq!(read("SELECT x FROM default_catalog.default_database.b JOIN default_database.c ON TRUE"), "SELECT x FROM b JOIN c ON TRUE");
+    assert_eq!(read("SELECT x FROM default_catalog.default_database.b JOIN default_database.c ON TRUE"), "SELECT x FROM b JOIN c ON true");
     assert_eq!(read("INSERT INTO `default_catalog`.`default_database`.`a` SELECT 1 FROM t"), "`a` <- SELECT 1 FROM t");
     assert_eq!(read("DESCRIBE default_database.a"), "a");
     assert_eq!(read("SELECT x FROM b FETCH NEXT 3 ROWS ONLY"), "SELECT x FROM b LIMIT 3");

@@ -154,6 +154,19 @@ fn windows_are_as_long_as_the_zones_clock_makes_them() {
     assert!(of_hours.contains(&"2024-10-27 00:00:00 | 4".to_string()), "{of_hours:?}");
 }
 
+/// Days of the zone's clock over the time at which rows come: whatever day it is, they are cut at its midnights.
+#[test]
+fn windows_of_the_clock_are_as_long_as_the_zone_makes_them() {
+    let day = "SELECT window_start, window_end, COUNT(*) AS n, FLOOR(window_start TO DAY) = window_start AS at_midnight
+        FROM TABLE(TUMBLE(TABLE q, DESCRIPTOR(p), INTERVAL '1' DAY)) GROUP BY window_start, window_end";
+    let with = "WITH q AS (SELECT *, PROCTIME() AS p FROM t)";
+    let counted = rows("Europe/Berlin", &format!("{with} SELECT at_midnight, SUM(n) FROM ({day}) AS d GROUP BY at_midnight"), &RECORDS);
+    assert_eq!(counted, ["true | 4"]);
+    let growing = "SELECT window_start, COUNT(*) FROM TABLE(CUMULATE(TABLE q, DESCRIPTOR(p), INTERVAL '12' HOUR, INTERVAL '1' DAY)) GROUP BY window_start, window_end";
+    let growing = rows("Europe/Berlin", &format!("{with} {growing}"), &RECORDS);
+    assert!(!growing.is_empty() && growing.iter().all(|row| row.contains(" 00:00:00 | ")), "{growing:?}");
+}
+
 #[test]
 fn zones_that_nobody_knows_are_refused() {
     let report = |zone: &str| {

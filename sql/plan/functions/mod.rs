@@ -19,6 +19,7 @@ mod numbers;
 mod own;
 mod regexp;
 mod rows;
+mod similar;
 mod strings;
 mod text;
 mod time;
@@ -28,6 +29,7 @@ pub(super) use casts::{AS_WRITTEN, replaced};
 pub(crate) use chance::{CHANCE, FRACTION_OF, UUID_OF};
 pub use own::ScalarFunction;
 pub(crate) use rows::{as_other, fits};
+pub(super) use similar::{LIKE, SIMILAR};
 pub(crate) use time::is_of_the_clock;
 
 use super::fields::FieldPlanner;
@@ -150,6 +152,7 @@ impl Functions {
             instants::functions(),
             chance::functions(),
             regexp::functions(),
+            similar::functions().into(),
             json::functions(),
             lists::of_texts(),
             time::of_the_clock().collect(),

@@ -77,6 +77,9 @@ fn translated(pattern: &str) -> Result<String, String> {
                 depth -= 1;
                 out.push(c);
             }
+            // What the matcher has for differences of classes.
+            '~' if depth > 0 => out.push_str("\\~"),
+            '-' if depth > 0 && chars.peek() == Some(&'-') => return refuse("of -- in brackets, write \\-"),
             // Java's `$` also matches before a line break at the end.
             '$' if depth == 0 && chars.peek().is_none() => out.push_str("(?:$|(?:\\r?\\n)$)"),
             '$' if depth == 0 => return refuse("$ is only known at its end"),
@@ -123,10 +126,10 @@ fn kept(pattern: &str) -> Result<Rc<Regex>, String> {
 
 /// The pattern of the last row: mostly that of all rows.
 #[derive(Default)]
-struct Compiled(Option<(String, Rc<Regex>)>);
+pub(super) struct Compiled(Option<(String, Rc<Regex>)>);
 
 impl Compiled {
-    fn of(&mut self, pattern: &str) -> Result<&Regex, String> {
+    pub(super) fn of(&mut self, pattern: &str) -> Result<&Regex, String> {
         match &self.0 {
             Some((text, _)) if text == pattern => {}
             _ => self.0 = Some((pattern.to_string(), kept(pattern)?)),

@@ -62,7 +62,7 @@ impl AggregateUDFImpl for OwnAggregate {
             (_, [kind]) if kind.is_integer() || kind.is_null() => Ok(vec![DataType::Int64]),
             (_, [kind]) if kind.is_floating() => Ok(vec![DataType::Float64]),
             (_, [kind @ DataType::Decimal128(_, _)]) => Ok(vec![kind.clone()]),
-            (_, [kind]) => plan_err!("{name} takes a number, not {kind}"),
+            (_, [kind]) => plan_err!("{name} takes a number, not {}", crate::parser::type_name(kind)),
             _ => plan_err!("{name} takes one argument"),
         }
     }

@@ -351,7 +351,7 @@ impl AggregateUDFImpl for Avg {
             [k] if k.is_integer() || k.is_null() => Ok(vec![DataType::Int64]),
             [k] if k.is_floating() => Ok(vec![DataType::Float64]),
             [k @ DataType::Decimal128(_, _)] => Ok(vec![k.clone()]),
-            [k] => plan_err!("AVG takes a number, not {k}"),
+            [k] => plan_err!("AVG takes a number, not {}", crate::parser::type_name(k)),
             _ => plan_err!("AVG takes one number"),
         }
     }

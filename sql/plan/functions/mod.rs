@@ -15,6 +15,7 @@ mod json;
 mod json_path;
 mod lists;
 mod maps;
+mod near;
 mod numbers;
 mod own;
 mod regexp;

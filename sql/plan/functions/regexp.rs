@@ -5,12 +5,14 @@
 //!
 //! Invariant: a pattern that is accepted finds what Java's finds.
 
+use super::near::Near;
 use super::own::ScalarFunction;
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, StringArray, StringBuilder};
 use arrow::datatypes::{DataType, Int64Type};
 use datafusion_common::ScalarValue;
-use regex::{NoExpand, Regex};
+use regex::{CaptureLocations, NoExpand, Regex};
 use std::cell::RefCell;
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -107,15 +109,40 @@ const KEPT: usize = 64;
 
 thread_local! {
     /// The newest last.
-    static USED: RefCell<Vec<(String, Rc<Regex>)>> = const { RefCell::new(Vec::new()) };
+    static USED: RefCell<Vec<(String, Rc<Pattern>)>> = const { RefCell::new(Vec::new()) };
 }
 
-fn kept(pattern: &str) -> Result<Rc<Regex>, String> {
+/// A pattern, ready.
+pub(super) struct Pattern {
+    pub(super) regex: Regex,
+    near: Option<Near>,
+    /// Of the last search, where there is no `near`.
+    caught: RefCell<CaptureLocations>,
+}
+
+impl Pattern {
+    fn new(pattern: &str) -> Result<Pattern, String> {
+        let regex = compile(pattern)?;
+        Ok(Pattern { near: Near::of(regex.as_str()), caught: RefCell::new(regex.capture_locations()), regex })
+    }
+
+    /// What a group caught of the first match.
+    fn group(&self, text: &str, group: usize) -> Option<Range<usize>> {
+        if let Some(near) = &self.near {
+            return near.group(text, group);
+        }
+        let mut caught = self.caught.borrow_mut();
+        self.regex.captures_read(&mut caught, text)?;
+        caught.get(group).map(|(start, end)| start..end)
+    }
+}
+
+fn kept(pattern: &str) -> Result<Rc<Pattern>, String> {
     USED.with_borrow_mut(|used| {
         if let Some((_, regex)) = used.iter().rev().find(|(text, _)| text == pattern) {
             return Ok(regex.clone());
         }
-        let regex = Rc::new(compile(pattern)?);
+        let regex = Rc::new(Pattern::new(pattern)?);
         if used.len() == KEPT {
             used.remove(0);
         }
@@ -126,10 +153,10 @@ fn kept(pattern: &str) -> Result<Rc<Regex>, String> {
 
 /// The pattern of the last row: mostly that of all rows.
 #[derive(Default)]
-pub(super) struct Compiled(Option<(String, Rc<Regex>)>);
+pub(super) struct Compiled(Option<(String, Rc<Pattern>)>);
 
 impl Compiled {
-    pub(super) fn of(&mut self, pattern: &str) -> Result<&Regex, String> {
+    pub(super) fn of(&mut self, pattern: &str) -> Result<&Pattern, String> {
         match &self.0 {
             Some((text, _)) if text == pattern => {}
             _ => self.0 = Some((pattern.to_string(), kept(pattern)?)),
@@ -147,22 +174,14 @@ fn extract(args: &[ArrayRef]) -> Result<ArrayRef, String> {
     let groups = args.get(2).map(|g| g.as_primitive::<Int64Type>());
     let mut compiled = Compiled::default();
     let mut found = StringBuilder::with_capacity(texts.len(), texts.len() * 8);
-    let mut locations = None;
     for row in 0..texts.len() {
         let group = groups.map_or(Some(0), |g| if g.is_valid(row) { usize::try_from(g.value(row)).ok() } else { None });
         let (Some(group), true, true) = (group, texts.is_valid(row), patterns.is_valid(row)) else {
             found.append_null();
             continue;
         };
-        let fresh = compiled.0.as_ref().is_none_or(|(text, _)| text != patterns.value(row));
-        let regex = compiled.of(patterns.value(row))?;
-        if fresh {
-            locations = Some(regex.capture_locations());
-        }
         let text = texts.value(row);
-        let Some(locations) = &mut locations else { continue };
-        let caught = regex.captures_read(locations, text).and_then(|_| locations.get(group));
-        found.append_option(caught.map(|(start, end)| &text[start..end]));
+        found.append_option(compiled.of(patterns.value(row))?.group(text, group).map(|caught| &text[caught]));
     }
     Ok(Arc::new(found.finish()))
 }
@@ -177,7 +196,7 @@ fn replace(args: &[ArrayRef]) -> Result<ArrayRef, String> {
             replaced.push(None);
             continue;
         };
-        replaced.push(Some(compiled.of(pattern)?.replace_all(text, NoExpand(with)).into_owned()));
+        replaced.push(Some(compiled.of(pattern)?.regex.replace_all(text, NoExpand(with)).into_owned()));
     }
     Ok(Arc::new(StringArray::from(replaced)))
 }
@@ -189,7 +208,7 @@ fn matches(args: &[ArrayRef]) -> Result<ArrayRef, String> {
     let mut found: Vec<Option<bool>> = Vec::with_capacity(texts.len());
     for (text, pattern) in texts.iter().zip(patterns.iter()) {
         found.push(match (text, pattern) {
-            (Some(text), Some(pattern)) => Some(compiled.of(pattern)?.is_match(text)),
+            (Some(text), Some(pattern)) => Some(compiled.of(pattern)?.regex.is_match(text)),
             _ => None,
         });
     }
@@ -221,7 +240,7 @@ mod tests {
     #[test]
     fn more_patterns_than_are_kept_are_compiled_again() {
         for n in (0..2 * KEPT).chain(0..KEPT) {
-            assert!(kept(&format!("^a{n}$")).unwrap().is_match(&format!("a{n}")));
+            assert!(kept(&format!("^a{n}$")).unwrap().regex.is_match(&format!("a{n}")));
         }
         assert_eq!(USED.with_borrow(Vec::len), KEPT);
     }

@@ -92,7 +92,7 @@ fn matches(args: &[ArrayRef], translate: Translate) -> Result<ArrayRef, String> 
 
 /// The matcher of an expression, whose errors show what it was made of.
 fn regex<'a>(compiled: &'a mut Compiled, java: &str, pattern: &str) -> Result<&'a Regex, String> {
-    compiled.of(java).map_err(|why| why.replace(&format!("{java:?}"), &format!("'{pattern}'")))
+    compiled.of(java).map(|pattern| &pattern.regex).map_err(|why| why.replace(&format!("{java:?}"), &format!("'{pattern}'")))
 }
 
 fn whole(pattern: &str, escape: Option<&str>, translate: Translate) -> Result<String, String> {

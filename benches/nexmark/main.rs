@@ -8,6 +8,7 @@
 //! ```text
 //! script/bench nexmark                                 1 M events, the embedded log, all queries
 //! script/bench nexmark --events 10000000 --kafka q0 q5
+//! script/bench nexmark --kafka --memory 512 q20         with so many MB for a task's state, the rest on disk
 //! script/bench nexmark --kafka --write                 from topic to topic: q1 q5 q8 q17 q20
 //! ```
 #![expect(clippy::disallowed_methods, reason = "a bench is no part of a job: it starts processes and reads its arguments")]
@@ -27,6 +28,8 @@ use waterwheel_benches::kafka;
 use waterwheel_benches::meter::{Target, figure};
 
 const SEED: u64 = 20_240_101;
+/// What the largest of the queries may take, MB.
+const MEMORY: usize = 2048;
 /// Records handed over at once.
 const CHUNK: u64 = 20_000;
 
@@ -36,23 +39,26 @@ struct Options {
     kafka: bool,
     /// Results go into a topic of the same place.
     write: bool,
+    /// For the state of a task; what is beyond it goes to disk. MB.
+    memory: usize,
     queries: Vec<String>,
 }
 
 fn options(args: impl Iterator<Item = String>) -> std::result::Result<Options, String> {
-    let mut options = Options { events: 1_000_000, partitions: 1, kafka: false, write: false, queries: Vec::new() };
+    let mut options = Options { events: 1_000_000, partitions: 1, kafka: false, write: false, memory: MEMORY, queries: Vec::new() };
     let mut args = args.filter(|a| a != "--bench");
     while let Some(arg) = args.next() {
         let mut number = || args.next().and_then(|n| n.parse().ok()).ok_or_else(|| format!("{arg} takes a number"));
         match arg.as_str() {
             "--events" => options.events = number()?,
             "--partitions" => options.partitions = number()? as u32,
+            "--memory" => options.memory = number()? as usize,
             "--kafka" => options.kafka = true,
             "--write" => options.write = true,
             name if query::QUERIES.iter().any(|q| q.name == name) => options.queries.push(name.to_string()),
             other => {
                 return Err(format!(
-                    "{other} is no option and no query; there are --events N, --partitions N, --kafka, --write, q0 to q23"
+                    "{other} is no option and no query; there are --events N, --partitions N, --memory MB, --kafka, --write, q0 to q23"
                 ));
             }
         }
@@ -72,7 +78,10 @@ fn options(args: impl Iterator<Item = String>) -> std::result::Result<Options, S
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let done = match args.as_slice() {
-        [first, url, topic, name, target @ ..] if first == "--one" => query::run(url, topic, name, target.first().map(String::as_str)),
+        [first, url, topic, name, memory, target @ ..] if first == "--one" => {
+            let memory = memory.parse().unwrap_or(MEMORY) << 20;
+            query::run(url, topic, name, memory, target.first().map(String::as_str))
+        }
         _ => match options(args.iter().cloned()) {
             Ok(options) => all(&options),
             Err(why) => Err(Error::fatal(why)),
@@ -104,7 +113,7 @@ fn all(options: &Options) -> Result<()> {
         let target = options.write.then(|| format!("{topic}-{name}"));
         target.as_deref().map(create).transpose()?;
         let child = Command::new(program)
-            .args(["--one", &url, &topic, name])
+            .args(["--one", &url, &topic, name, &options.memory.to_string()])
             .args(target)
             .stdout(Stdio::piped())
             .output()

@@ -69,8 +69,8 @@ fn into_topic(query: &Query, topic: &str) -> String {
     query.text.replace(NOWHERE, &format!("{key}) WITH ('connector' = 'topics', 'topic' = '{topic}', 'format' = 'json')"))
 }
 
-/// Runs one query over a topic, into nothing or another topic, and prints what it took.
-pub(crate) fn run(url: &str, topic: &str, name: &str, target: Option<&str>) -> Result<()> {
+/// Runs one query over a topic, into nothing or another topic, with so many bytes for a task's state, and prints what it took.
+pub(crate) fn run(url: &str, topic: &str, name: &str, memory: usize, target: Option<&str>) -> Result<()> {
     let query = QUERIES.iter().find(|q| q.name == name).ok_or_else(|| Error::fatal(format!("there is no query {name}")))?;
     let tables = Tables::new(url.parse::<TopicsUrl>()?.open(&Env::real())?, Env::real(), true);
     let mut place = Place::default();
@@ -83,8 +83,7 @@ pub(crate) fn run(url: &str, topic: &str, name: &str, target: Option<&str>) -> R
         }
     };
     place.settings.checkpoint.interval = Duration::from_secs(10);
-    // What the largest of the queries may take: rows beyond it would go to disk.
-    place.settings.memory_per_task = 2 << 30;
+    place.settings.memory_per_task = memory;
     let draw = move || {
         let mut graph = LogicalGraph::new("nexmark");
         for insert in &inserts {

@@ -51,6 +51,8 @@ mod sql_kafka;
 mod sql_parquet;
 mod support;
 mod tidy;
+#[cfg(all(feature = "sql", feature = "tls"))]
+mod tls;
 mod topic_faults;
 mod torture;
 mod zombie;

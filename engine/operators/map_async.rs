@@ -79,7 +79,7 @@ fn factory<T: Data + StateValue, V: Data, U: Data>(
             ask: ask.clone(),
             join: join.clone(),
             env: None,
-            own_key: (Vec::new(), 0),
+            own_key: Vec::new(),
             stored: OrderedTable::new("calls").in_memory(),
             restored: false,
             inside: BTreeMap::new(),
@@ -125,8 +125,8 @@ struct MapAsync<T, V, U> {
     ask: Ask<T, V>,
     join: Join<T, V, U>,
     env: Option<Env>,
-    /// Of a stream without keys: a key of this instance, and its hash.
-    own_key: (Vec<u8>, u64),
+    /// Of a stream without keys: a key of this instance.
+    own_key: Vec<u8>,
     /// Rows inside with their event times, by number.
     stored: OrderedTable<(i64, T)>,
     restored: bool,
@@ -152,10 +152,10 @@ impl<T: Data + StateValue, V: Data, U: Data> MapAsync<T, V, U> {
     }
 
     /// A row comes in.
-    fn take_in(&mut self, key: &[u8], hash: u64, time: i64, row: T, origin: Option<Origin>) {
+    fn take_in(&mut self, key: &[u8], time: i64, row: T, origin: Option<Origin>) {
         let number = self.next;
         self.next += 1;
-        self.stored.insert(EventTime(number as i64), key, hash, &[], (time, row));
+        self.stored.insert(EventTime(number as i64), key, &[], (time, row));
         self.inside.insert(number, Row { key: key.to_vec(), origin, cache_key: None, state: RowState::Waiting });
         if self.per_key() {
             if let Some(behind) = self.busy.get_mut(key) {
@@ -178,8 +178,7 @@ impl<T: Data + StateValue, V: Data, U: Data> MapAsync<T, V, U> {
         }
         for due in rows {
             let (time, row) = due.value;
-            let hash = twox_hash::XxHash3_64::oneshot(&due.key);
-            self.take_in(&due.key, hash, time, row, None);
+            self.take_in(&due.key, time, row, None);
         }
         Ok(())
     }
@@ -308,7 +307,7 @@ impl<T: Data + StateValue, V: Data, U: Data> Operator for MapAsync<T, V, U> {
         // Some key among the first few hundred lies in every key group.
         let mut candidates = (0u64..).map(|n| (n, Keys::encode(std::iter::once(n)).hashes()[0]));
         let own = candidates.find(|(_, hash)| context.groups.contains(&key_group(*hash, context.max_parallelism)));
-        self.own_key = own.map(|(n, hash)| (n.to_be_bytes().to_vec(), hash)).unwrap_or_default();
+        self.own_key = own.map(|(n, _)| n.to_be_bytes().to_vec()).unwrap_or_default();
         Ok(())
     }
 
@@ -318,13 +317,13 @@ impl<T: Data + StateValue, V: Data, U: Data> Operator for MapAsync<T, V, U> {
 
     fn on_batch(&mut self, _input: usize, batch: BatchBox, out: &mut Output<'_>) -> Result<()> {
         let Rows { rows, times, keys, origins } = downcast::<Rows<T>>(batch);
-        let (own_key, own_hash) = self.own_key.clone();
+        let own_key = self.own_key.clone();
         let mut scratch = [0; 8];
         for (i, (row, time)) in rows.into_iter().zip(times).enumerate() {
             let origin = origins.as_ref().map(|o| o.0[i].clone());
             match &keys {
-                Some(keys) if self.keyed => self.take_in(keys.bytes(i, &mut scratch), keys.hashes()[i], time.0, row, origin),
-                _ => self.take_in(&own_key, own_hash, time.0, row, origin),
+                Some(keys) if self.keyed => self.take_in(keys.bytes(i, &mut scratch), time.0, row, origin),
+                _ => self.take_in(&own_key, time.0, row, origin),
             }
         }
         self.advance(out)

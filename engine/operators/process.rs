@@ -186,7 +186,7 @@ impl<K: Key, U: Data> ProcessContext<'_, K, U> {
         assert!(self.states.uses_wall, "processing-time timers need open.use_processing_time()");
         let mut scratch = [0; 8];
         let key = self.keys.bytes(self.row, &mut scratch);
-        self.states.wall_timers.insert(EventTime(wall_ms), key, self.keys.hashes()[self.row], name.as_bytes(), ());
+        self.states.wall_timers.insert(EventTime(wall_ms), key, name.as_bytes(), ());
     }
 
     /// Takes back a processing-time timer of this key; whether there was one.
@@ -264,7 +264,9 @@ pub(super) struct Process<P, K, T, U> {
     function: P,
     pub(super) states: States,
     emitted: Emitted<U>,
-    /// How much was emitted before the timer that fires.
+    /// The key of the timer that fires.
+    fired: Keys,
+    /// How much was emitted before it.
     marks: Vec<usize>,
     watermark: EventTime,
     wall_ms: i64,
@@ -278,20 +280,30 @@ impl<K: Key, T: Data, U: Data, P: ProcessFunction<K, T, U>> Process<P, K, T, U> 
     pub(super) fn new(function: P) -> Self {
         let emitted = Emitted { rows: Rows::default(), sides: Vec::new() };
         let states = States::of_keys(K::kind());
-        Process { function, states, emitted, marks: Vec::new(), watermark: EventTime::MIN, wall_ms: 0, types: PhantomData }
+        Process {
+            function,
+            states,
+            emitted,
+            fired: Keys::default(),
+            marks: Vec::new(),
+            watermark: EventTime::MIN,
+            wall_ms: 0,
+            types: PhantomData,
+        }
     }
 
     /// Fires one timer; its results wait in `emitted`.
     fn fire(&mut self, key: &[u8], timer: &Timer, time: EventTime, out: &mut Output<'_>) -> Result<()> {
-        let keys = Keys::encode(std::iter::once(K::decode(&mut &key[..])?));
-        self.states.resolve(&keys)?;
+        self.fired.clear();
+        self.fired.push_encoded::<K>(key)?;
+        self.states.resolve(&self.fired)?;
         self.emitted.marks(&mut self.marks);
-        let Process { function, states, emitted, watermark, wall_ms, .. } = self;
+        let Process { function, states, emitted, fired: keys, watermark, wall_ms, .. } = self;
         let fired = guarded_call(|| {
             let mut context = ProcessContext {
                 states,
                 row: 0,
-                keys: &keys,
+                keys,
                 time,
                 watermark: *watermark,
                 wall_ms: *wall_ms,
@@ -368,17 +380,26 @@ impl<K: Key, T: Data, U: Data, P: ProcessFunction<K, T, U>> Operator for Process
     fn on_watermark(&mut self, time: EventTime, out: &mut Output<'_>) -> Result<()> {
         self.watermark = self.watermark.max(time);
         // Most timers have the name of the one before.
-        let mut timer = Timer::new(&[], time, false)?;
-        while let Some(due) = self.states.timers.pop_due(self.watermark)? {
-            match timer.name.as_bytes() == due.tag {
-                true => timer.time = due.time,
-                false => timer = Timer::new(&due.tag, due.time, false)?,
+        let (mut timer, mut key) = (Timer::new(&[], time, false)?, Vec::new());
+        loop {
+            let popped = self.states.timers.pop_with(self.watermark, |due, due_key, name, ()| -> Result<()> {
+                key.clear();
+                key.extend_from_slice(due_key);
+                if timer.name.as_bytes() != name {
+                    timer = Timer::new(name, due, false)?;
+                }
+                timer.time = due;
+                Ok(())
+            })?;
+            match popped {
+                Some(due) => due?,
+                None => break,
             }
             self.states.rearmed = (time == EventTime::MAX).then(Vec::new);
-            self.fire(&due.key, &timer, due.time, out)?;
+            self.fire(&key, &timer, timer.time, out)?;
             let own = |(name, _): &(String, EventTime)| *name == timer.name;
             for (_, at) in self.states.rearmed.take().unwrap_or_default().into_iter().filter(own) {
-                self.states.timers.discard(at, &due.key, &due.tag);
+                self.states.timers.discard(at, &key, timer.name.as_bytes());
             }
         }
         self.emitted.flush(out)?;

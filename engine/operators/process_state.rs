@@ -137,7 +137,7 @@ impl States {
 
     pub(super) fn set_timer(&mut self, keys: &Keys, row: usize, name: &str, time: EventTime) {
         let mut scratch = [0; 8];
-        self.timers.insert(time, keys.bytes(row, &mut scratch), keys.hashes()[row], name.as_bytes(), ());
+        self.timers.insert(time, keys.bytes(row, &mut scratch), name.as_bytes(), ());
         if let Some(rearmed) = &mut self.rearmed {
             rearmed.push((name.to_string(), time));
         }

@@ -90,7 +90,7 @@ where
             }
             tag.extend_from_slice(&self.arrivals.to_be_bytes());
             self.arrivals += 1;
-            self.waiting.insert(times[i], keys.bytes(i, &mut scratch), keys.hashes()[i], &tag, row);
+            self.waiting.insert(times[i], keys.bytes(i, &mut scratch), &tag, row);
         }
         Ok(())
     }

@@ -81,7 +81,7 @@ impl Keys {
     /// # Ok::<(), waterwheel_engine::error::Error>(())
     /// ```
     pub fn push_encoded<K: Key>(&mut self, bytes: &[u8]) -> Result<()> {
-        if self.is_empty() && K::decode(&mut &bytes[..])?.as_u64().is_some() {
+        if self.is_empty() && self.as_u64().is_none() && K::decode(&mut &bytes[..])?.as_u64().is_some() {
             self.layout = Layout::U64(Vec::new());
         }
         match &mut self.layout {
@@ -97,6 +97,18 @@ impl Keys {
         }
         self.hashes.push(XxHash3_64::oneshot(bytes));
         Ok(())
+    }
+
+    /// Forgets all keys, for others of the same type.
+    pub(crate) fn clear(&mut self) {
+        self.hashes.clear();
+        match &mut self.layout {
+            Layout::U64(numbers) => numbers.clear(),
+            Layout::Bytes { data, ends } => {
+                data.clear();
+                ends.clear();
+            }
+        }
     }
 
     /// Keys of 8 bytes, as numbers, with their hashes.

@@ -4,6 +4,7 @@
 //!
 //! Invariant: two keys share a slot only if their bytes are equal; the hash alone never decides. A released slot is reused.
 
+use super::names::{Arena, Span};
 use crate::record::{KeyGroup, Keys, key_group};
 use hashbrown::HashTable;
 use std::cmp::Ordering;
@@ -267,90 +268,6 @@ impl KeyIndex {
         };
         // Hash, liveness, and a table that is 7/8 full at most and half full on average.
         keys + self.len() * (8 + 1 + 8)
-    }
-}
-
-/// Bytes of an arena are handed out in units, so that a `u32` addresses 32 GiB.
-const UNIT: usize = 8;
-
-/// Longer keys share size classes by powers of two.
-const EXACT_CLASSES: usize = 64;
-
-#[derive(Debug, Clone, Copy, Default)]
-struct Span {
-    /// In units.
-    at: u32,
-    len: u32,
-}
-
-/// Key bytes by slot. Freed space is reused for keys of the same size class, so that churn of keys needs no compaction.
-#[derive(Debug, Default)]
-pub(super) struct Arena {
-    data: Vec<u8>,
-    spans: Vec<Span>,
-    free: Vec<Vec<u32>>,
-    /// Units in use.
-    used: usize,
-}
-
-/// Size class and units of a key.
-fn class(len: usize) -> (usize, usize) {
-    let units = len.div_ceil(UNIT);
-    if units < EXACT_CLASSES {
-        return (units, units);
-    }
-    let rounded = units.next_power_of_two();
-    (EXACT_CLASSES + rounded.trailing_zeros() as usize, rounded)
-}
-
-impl Arena {
-    pub(super) fn get(&self, slot: u32) -> &[u8] {
-        let span = self.spans[slot as usize];
-        let start = span.at as usize * UNIT;
-        &self.data[start..start + span.len as usize]
-    }
-
-    /// Fetches the bytes of some slots into the cache.
-    pub(super) fn touch(&self, slots: impl Iterator<Item = u32>) {
-        touch(slots, |slot| {
-            let at = self.spans.get(slot as usize).map_or(0, |span| span.at as usize * UNIT);
-            self.data.get(at).copied().unwrap_or_default() as usize
-        });
-    }
-
-    pub(super) fn set(&mut self, slot: u32, key: &[u8]) {
-        let (class, units) = class(key.len());
-        let at = match self.free.get_mut(class).and_then(Vec::pop) {
-            Some(at) => at,
-            None => {
-                let at = self.data.len() / UNIT;
-                assert!(at + units <= u32::MAX as usize, "the keys of one table exceed 32 GiB");
-                self.data.resize(self.data.len() + units * UNIT, 0);
-                at as u32
-            }
-        };
-        self.used += units;
-        let start = at as usize * UNIT;
-        self.data[start..start + key.len()].copy_from_slice(key);
-        if self.spans.len() <= slot as usize {
-            self.spans.resize(slot as usize + 1, Span::default());
-        }
-        self.spans[slot as usize] = Span { at, len: key.len() as u32 };
-    }
-
-    /// Bytes in use.
-    pub(super) fn bytes(&self) -> usize {
-        self.used * UNIT
-    }
-
-    pub(super) fn free(&mut self, slot: u32) {
-        let span = self.spans[slot as usize];
-        let (class, units) = class(span.len as usize);
-        if self.free.len() <= class {
-            self.free.resize_with(class + 1, Vec::new);
-        }
-        self.free[class].push(span.at);
-        self.used -= units;
     }
 }
 

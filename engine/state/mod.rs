@@ -33,6 +33,7 @@ mod journal;
 mod keyspace;
 mod map;
 mod memory;
+mod names;
 mod ordered;
 mod parts;
 mod pile;

@@ -2,7 +2,7 @@
 //!
 //! An entry is (time, key, tag) with a value; the tag tells entries of one key and time apart (a timer's name, a row's tie
 //! breaker). Registering one that is there changes nothing but its value.
-//! Entries have ids: values lie in a slab, names in an arena, and a [`Queue`] of ids knows the order.
+//! Entries have ids: they lie in a slab with their names, if those are short, and a [`Queue`] of ids knows the order.
 //!
 //! When memory is short the latest entries leave it: what the store does not hold as it is goes there, the rest is forgotten.
 //! They come back a [`Part`] at a time when time has come so far; until then the table knows from when on they are (`far`) and
@@ -16,10 +16,11 @@
 use super::batch::prefix;
 use super::evolve::rewrite;
 use super::ids::Ids;
-use super::index::{Arena, touch};
+use super::index::touch;
 use super::keyspace::{PREFIX, Place, damaged, push_key, time_bytes};
-use super::parts::{Moment, Name, Part};
-use super::queue::{Entries, Queue};
+use super::names::{Name, Spans};
+use super::parts::{Moment, Name as StoredName, Part};
+use super::queue::{Entries, FETCHED, Queue};
 use super::value::{Heap, StateValue, check_codec, decode, encode_into, key_text, schema_of};
 use super::{Schema, Table, TableContext, WriteBatch};
 use crate::env::{Bug, planted};
@@ -42,12 +43,13 @@ const LEAVE: usize = 64;
 /// Bytes that are written at once when entries leave memory.
 const EVICT_WRITE: usize = 1 << 20;
 
+/// Half a line of the cache, as long as its value takes no room: a timer.
 struct Entry<V> {
     time: i64,
-    key_len: u32,
     /// Generation of the last change not yet drained; 0 = clean.
     stamp: u32,
-    group: KeyGroup,
+    /// Key, then tag.
+    name: Name,
     /// The store may hold it.
     stored: bool,
     /// `None`: removed before its time, and still in the queue.
@@ -70,15 +72,19 @@ pub struct Due<V> {
 /// Entries by id; the ids that are free hold anything.
 struct Slab<V> {
     entries: Vec<Entry<V>>,
-    /// Key, then tag.
-    names: Arena,
+    /// Names that are too long for their entries.
+    long_names: Spans,
     /// Ids by name; none in a table whose names never come twice, as long as all of it is in memory.
     by_name: Option<HashTable<u32>>,
 }
 
 impl<V> Slab<V> {
     fn name(&self, id: u32) -> (&[u8], &[u8]) {
-        self.names.get(id).split_at(self.entries[id as usize].key_len as usize)
+        self.entries[id as usize].name.get(&self.long_names)
+    }
+
+    fn free_name(&mut self, id: u32) {
+        self.entries[id as usize].name.free(&mut self.long_names);
     }
 
     fn hash(&self, id: u32) -> u64 {
@@ -101,13 +107,19 @@ impl<V> Entries for Slab<V> {
         self.time(a).cmp(&self.time(b)).then_with(|| self.name(a).cmp(&self.name(b)))
     }
 
-    /// Entries lie where their ids are, names and index elsewhere again: one after the other each would be waited for.
+    /// Entries lie where their ids are, long names and index elsewhere again: one after the other each would be waited for.
     fn fetch(&self, ids: &[u32]) {
         touch(ids.iter().copied(), |id| self.entries[id as usize].stamp as usize);
-        self.names.touch(ids.iter().copied());
-        if let Some(by_name) = &self.by_name {
-            touch(ids.iter().copied(), |id| by_name.find(self.hash(id), |&other| other == id).map_or(0, |&id| id as usize));
+        if self.long_names.bytes() > 0 {
+            touch(ids.iter().copied(), |id| self.entries[id as usize].name.touch(&self.long_names));
         }
+        let Some(by_name) = &self.by_name else { return };
+        let mut hashes = [0; FETCHED];
+        hashes.iter_mut().zip(ids).for_each(|(hash, &id)| *hash = self.hash(id));
+        touch(0..ids.len().min(FETCHED) as u32, |nth| {
+            let (hash, id) = (hashes[nth as usize], ids[nth as usize]);
+            by_name.find(hash, |&other| other == id).map_or(0, |&id| id as usize)
+        });
     }
 }
 
@@ -141,8 +153,6 @@ pub struct OrderedTable<V> {
     /// Left over from an epoch that was never drained.
     backlog: WriteBatch,
     heap: Heap,
-    /// The name at hand.
-    scratch: Vec<u8>,
     /// From here on the store has entries that memory does not have; `None`: memory has all.
     far: Option<Moment>,
     /// Later entries that were removed, as the store names them within their group, until it has heard of it: since the last
@@ -168,7 +178,7 @@ impl<V: StateValue> OrderedTable<V> {
             name: name.to_string(),
             key: None,
             place: None,
-            slab: Slab { entries: Vec::new(), names: Arena::default(), by_name: None },
+            slab: Slab { entries: Vec::new(), long_names: Spans::default(), by_name: None },
             free: Vec::new(),
             queue: Queue::new(),
             live: 0,
@@ -181,7 +191,6 @@ impl<V: StateValue> OrderedTable<V> {
             copied: WriteBatch::default(),
             backlog: WriteBatch::default(),
             heap: Heap::new::<V>(),
-            scratch: Vec::new(),
             far: None,
             gone: BTreeSet::new(),
             frozen_gone: BTreeSet::new(),
@@ -205,18 +214,16 @@ impl<V: StateValue> OrderedTable<V> {
         self
     }
 
-    /// Adds an entry, or gives the same one another value; `hash` is the frozen hash of `key`.
-    pub fn insert(&mut self, time: EventTime, key: &[u8], hash: u64, tag: &[u8], value: V) {
+    /// Adds an entry, or gives the same one another value.
+    pub fn insert(&mut self, time: EventTime, key: &[u8], tag: &[u8], value: V) {
         if let Some(id) = self.find(time, key, tag) {
             self.mark(id);
             self.slab.entries[id as usize].value = Some(value);
             return;
         }
-        let group = key_group(hash, self.place().max_parallelism);
         // Nobody looks whether the store has one that is far: it is written over.
         let stored = !self.unique && self.is_far(time, key);
-        let entry = Entry { time: time.0, key_len: key.len() as u32, stamp: self.generation, group, stored, value: Some(value) };
-        let id = self.add(entry, key, tag);
+        let id = self.add(time.0, key, tag, self.generation, stored, value);
         self.changed.insert(id);
     }
 
@@ -250,7 +257,7 @@ impl<V: StateValue> OrderedTable<V> {
             self.queue.retain(|id| {
                 let live = slab.entries[id as usize].value.is_some();
                 if !live {
-                    slab.names.free(id);
+                    slab.free_name(id);
                     free.push(id);
                 }
                 live
@@ -304,7 +311,7 @@ impl<V: StateValue> OrderedTable<V> {
     }
 
     fn release(&mut self, id: u32) {
-        self.slab.names.free(id);
+        self.slab.free_name(id);
         self.free.push(id);
     }
 
@@ -356,14 +363,11 @@ impl<V: StateValue> OrderedTable<V> {
         self.slab.by_name.as_ref()?.find(name_hash(time.0, (key, tag)), same).copied()
     }
 
-    fn add(&mut self, entry: Entry<V>, key: &[u8], tag: &[u8]) -> u32 {
-        self.scratch.clear();
-        self.scratch.extend_from_slice(key);
-        self.scratch.extend_from_slice(tag);
+    fn add(&mut self, time: i64, key: &[u8], tag: &[u8], stamp: u32, stored: bool, value: V) -> u32 {
         let id = self.free.pop().unwrap_or(self.slab.entries.len() as u32);
         assert!(id < u32::MAX, "table {} is full: 2^32 - 1 entries", self.name);
-        self.slab.names.set(id, &self.scratch);
-        self.queue.push(entry.time, id);
+        let entry = Entry { time, stamp, name: Name::new(key, tag, &mut self.slab.long_names), stored, value: Some(value) };
+        self.queue.push(time, id);
         match self.slab.entries.get_mut(id as usize) {
             Some(free) => *free = entry,
             None => self.slab.entries.push(entry),
@@ -443,18 +447,18 @@ impl<V: StateValue> OrderedTable<V> {
     }
 
     /// Takes an entry of the store into memory.
-    fn load(&mut self, group: KeyGroup, name: &Name<'_>, value: &[u8]) -> Result<()> {
-        let &Name { time, key, tag } = name;
+    fn load(&mut self, group: KeyGroup, name: &StoredName<'_>, value: &[u8]) -> Result<()> {
+        let &StoredName { time, key, tag } = name;
         if key_group(XxHash3_64::oneshot(key), self.place().max_parallelism) != group {
             return Err(damaged("an ordered entry lies in another key group than its key"));
         }
         self.heap.sample(value.len());
-        self.add(Entry { time, key_len: key.len() as u32, stamp: 0, group, stored: true, value: Some(decode(value)?) }, key, tag);
+        self.add(time, key, tag, 0, true, decode(value)?);
         Ok(())
     }
 
     /// Whether an entry that the store has far away is neither newer in memory nor gone.
-    fn is_of_store(&self, name: &Name<'_>, bytes: &[u8]) -> bool {
+    fn is_of_store(&self, name: &StoredName<'_>, bytes: &[u8]) -> bool {
         !self.gone.contains(bytes) && !self.frozen_gone.contains(bytes) && self.find(EventTime(name.time), name.key, name.tag).is_none()
     }
 
@@ -529,11 +533,8 @@ impl<V: StateValue> OrderedTable<V> {
     }
 
     fn stored_key(&self, time: EventTime, key: &[u8], tag: &[u8]) -> Vec<u8> {
-        let (place, mut full) = (self.place(), Vec::new());
-        push_key(&mut full, key_group(XxHash3_64::oneshot(key), place.max_parallelism), place.table, &time_bytes(time.0));
-        full.extend_from_slice(key);
-        full.extend_from_slice(tag);
-        full.extend_from_slice(&(key.len() as u32).to_be_bytes());
+        let mut full = Vec::new();
+        self.push_stored_key(time.0, (key, tag), &mut full);
         full
     }
 
@@ -553,12 +554,17 @@ impl<V: StateValue> OrderedTable<V> {
         self.gone.insert(full.split_off(PREFIX));
     }
 
-    /// time | key | tag | length of the key: the time first, so that the store holds entries in firing order.
     fn push_full_key(&self, id: u32, out: &mut Vec<u8>) {
-        let entry = &self.slab.entries[id as usize];
-        push_key(out, entry.group, self.place().table, &time_bytes(entry.time));
-        out.extend_from_slice(self.slab.names.get(id));
-        out.extend_from_slice(&entry.key_len.to_be_bytes());
+        self.push_stored_key(self.slab.time(id), self.slab.name(id), out);
+    }
+
+    /// time | key | tag | length of the key: the time first, so that the store holds entries in firing order.
+    fn push_stored_key(&self, time: i64, (key, tag): (&[u8], &[u8]), out: &mut Vec<u8>) {
+        let place = self.place();
+        push_key(out, key_group(XxHash3_64::oneshot(key), place.max_parallelism), place.table, &time_bytes(time));
+        out.extend_from_slice(key);
+        out.extend_from_slice(tag);
+        out.extend_from_slice(&(key.len() as u32).to_be_bytes());
     }
 }
 
@@ -586,7 +592,7 @@ impl<V: StateValue> Table for OrderedTable<V> {
                 return Ok(());
             }
             let forgotten = |group| planted(Bug::ForgetTimerGroup) && group == place.groups.start;
-            place.scan(|group, bytes, value| if forgotten(group) { Ok(()) } else { self.load(group, &Name::of(bytes)?, value) })?;
+            place.scan(|group, bytes, value| if forgotten(group) { Ok(()) } else { self.load(group, &StoredName::of(bytes)?, value) })?;
         }
         Ok(())
     }
@@ -633,10 +639,10 @@ impl<V: StateValue> Table for OrderedTable<V> {
     }
 
     fn bytes(&self) -> usize {
-        // Place of the name, id in the queue; a table of ids is 7/8 full at most and half full on average.
-        let each = size_of::<Entry<V>>() + 8 + 4 + if self.slab.by_name.is_some() { 8 } else { 0 };
+        // With its place in the queue; a table of ids is 7/8 full at most and half full on average.
+        let each = size_of::<Entry<V>>() + Queue::EACH + if self.slab.by_name.is_some() { 8 } else { 0 };
         let gone = (self.gone.len() + self.frozen_gone.len()) * GONE_BYTES;
-        (self.live + self.dead) * each + self.live * self.heap.mean() + self.slab.names.bytes() + gone + self.pending_bytes()
+        (self.live + self.dead) * each + self.live * self.heap.mean() + self.slab.long_names.bytes() + gone + self.pending_bytes()
     }
 
     fn pinned_bytes(&self) -> usize {

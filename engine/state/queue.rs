@@ -19,8 +19,8 @@ const BUCKETS: usize = 1 << DIGIT;
 const LEVELS: usize = 64_usize.div_ceil(DIGIT);
 /// A bucket that was dealt out keeps room for so many ids.
 const ROOM: usize = 64;
-/// So many entries are brought into the cache side by side.
-const FETCHED: usize = 64;
+/// So many entries, at most, are brought into the cache side by side.
+pub(super) const FETCHED: usize = 64;
 
 /// What the queue asks of the entries behind its ids.
 pub(super) trait Entries {
@@ -48,10 +48,18 @@ impl Due {
     }
 }
 
+/// An id in a bucket.
+#[derive(Debug, Clone, Copy)]
+struct Waiting {
+    id: u32,
+    /// The low half of its time: with what the bucket says all of it, so that ids are dealt out without a look at their entries.
+    low: u32,
+}
+
 /// Buckets of one digit; none as long as no id was here.
 #[derive(Debug, Default)]
 struct Level {
-    buckets: Vec<Vec<u32>>,
+    buckets: Vec<Vec<Waiting>>,
     /// Which buckets hold ids, a bit each.
     filled: u64,
 }
@@ -80,12 +88,18 @@ fn ordered(time: i64) -> u64 {
 }
 
 impl Queue {
+    /// Bytes that it takes for each id.
+    pub(super) const EACH: usize = size_of::<Waiting>();
+
     pub(super) fn new() -> Self {
         Queue { last: 0, due: Vec::new(), fresh: Vec::new(), levels: Default::default() }
     }
 
     pub(super) fn push(&mut self, time: i64, id: u32) {
-        let time = ordered(time);
+        self.deal(ordered(time), id);
+    }
+
+    fn deal(&mut self, time: u64, id: u32) {
         if time <= self.last {
             return self.fresh.push(id);
         }
@@ -95,7 +109,7 @@ impl Queue {
         if buckets.is_empty() {
             buckets.resize_with(BUCKETS, Vec::new);
         }
-        buckets[digit].push(id);
+        buckets[digit].push(Waiting { id, low: time as u32 });
         *filled |= 1 << digit;
     }
 
@@ -119,10 +133,9 @@ impl Queue {
             self.last = begin;
             self.levels[level].filled &= !(1 << digit);
             let mut ids = std::mem::take(&mut self.levels[level].buckets[digit]);
-            if level == 0 {
-                self.fresh.append(&mut ids);
-            } else {
-                ids.drain(..).for_each(|id| self.push(entries.time(id), id));
+            for Waiting { id, low: half } in ids.drain(..) {
+                let time = if low <= 32 { begin | (u64::from(half) & ((1 << low) - 1)) } else { ordered(entries.time(id)) };
+                self.deal(time, id);
             }
             if ids.capacity() <= ROOM {
                 self.levels[level].buckets[digit] = ids; // empty, with its room
@@ -148,7 +161,7 @@ impl Queue {
     }
 
     /// In the order of their times.
-    fn buckets(&self) -> impl DoubleEndedIterator<Item = &Vec<u32>> {
+    fn buckets(&self) -> impl DoubleEndedIterator<Item = &Vec<Waiting>> {
         self.levels.iter().flat_map(|level| &level.buckets)
     }
 
@@ -159,7 +172,7 @@ impl Queue {
         let mut wanted = count.clamp(1, all.max(1));
         for ids in self.buckets().rev().filter(|ids| !ids.is_empty()) {
             if wanted <= ids.len() {
-                return where_latest_begin(ids.iter().map(|&id| entries.time(id)), ids.len(), wanted);
+                return where_latest_begin(ids.iter().map(|waiting| entries.time(waiting.id)), ids.len(), wanted);
             }
             wanted -= ids.len();
         }
@@ -173,7 +186,7 @@ impl Queue {
         // Times of a bucket lie behind those of all lower ones.
         for Level { buckets, filled } in self.levels.iter_mut().rev() {
             for (digit, ids) in buckets.iter_mut().enumerate().rev() {
-                later.extend(ids.extract_if(.., |id| entries.time(*id) >= time));
+                later.extend(ids.extract_if(.., |waiting| entries.time(waiting.id) >= time).map(|waiting| waiting.id));
                 if !ids.is_empty() {
                     return later;
                 }
@@ -191,7 +204,7 @@ impl Queue {
         self.fresh.retain(|&id| keep(id));
         for Level { buckets, filled } in &mut self.levels {
             for (digit, ids) in buckets.iter_mut().enumerate() {
-                ids.retain(|&id| keep(id));
+                ids.retain(|waiting| keep(waiting.id));
                 if ids.is_empty() {
                     *filled &= !(1 << digit);
                 }

@@ -208,7 +208,7 @@ impl<K: Key, G: Accumulate> PaneOperator<K, G> {
             if !unlisted {
                 self.due.discard(panes.due, key, &[]);
             }
-            self.due.insert(due, key, keys.hashes()[i], &[], ());
+            self.due.insert(due, key, &[], ());
             panes.due = due;
         }
         if !open {
@@ -217,7 +217,7 @@ impl<K: Key, G: Accumulate> PaneOperator<K, G> {
             self.fire_now(rules, keys, i, join.start);
         } else if !changed && rules.firing.every.is_some() {
             let mut scratch = [0; 8];
-            self.changed.insert(EventTime(0), keys.bytes(i, &mut scratch), keys.hashes()[i], &[], ());
+            self.changed.insert(EventTime(0), keys.bytes(i, &mut scratch), &[], ());
         }
         Ok(())
     }
@@ -292,7 +292,7 @@ impl<K: Key, G: Accumulate> PaneOperator<K, G> {
 
     /// The time of a key has come: its windows that are complete fire, those that are over go. `before` is the watermark up to
     /// which windows had fired.
-    fn pass(&mut self, rules: &Rules<G>, slot: u32, key: &[u8], hash: u64, before: Clock) {
+    fn pass(&mut self, rules: &Rules<G>, slot: u32, key: &[u8], before: Clock) {
         if self.table.get(slot).is_none() {
             return;
         }
@@ -311,7 +311,7 @@ impl<K: Key, G: Accumulate> PaneOperator<K, G> {
         match next {
             Some(due) => {
                 panes.due = due;
-                self.due.insert(due, key, hash, &[], ());
+                self.due.insert(due, key, &[], ());
             }
             None => drop(self.table.remove(slot)),
         }
@@ -326,8 +326,8 @@ impl<K: Key, G: Accumulate> PaneOperator<K, G> {
             let due = pop(&mut self.due, time)?;
             let keys = self.resolve(&due)?;
             for (i, entry) in due.iter().enumerate() {
-                let hash = keys.hashes()[i];
-                self.pass(&rules, self.slots[i], &entry.key, hash, before(key_group(hash, self.max_parallelism)));
+                let group = key_group(keys.hashes()[i], self.max_parallelism);
+                self.pass(&rules, self.slots[i], &entry.key, before(group));
             }
             self.results.sort();
             // A window that ends before the last of these entries was due has been seen.

@@ -292,7 +292,7 @@ impl<N: PairKernel> Operator for RegularJoin<N> {
                     if let Some(ttl_ms) = self.ttl_ms(side).filter(|_| is_kept) {
                         let end = self.aged_from(side, time).plus_ms(ttl_ms);
                         let tag = if matches!(self.forget[side], Forget::ByClock(_)) { &[][..] } else { &scratch };
-                        self.ends[side].insert(end, keys.bytes(i, &mut [0; 8]), keys.hashes()[i], tag, ());
+                        self.ends[side].insert(end, keys.bytes(i, &mut [0; 8]), tag, ());
                     }
                 }
                 Err(error) => out.reject(batch.origins().map(|o| o.0[i].clone()), time, error)?,

@@ -142,13 +142,13 @@ impl<T: Data + StateValue, U: Data, V: Data> Detect<T, U, V> {
     }
 
     /// Sets the timer of a key whose first partial match lasts too long before the timer that there is.
-    fn set_timer(&mut self, state: &mut KeyState<T>, key: &[u8], hash: u64) {
+    fn set_timer(&mut self, state: &mut KeyState<T>, key: &[u8]) {
         let expiry = self.nfa.as_ref().and_then(|nfa| nfa.next_expiry_ms(&state.matching.partials));
         if let Some(at) = expiry
             && state.timer_ms.is_none_or(|timer| timer > at)
         {
             // At the last moment before: from then on no row can come that is in time.
-            self.timers.insert(EventTime(at.saturating_sub(1)), key, hash, &[], ());
+            self.timers.insert(EventTime(at.saturating_sub(1)), key, &[], ());
             state.timer_ms = Some(at);
         }
     }
@@ -212,7 +212,7 @@ impl<T: Data + StateValue, U: Data, V: Data> Operator for Detect<T, U, V> {
             if let Some(error) = self.offer(&mut state, times[i].0, row, out)? {
                 out.reject(origins.as_ref().map(|o| o.0[i].clone()), times[i], error)?;
             }
-            self.set_timer(&mut state, keys.bytes(i, &mut scratch), keys.hashes()[i]);
+            self.set_timer(&mut state, keys.bytes(i, &mut scratch));
             if known || !state.matching.is_empty() {
                 self.put_back(slot, state);
             }
@@ -234,7 +234,7 @@ impl<T: Data + StateValue, U: Data, V: Data> Operator for Detect<T, U, V> {
             let found = nfa.expire(&mut state.matching, at);
             self.put_out(found, &state, out)?;
             state.forget_rows();
-            self.set_timer(&mut state, &due.key, keys.hashes()[0]);
+            self.set_timer(&mut state, &due.key);
             self.put_back(slot, state);
         }
         if time == EventTime::MAX && self.nfa.as_ref().is_some_and(|nfa| nfa.earliest_start_first) {

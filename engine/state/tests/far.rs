@@ -6,7 +6,6 @@ use crate::state::{MemoryStore, OrderedTable, StateStore, Table, WriteBatch};
 use crate::time::EventTime;
 use proptest::prelude::*;
 use std::sync::Arc;
-use twox_hash::XxHash3_64;
 
 /// Whatever is done, some of the table is on disk.
 pub(super) fn pressed<Op: Clone + std::fmt::Debug + 'static>(
@@ -66,7 +65,7 @@ impl Subject for Waiting {
             RowOp::Add(time, k, v) => {
                 let (key, tag) = (bytes(*k), model.arrivals.to_be_bytes().to_vec());
                 model.arrivals += 1;
-                table.insert(EventTime(*time), &key, XxHash3_64::oneshot(&key), &tag, *v);
+                table.insert(EventTime(*time), &key, &tag, *v);
                 model.waiting.insert((*time, key, tag), *v);
             }
             RowOp::Pop(watermark) => {
@@ -108,7 +107,7 @@ fn far_away(time_of: impl Fn(i64) -> i64) -> (OrderedTable<String>, Arc<MemorySt
     open(&mut table, &store, 0..GROUPS, false, false);
     for n in 0..1000i64 {
         let key = n.to_be_bytes();
-        table.insert(EventTime(time_of(n)), &key, XxHash3_64::oneshot(&key), b"t", "x".repeat(100));
+        table.insert(EventTime(time_of(n)), &key, b"t", "x".repeat(100));
     }
     let whole = table.bytes();
     table.evict(usize::MAX).unwrap();
@@ -156,7 +155,7 @@ fn the_latest_leave_and_the_others_stay() {
     open(&mut table, &store, 0..GROUPS, false, false);
     for n in 0..1000i64 {
         let key = n.to_be_bytes();
-        table.insert(EventTime(n * 7 % 1009), &key, XxHash3_64::oneshot(&key), b"t", n);
+        table.insert(EventTime(n * 7 % 1009), &key, b"t", n);
     }
     let whole = table.bytes();
     table.evict(whole / 4).unwrap();

@@ -250,7 +250,7 @@ impl Subject for Timers {
         match op {
             TimerOp::Insert(time, k, g, v) => {
                 let key = timer_key(*k);
-                table.insert(EventTime(*time), &key, XxHash3_64::oneshot(&key), &tag(*g), *v);
+                table.insert(EventTime(*time), &key, &tag(*g), *v);
                 model.insert((*time, key, tag(*g)), *v);
             }
             TimerOp::Remove(time, k, g) => {

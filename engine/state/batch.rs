@@ -3,6 +3,7 @@
 //! Invariant: changes apply in the order they were added. What is left of them when only the outcome counts is
 //! [`WriteBatch::outcome`]: each key once, in key order, behind the removed ranges.
 
+use super::index::{ABREAST, touch};
 use std::cmp::Ordering;
 
 /// Changes to a store, applied in order as one atomic write.
@@ -195,20 +196,33 @@ impl WriteBatch {
         ranges.sort_unstable();
         let removed: Vec<_> = ranges.iter().map(|&(from, to, _)| Write::DeleteRange { from, to }).collect();
         let mut covered = Covered::new(ranges);
-        let mut points = points.into_iter().peekable();
+        let mut at = 0;
         let rest = std::iter::from_fn(move || {
             loop {
-                let (start, nth) = points.next()?;
+                let &(start, nth) = points.get(at)?;
+                if at.is_multiple_of(ABREAST) {
+                    self.touch(&points[at..points.len().min(at + ABREAST)]);
+                }
+                at += 1;
                 let entry = &self.entries[nth as usize];
                 let key = self.first(entry);
                 let again = |&(other, later): &(Prefix, u32)| other == start && self.first(&self.entries[later as usize]) == key;
-                if points.peek().is_some_and(again) || covered.takes_back(key, nth as usize) {
+                if points.get(at).is_some_and(again) || covered.takes_back(key, nth as usize) {
                     continue;
                 }
                 return Some(self.write(entry));
             }
         });
         removed.into_iter().chain(rest)
+    }
+
+    /// Fetches changes into the cache: in key order they lie all over the buffer.
+    fn touch(&self, points: &[(Prefix, u32)]) {
+        touch(points.iter().map(|&(_, nth)| nth), |nth| {
+            let entry = &self.entries[nth as usize];
+            let byte = |at: usize| self.data.get(at).copied().unwrap_or_default() as usize;
+            byte(entry.at) + byte(entry.at + entry.first as usize + entry.second as usize)
+        });
     }
 
     /// By key, then by age.

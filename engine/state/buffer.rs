@@ -1,4 +1,4 @@
-//! What was evicted last and is not in the database yet: a batch with an index over it.
+//! What was evicted last and is not in the database yet, or just came in: a batch with an index over it.
 //!
 //! Keys that do not fit into memory go out and come back: what comes back soon is found here by its hash. A database's own
 //! buffer is a sorted list, in which every key that goes out or comes in costs twenty steps through memory; here only what
@@ -33,25 +33,30 @@ impl Buffer {
             let (Write::Put { key, .. } | Write::Delete { key }) = write else {
                 unreachable!("a range is not for a buffer: its caller looked")
             };
-            let hash = XxHash3_64::oneshot(key);
+            let hash = Self::hash(key);
             match self.index.find_mut(hash, |&other| self.batch.key(other) == key) {
                 Some(other) => *other = nth,
-                None => drop(self.index.insert_unique(hash, nth, |&other| XxHash3_64::oneshot(self.batch.key(other)))),
+                None => drop(self.index.insert_unique(hash, nth, |&other| Self::hash(self.batch.key(other)))),
             }
         }
     }
 
+    /// By which a key is found.
+    pub(super) fn hash(key: &[u8]) -> u64 {
+        XxHash3_64::oneshot(key)
+    }
+
     /// Fetches the changes of some keys into the cache: one after the other each would wait for memory three times.
-    pub(super) fn touch(&self, keys: &[&[u8]]) {
-        touch(0..keys.len() as u32, |at| {
-            let likely = self.index.find(XxHash3_64::oneshot(keys[at as usize]), |_| true);
+    pub(super) fn touch(&self, hashes: &[u64]) {
+        touch(0..hashes.len() as u32, |at| {
+            let likely = self.index.find(hashes[at as usize], |_| true);
             likely.and_then(|&nth| self.batch.key(nth).first()).map_or(0, |&byte| usize::from(byte))
         });
     }
 
     /// The newest change of a key, if there is one: its value, `None` for a removed one.
-    pub(super) fn get(&self, key: &[u8]) -> Option<Option<&[u8]>> {
-        let nth = self.index.find(XxHash3_64::oneshot(key), |&nth| self.batch.key(nth) == key)?;
+    pub(super) fn get(&self, key: &[u8], hash: u64) -> Option<Option<&[u8]>> {
+        let nth = self.index.find(hash, |&nth| self.batch.key(nth) == key)?;
         match self.batch.nth(*nth) {
             Write::Put { value, .. } => Some(Some(value)),
             _ => Some(None),

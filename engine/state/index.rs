@@ -110,6 +110,11 @@ impl KeyIndex {
         }
     }
 
+    /// Fetches what [`release`](Self::release) of some slots looks at into the cache.
+    pub(super) fn touch_entries(&self, slots: impl Iterator<Item = u32>) {
+        touch(slots, |slot| self.table.find(self.hashes[slot as usize], |&other| other == slot).map_or(0, |&slot| slot as usize));
+    }
+
     fn resolve_numbers(&mut self, numbers: &[u64], hashes: &[u64], slots: &mut Vec<u32>, fresh: &mut Vec<u32>) {
         for (&number, &hash) in numbers.iter().zip(hashes) {
             let Stored::Numbers(stored) = &self.keys else { unreachable!("the caller looked") };

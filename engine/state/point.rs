@@ -12,7 +12,7 @@
 //! [`StateStore::expire`]: super::StateStore::expire
 
 use super::evolve::rewrite;
-use super::index::touch;
+use super::index::{ABREAST, touch};
 use super::keyspace::{Mark, Place, push_key, split_time, time_bytes};
 use super::value::{Heap, StateValue, check_codec, decode, encode_into, key_text, schema_of};
 use super::{KeyIndex, Schema, Table, TableContext, WriteBatch};
@@ -596,6 +596,9 @@ impl<V: StateValue> Table for PointTable<V> {
                 break;
             }
             self.hand = (self.hand + 1) % self.cells.len();
+            if self.hand.is_multiple_of(ABREAST) {
+                self.index.touch_entries(self.hand as u32..self.cells.len().min(self.hand + ABREAST) as u32);
+            }
             let slot = self.hand as u32;
             if self.used[self.hand] > 0 {
                 self.used[self.hand] -= 1;

@@ -5,7 +5,7 @@
 //! hard-links the files: what was uploaded before is not written again. For the same reason files are compacted by size and
 //! not by level: each epoch changes keys all over the place, and levels would be written anew for every few of them.
 //!
-//! Invariant: the buffer being filled is newer than the one on its way in, and that is newer than the files. After the first
+//! Invariant: the buffer being filled is newer than the one before, and that is as new as the files or newer. After the first
 //! failed write or checkpoint a store answers nothing but that error: RocksDB tries to resume by itself, and then it is not
 //! known which writes it lost.
 
@@ -54,7 +54,7 @@ const REPLACED_PERCENT: i32 = 150;
 pub struct RocksSettings {
     /// Block cache, in bytes.
     pub cache_bytes: usize,
-    /// What was evicted and is on its way into a database, of one task, in bytes.
+    /// What was evicted last and is on its way into a database or just came in, of one task, in bytes.
     pub write_buffer_bytes: usize,
     /// Compaction threads.
     pub threads: i32,
@@ -97,7 +97,7 @@ struct Database {
     runs: AtomicU64,
 }
 
-/// What is not in the database yet.
+/// What is not in the database yet, or came in last.
 #[derive(Default)]
 struct Pending {
     buffers: Mutex<Buffers>,
@@ -108,8 +108,11 @@ struct Pending {
 #[derive(Default)]
 struct Buffers {
     filling: Buffer,
-    /// On its way in.
-    entering: Option<Arc<Buffer>>,
+    /// The one before. It stays when it is in, until something newer comes in beside it: what was evicted not long ago is
+    /// wanted most of all, and found here for a fraction of what the database takes.
+    last: Option<Arc<Buffer>>,
+    /// The last one is on its way in.
+    is_entering: bool,
 }
 
 impl RocksStores {
@@ -274,12 +277,12 @@ impl Pending {
 
     /// As soon as nothing is on its way in.
     fn when_in(&self) -> MutexGuard<'_, Buffers> {
-        self.is_in.wait_while(self.lock(), |buffers| buffers.entering.is_some()).unwrap_or_else(PoisonError::into_inner)
+        self.is_in.wait_while(self.lock(), |buffers| buffers.is_entering).unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What was on its way is in the database, or that has failed and says so.
     fn entered(&self) {
-        self.lock().entering = None;
+        self.lock().is_entering = false;
         self.is_in.notify_all();
     }
 }
@@ -289,7 +292,7 @@ impl Buffers {
     fn send(&mut self) -> Arc<Buffer> {
         let next = Buffer::like(&self.filling);
         let buffer = Arc::new(std::mem::replace(&mut self.filling, next));
-        self.entering = Some(buffer.clone());
+        (self.last, self.is_entering) = (Some(buffer.clone()), true);
         buffer
     }
 }
@@ -374,11 +377,13 @@ impl StateStore for RocksStore {
         let mut missing = Vec::with_capacity(keys.len());
         {
             let buffers = self.pending.lock();
+            let newest_first = || [&buffers.filling].into_iter().chain(buffers.last.as_deref());
             for (nth, some) in keys.chunks(ABREAST).enumerate() {
-                let newest_first = || [&buffers.filling].into_iter().chain(buffers.entering.as_deref());
-                newest_first().for_each(|buffer| buffer.touch(some));
-                for (at, key) in (nth * ABREAST..).zip(some) {
-                    match newest_first().find_map(|buffer| buffer.get(key)) {
+                let mut hashes = [0; ABREAST];
+                hashes.iter_mut().zip(some).for_each(|(hash, key)| *hash = Buffer::hash(key));
+                newest_first().for_each(|buffer| buffer.touch(&hashes[..some.len()]));
+                for (at, (key, hash)) in (nth * ABREAST..).zip(some.iter().zip(hashes)) {
+                    match newest_first().find_map(|buffer| buffer.get(key, hash)) {
                         Some(Some(value)) => visit(at, value)?,
                         Some(None) => {}
                         None => missing.push((prefix(key), at)),
@@ -429,6 +434,7 @@ impl StateStore for RocksStore {
 
     fn write_run(&self, batch: &WriteBatch) -> Result<()> {
         self.settle()?;
+        self.pending.when_in().last = None; // older than what comes in now
         self.database.enter(batch)
     }
 

@@ -18,6 +18,7 @@
 //!
 //! Invariant: all contact with DataFusion is in this crate; no operator here keeps state, the engine's cores do.
 
+mod alter;
 pub mod catalog;
 mod connect;
 mod csv;
@@ -33,8 +34,10 @@ mod kernels;
 mod like;
 mod lower;
 mod maps;
+mod named;
 mod nowhere;
 pub mod options;
+mod order;
 mod own;
 pub mod parser;
 mod plan;
@@ -51,11 +54,12 @@ pub use arrow;
 pub use connect::{Connectors, NoConnectors};
 pub use error::{SqlError, SqlResult};
 pub use infer::infer;
+pub use order::OrderBy;
 pub use own::{AggregateFunction, Datum, Function, TableFunction, TableRows};
 pub use parser::parse;
 pub use plan::ScalarFunction;
 pub use rows::{FinalRows, ShownRow};
-pub use session::{OrderBy, Outcome, Planned, Session};
+pub use session::{Outcome, Planned, Session};
 pub use settings::Settings;
 pub use typed::{changes_table, stream_table};
 

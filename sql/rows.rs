@@ -5,7 +5,7 @@
 
 use crate::json;
 use crate::kernels::value::{Cells, Value};
-use crate::session::OrderBy;
+use crate::order::OrderBy;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use waterwheel_engine::error::Result;
@@ -62,12 +62,12 @@ impl FinalRows {
         Ok(())
     }
 
-    /// The rows in order, as many as wanted.
-    pub fn finish(&self, order: &[OrderBy], limit: Option<usize>) -> Vec<ShownRow> {
+    /// The rows in order, but for so many at the beginning, and as many as wanted.
+    pub fn finish(&self, order: &[OrderBy], offset: usize, limit: Option<usize>) -> Vec<ShownRow> {
         let mut kept: Vec<&Kept> = self.rows.values().filter(|k| k.count > 0).collect();
         kept.sort_by(|a, b| compare(a, b, order));
         let all = kept.into_iter().flat_map(|k| std::iter::repeat_n(&k.shown, usize::try_from(k.count).unwrap_or(0)));
-        all.take(limit.unwrap_or(usize::MAX)).cloned().collect()
+        all.skip(offset).take(limit.unwrap_or(usize::MAX)).cloned().collect()
     }
 }
 

@@ -3,7 +3,7 @@
 //! Invariant: a reference is kept and shown as it was written. What it stands for is looked up when its table is connected, and is in
 //! no text that is shown or kept.
 
-use crate::parser::{Statement, StatementKind};
+use crate::parser::{Change, Statement, StatementKind};
 use datafusion_sql::sqlparser::tokenizer::Span;
 
 /// Begins a reference; a brace ends it.
@@ -60,6 +60,10 @@ pub fn in_declaration(statement: &Statement) -> Option<(&str, Span)> {
     let own = match &statement.kind {
         StatementKind::CreateTable(table) if !table.temporary => &table.options[..],
         StatementKind::CreateView { temporary: false, .. } => &[],
+        StatementKind::Alter(alter) => match &alter.change {
+            Change::Set(options) => &options[..],
+            _ => &[],
+        },
         _ => return None,
     };
     let hinted = statement.hints.tables.iter().flat_map(|table| &table.options);

@@ -2,19 +2,23 @@
 //!
 //! Invariant: a statement takes effect whole or not at all; an error names its place in the text.
 
+use crate::alter::altered;
 use crate::catalog::{Catalog, Entry, Table, View};
 use crate::connect::Connectors;
 use crate::error::{SqlError, SqlResult};
 use crate::like::merged;
 use crate::lower::{Target, check_insert, lower_insert};
+use crate::named::{in_order, renamed};
 use crate::options::{Options, milliseconds};
+use crate::order::{OrderBy, Wanted, wanted};
 use crate::own::Function;
-use crate::parser::{ColumnDef, ColumnKind, CreateTable, Hinted, Hints, Insert, Statement, StatementKind, Words, parse, type_name};
+use crate::parser::{
+    Alter, Change, ColumnDef, ColumnKind, CreateTable, Hinted, Hints, Insert, Statement, StatementKind, Words, parse, type_name,
+};
 use crate::plan::{Functions, optimize, plan};
 use crate::settings::{Settings, Terms};
 use arrow::datatypes::SchemaRef;
 use datafusion_expr::LogicalPlan;
-use datafusion_expr::logical_plan::{FetchType, SkipType};
 use datafusion_sql::sqlparser::ast::{Ident, Query};
 use datafusion_sql::sqlparser::tokenizer::Span;
 use std::collections::{BTreeMap, BTreeSet};
@@ -52,8 +56,7 @@ pub struct Planned {
     /// Name of its operators, and of its sink.
     name: String,
     table: Option<Arc<Table>>,
-    order: Vec<OrderBy>,
-    limit: Option<usize>,
+    wanted: Wanted,
     /// How long it keeps what, and when its windows give results.
     pub(crate) terms: Terms,
 }
@@ -62,17 +65,6 @@ impl std::fmt::Debug for Planned {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}: {}", self.name, self.plan.display_indent())
     }
-}
-
-/// One column of ORDER BY.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct OrderBy {
-    /// By position.
-    pub column: usize,
-    /// Largest first.
-    pub descending: bool,
-    /// NULLs before all else.
-    pub nulls_first: bool,
 }
 
 impl Planned {
@@ -103,12 +95,17 @@ impl Planned {
 
     /// How the final rows are to be put in order, for inputs that end.
     pub fn order(&self) -> &[OrderBy] {
-        &self.order
+        &self.wanted.order
     }
 
     /// How many of them are wanted.
     pub fn limit(&self) -> Option<usize> {
-        self.limit
+        self.wanted.limit
+    }
+
+    /// How many are left out before these.
+    pub fn offset(&self) -> usize {
+        self.wanted.offset
     }
 
     /// Draws it into a job. The rows of a query go to `sink`, whose writer takes
@@ -325,6 +322,7 @@ impl Session {
                 self.declared.remove(&name.value);
                 done("dropped")
             }
+            StatementKind::Alter(alter) => self.alter(alter, words),
             StatementKind::Insert(insert) => {
                 let planned = self.insert(insert, words)?;
                 self.inserts += 1;
@@ -417,6 +415,47 @@ impl Session {
         Ok(())
     }
 
+    fn alter(&mut self, alter: &Alter, words: &Words) -> SqlResult<Outcome> {
+        let (name, done) = (&alter.name, |what: &str| Ok(Outcome::Done(what.into())));
+        let view = match self.catalog.get(&name.value) {
+            None if alter.if_exists => return done("there was none"),
+            None => return Err(self.catalog.missing(&name.value).or_at(Some(name.span))),
+            Some(Entry::View(view)) => Some(view.clone()),
+            Some(Entry::Table(_)) => None,
+        };
+        if view.is_some() != alter.view {
+            let (is, say) = if alter.view { ("a table", "ALTER TABLE") } else { ("a view", "ALTER VIEW") };
+            return Err(SqlError::new(format!("\"{}\" is {is}", name.value)).at(name.span).help(say));
+        }
+        if let Change::Rename(to) = &alter.change {
+            self.is_free(to, false)?;
+        }
+        match (view, &alter.change) {
+            (Some(view), Change::Rename(to)) => {
+                self.catalog.remove(&name.value);
+                self.catalog.put(&to.value, Entry::View(view));
+                done("view renamed")
+            }
+            (_, Change::Query(query)) => {
+                let plan = plan(query, &self.catalog, &self.functions)?;
+                self.catalog.put(&name.value, Entry::View(Arc::new(View { text: words.text(), plan })));
+                done("view changed")
+            }
+            _ => {
+                let Some(declared) = self.declared.get(&name.value) else {
+                    let is = format!("\"{}\" was not declared by CREATE TABLE", name.value);
+                    return Err(SqlError::new(is).at(name.span).help("declare it, with what is to be changed"));
+                };
+                self.put_table(altered(declared, &alter.change)?)?;
+                if let Change::Rename(_) = &alter.change {
+                    self.catalog.remove(&name.value);
+                    self.declared.remove(&name.value);
+                }
+                done("table changed")
+            }
+        }
+    }
+
     /// A table with the columns of a query, and the insert that fills it.
     fn create_table_as(&mut self, mut declared: CreateTable, query: Box<Query>, words: &Words) -> SqlResult<Outcome> {
         if let Some(column) = declared.columns.first() {
@@ -439,7 +478,7 @@ impl Session {
             declared.columns.push(ColumnDef { name: Ident::new(field.name()), kind, not_null: false });
         }
         self.put_table(declared)?;
-        let insert = Insert { table: name.clone(), columns: Vec::new(), query };
+        let insert = Insert { table: name.clone(), partition: Vec::new(), columns: Vec::new(), query };
         match self.insert(&insert, words) {
             Ok(planned) => {
                 self.inserts += 1;
@@ -460,9 +499,9 @@ impl Session {
     }
 
     fn query(&self, query: &Query, words: &Words) -> SqlResult<Planned> {
-        let (plan, order, limit) = final_order(plan(query, &self.catalog, &self.functions)?)?;
+        let (plan, wanted) = wanted(plan(query, &self.catalog, &self.functions)?)?;
         let (plan, terms) = (optimize(plan, &self.functions)?, self.terms());
-        Ok(Planned { plan, words: words.clone(), name: "query".into(), table: None, order, limit, terms })
+        Ok(Planned { plan, words: words.clone(), name: "query".into(), table: None, wanted, terms })
     }
 
     fn insert(&self, insert: &Insert, words: &Words) -> SqlResult<Planned> {
@@ -474,8 +513,8 @@ impl Session {
             None => return Err(self.catalog.missing(&insert.table.value).or_at(Some(insert.table.span))),
         };
         let mut planned = plan(&insert.query, &self.catalog, &self.functions)?;
-        if !insert.columns.is_empty() {
-            planned = in_order(planned, &insert.columns, &table)?;
+        if !insert.partition.is_empty() || !insert.columns.is_empty() {
+            planned = in_order(planned, insert, &table, &self.functions)?;
         }
         let planned = check_insert(planned, &table).map_err(|e| e.or_at(Some(insert.table.span)))?;
         let name = without_number(&table.name);
@@ -485,8 +524,7 @@ impl Session {
             words: words.clone(),
             name,
             table: Some(table),
-            order: Vec::new(),
-            limit: None,
+            wanted: Wanted::default(),
             terms: self.terms(),
         })
     }
@@ -617,91 +655,4 @@ fn create_text<'a>(table: &'a Table, options: impl Iterator<Item = (&'a str, &'a
     let partitioned: Vec<String> = table.partitioned_by.iter().map(|&i| format!("`{}`", table.schema.field(i).name())).collect();
     let partitioned = if partitioned.is_empty() { String::new() } else { format!(" PARTITIONED BY ({})", partitioned.join(", ")) };
     format!("CREATE TABLE `{}` (\n  {}\n){partitioned} WITH (\n{}\n)", table.name, lines.join(",\n  "), options.join(",\n"))
-}
-
-/// Names for the columns of a view.
-fn renamed(plan: LogicalPlan, columns: &[Ident]) -> SqlResult<LogicalPlan> {
-    let schema = plan.schema().clone();
-    if columns.len() != schema.fields().len() {
-        return Err(
-            SqlError::new(format!("the view names {} columns, its query has {}", columns.len(), schema.fields().len())).at(columns[0].span)
-        );
-    }
-    let exprs: Vec<_> = columns.iter().enumerate().map(|(i, name)| column(&schema, i).alias(&name.value)).collect();
-    build(datafusion_expr::LogicalPlanBuilder::from(plan).project(exprs))
-}
-
-/// The columns of an insert in the table's order; those it does not name are NULL.
-fn in_order(plan: LogicalPlan, columns: &[Ident], table: &Table) -> SqlResult<LogicalPlan> {
-    let schema = plan.schema().clone();
-    if columns.len() != schema.fields().len() {
-        return Err(
-            SqlError::new(format!("{} columns are named, the query has {}", columns.len(), schema.fields().len())).at(columns[0].span)
-        );
-    }
-    for (i, ident) in columns.iter().enumerate() {
-        if columns[..i].iter().any(|before| before.value == ident.value) {
-            return Err(SqlError::new(format!("column {:?} is named twice", ident.value))
-                .at(ident.span)
-                .help("name each column once, in the order of the query's"));
-        }
-        if table.schema.index_of(&ident.value).is_err() {
-            let names = table.schema.fields().iter().map(|f| f.name().as_str());
-            return Err(SqlError::new(format!("column {:?} not found in {}", ident.value, table.name))
-                .at(ident.span)
-                .nearest(&ident.value, names));
-        }
-    }
-    let mut exprs = Vec::new();
-    for (i, field) in table.schema.fields().iter().enumerate() {
-        if !table.columns[i].is_written() {
-            continue;
-        }
-        exprs.push(match columns.iter().position(|c| c.value == *field.name()) {
-            Some(at) => column(&schema, at).alias(field.name()),
-            None if field.is_nullable() => datafusion_expr::lit(datafusion_common::ScalarValue::Null).alias(field.name()),
-            None => return Err(SqlError::new(format!("column {:?} is NOT NULL and gets no value", field.name())).at(columns[0].span)),
-        });
-    }
-    build(datafusion_expr::LogicalPlanBuilder::from(plan).project(exprs))
-}
-
-fn column(schema: &datafusion_common::DFSchema, i: usize) -> datafusion_expr::Expr {
-    datafusion_expr::Expr::Column(datafusion_common::Column::from(schema.qualified_field(i)))
-}
-
-fn build(builder: datafusion_common::Result<datafusion_expr::LogicalPlanBuilder>) -> SqlResult<LogicalPlan> {
-    builder.and_then(datafusion_expr::LogicalPlanBuilder::build).map_err(SqlError::of_planner)
-}
-
-/// Takes ORDER BY and LIMIT off the end of a query: they are for the rows that are there when the input has ended.
-fn final_order(plan: LogicalPlan) -> SqlResult<(LogicalPlan, Vec<OrderBy>, Option<usize>)> {
-    let (plan, limit) = match plan {
-        LogicalPlan::Limit(limit) => {
-            let fetch = match limit.get_fetch_type().map_err(SqlError::of_planner)? {
-                FetchType::Literal(n) => n,
-                FetchType::UnsupportedExpr => return Err(SqlError::unsupported("a computed LIMIT", "it is a number", "LIMIT 10")),
-            };
-            if !matches!(limit.get_skip_type().map_err(SqlError::of_planner)?, SkipType::Literal(0)) {
-                return Err(SqlError::unsupported("OFFSET", "rows are not numbered", "LIMIT alone"));
-            }
-            (Arc::unwrap_or_clone(limit.input), fetch)
-        }
-        other => (other, None),
-    };
-    let LogicalPlan::Sort(sort) = plan else { return Ok((plan, Vec::new(), limit)) };
-    let input = Arc::unwrap_or_clone(sort.input);
-    let mut order = Vec::with_capacity(sort.expr.len());
-    for by in &sort.expr {
-        let datafusion_expr::Expr::Column(column) = &by.expr else {
-            return Err(SqlError::unsupported(
-                &format!("ORDER BY {}", by.expr),
-                "it is a column of the result",
-                "give it a name in SELECT and order by that",
-            ));
-        };
-        let column = input.schema().index_of_column(column).map_err(SqlError::of_planner)?;
-        order.push(OrderBy { column, descending: !by.asc, nulls_first: by.nulls_first });
-    }
-    Ok((input, order, limit.or(sort.fetch)))
 }

@@ -342,9 +342,15 @@ fn a_catalog_in_a_folder_is_there_again() {
     let text = "CREATE TABLE out (id BIGINT) WITH ('connector' = 'topics', 'topic' = 'out', 'format' = 'json'); INSERT INTO out SELECT id FROM few;";
     std::fs::write(&script, text).expect("is written");
     rows_of(place.sql(&["--catalog", "kept", "-f", script.to_str().expect("UTF-8"), "check"]));
-    with_catalog(&["-e", "DROP VIEW few; DROP TABLE q"]);
+    with_catalog(&[
+        "-e",
+        "ALTER TABLE p ADD twice AS id * 2; ALTER TABLE p RENAME TO renamed; CREATE TABLE p (x INT) WITH ('connector' = 'print')",
+    ]);
+    let altered = with_catalog(&["--output", "json", "-e", "SELECT id, twice FROM renamed ORDER BY id LIMIT 2 OFFSET 1"]);
+    assert_eq!(altered, "{\"id\":1,\"twice\":2}\n{\"id\":2,\"twice\":4}\n");
+    with_catalog(&["-e", "DROP VIEW few; DROP TABLE q; DROP TABLE renamed"]);
     let tables = with_catalog(&["-e", "SHOW TABLES"]);
-    assert!(tables.contains(" p ") && !tables.contains("few"), "{tables}");
+    assert!(tables.contains(" p ") && !tables.contains("few") && !tables.contains("renamed"), "{tables}");
     assert!(with_catalog(&["-e", "SHOW FUNCTIONS"]).contains(" DATE_FORMAT"));
 }
 
@@ -353,12 +359,19 @@ fn rows_can_be_inserted_again_and_again() {
     let place = Place::new();
     place.produce("payments", &payments()[..3]);
     let declared = "CREATE TABLE t (id BIGINT) WITH ('connector' = 'topics', 'topic' = 't', 'format' = 'json');
-        CREATE TABLE f (id BIGINT) WITH ('connector' = 'filesystem', 'path' = 'out', 'format' = 'json');";
+        CREATE TABLE f (id BIGINT) WITH ('connector' = 'filesystem', 'path' = 'out', 'format' = 'json');
+        CREATE TABLE g (dt STRING, id BIGINT) PARTITIONED BY (dt) WITH ('connector' = 'filesystem', 'path' = 'days', 'format' = 'json');";
     for _ in 0..2 {
-        let insert = format!("{declared} INSERT INTO t SELECT id FROM payments; INSERT INTO f SELECT id FROM payments;");
+        let insert = format!(
+            "{declared} INSERT INTO t SELECT id FROM payments; INSERT INTO f SELECT id FROM payments;
+            INSERT INTO g PARTITION (dt = 'one') SELECT id FROM payments; INSERT INTO g PARTITION (dt = 'two') (id) SELECT 7;"
+        );
         rows_of(place.sql(&["--until-end", "-e", &insert]));
     }
     let count =
         |table: &str| rows_of(place.sql(&["--until-end", "--output", "json", &format!("{declared} SELECT COUNT(*) AS n FROM {table}")]));
     assert_eq!((count("t"), count("f")), ("{\"n\":6}\n".to_string(), "{\"n\":6}\n".to_string()));
+    let days = format!("{declared} SELECT dt, COUNT(*) AS n, MAX(id) AS id FROM g GROUP BY dt ORDER BY dt");
+    let days = rows_of(place.sql(&["--until-end", "--output", "json", &days]));
+    assert_eq!(days, "{\"dt\":\"one\",\"n\":6,\"id\":2}\n{\"dt\":\"two\",\"n\":2,\"id\":7}\n");
 }

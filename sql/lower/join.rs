@@ -66,12 +66,13 @@ impl Lowering<'_> {
         if let Some(span) = joined.take_span() {
             return self.interval_join(joined, span);
         }
-        if joined.on.is_empty() && !is_one_row(&node.left) && !is_one_row(&node.right) {
+        if joined.on.is_empty() && !is_few(&node.left) && !is_few(&node.right) {
             return Err(SqlError::unsupported(
                 "a join without an equality between its sides",
                 "every row of one would meet every row of the other",
                 "a.x = b.y in ON; or bounds on both event times: a.ts BETWEEN b.ts - INTERVAL '1' MINUTE AND b.ts",
-            ));
+            )
+            .help("or one side of few rows: an aggregate of all rows, VALUES, ORDER BY x LIMIT n"));
         }
         self.regular_join(joined)
     }
@@ -269,13 +270,16 @@ fn kind(kind: JoinType) -> SqlResult<(JoinKind, bool)> {
     })
 }
 
-/// Whether a query has one row: an aggregate of all rows.
-fn is_one_row(plan: &LogicalPlan) -> bool {
+/// Whether a query has few rows, however many are read: one for all, or as many as it says itself.
+fn is_few(plan: &LogicalPlan) -> bool {
     match plan {
         LogicalPlan::Aggregate(aggregate) => aggregate.group_expr.is_empty(),
-        LogicalPlan::Projection(projection) => is_one_row(&projection.input),
-        LogicalPlan::SubqueryAlias(alias) => is_one_row(&alias.input),
-        LogicalPlan::Filter(filter) => is_one_row(&filter.input),
+        LogicalPlan::Values(_) | LogicalPlan::EmptyRelation(_) => true,
+        LogicalPlan::Projection(projection) => is_few(&projection.input),
+        LogicalPlan::SubqueryAlias(alias) => is_few(&alias.input),
+        LogicalPlan::Filter(filter) => is_few(&filter.input) || super::ranks::is_first_of_all(filter),
+        LogicalPlan::Join(join) => is_few(&join.left) && is_few(&join.right),
+        LogicalPlan::Union(all) => all.inputs.iter().all(|input| is_few(input)),
         _ => false,
     }
 }

@@ -502,7 +502,8 @@ fn unknown(plan: &LogicalPlan) -> SqlError {
         LogicalPlan::Distinct(_) => ("DISTINCT ON", "which row of several it keeps is not said", "GROUP BY"),
         LogicalPlan::EmptyRelation(_) => ("a query of no rows", "nothing is read", "SELECT ... FROM table"),
         LogicalPlan::Subquery(_) => {
-            ("a subquery here", "it depends on the row beside it in a way that is no join", "a join with a condition")
+            let why = "what it asks of the row beside it is no equality, stands in a UNION, or is of an aggregate of elements";
+            ("this LATERAL subquery", why, "b.x = a.y in its WHERE; for elements UNNEST and GROUP BY")
         }
         LogicalPlan::Unnest(_) => ("UNNEST in SELECT", "it is a table", "FROM t CROSS JOIN UNNEST(t.array) AS e (x)"),
         LogicalPlan::RecursiveQuery(_) => ("WITH RECURSIVE", "a stream has no fixed point", ""),

@@ -261,6 +261,14 @@ fn frame(params: &WindowFunctionParams) -> SqlResult<Frame> {
             "ROWS BETWEEN n PRECEDING AND CURRENT ROW, or RANGE BETWEEN INTERVAL .. PRECEDING AND CURRENT ROW",
         )
     };
+    if params.order_by.is_empty() {
+        return Err(SqlError::unsupported(
+            "OVER without ORDER BY",
+            "it is of all rows of a partition, and those that are still to come are not there yet",
+            "OVER (PARTITION BY k ORDER BY ts), of the rows so far; for all of them a join: \
+             FROM t JOIN (SELECT k, MAX(x) AS x FROM t GROUP BY k) AS m ON t.k = m.k",
+        ));
+    }
     if !matches!(frame.end_bound, WindowFrameBound::CurrentRow) {
         return Err(unsupported("a frame ends at its row, because those behind it are not there yet"));
     }

@@ -14,11 +14,12 @@ use crate::error::{SqlError, SqlResult};
 use crate::kernels::keys::ColumnKeys;
 use crate::kernels::ranked::{OrderColumn, RowNumbers};
 use crate::kernels::window_rows::{FirstRows, RowColumn};
+use crate::plan::NUMBER;
 use arrow::datatypes::{DataType, Field, Schema};
 use datafusion_common::{DFSchema, ScalarValue};
 use datafusion_expr::expr::{BinaryExpr, Expr, Sort, WindowFunction};
 use datafusion_expr::utils::split_conjunction;
-use datafusion_expr::{ExprSchemable, Filter, LogicalPlan, Operator, Projection, Window, WindowFunctionDefinition};
+use datafusion_expr::{ExprSchemable, Filter, LogicalPlan, Operator, Projection, SubqueryAlias, Window, WindowFunctionDefinition};
 use std::sync::Arc;
 use waterwheel_engine::graph::{Bound, EqualityClass, NodeIndex, NodeNote, Routing, StateNote};
 use waterwheel_engine::operators::{Ranking, key_columns, ranked};
@@ -84,6 +85,22 @@ fn upper_bound(condition: &Expr, column: usize, schema: &DFSchema) -> Option<i64
     }
 }
 
+/// Whether a filter takes the first rows of all there are.
+pub(super) fn is_first_of_all(filter: &Filter) -> bool {
+    let mut below = &*filter.input;
+    while let LogicalPlan::Projection(Projection { input, .. }) | LogicalPlan::SubqueryAlias(SubqueryAlias { input, .. }) = below {
+        below = input;
+    }
+    let LogicalPlan::Window(window) = below else { return false };
+    let bounded = |rank| split_conjunction(&filter.predicate).into_iter().any(|c| upper_bound(c, rank, filter.input.schema()).is_some());
+    row_number(window).is_some_and(|function| function.params.partition_by.is_empty()) && rank_column(&filter.input).is_some_and(bounded)
+}
+
+/// Whether it is the number of a row in the order of arrival, for LIMIT.
+fn is_by_arrival(window: &Window) -> bool {
+    matches!(&window.window_expr[..], [Expr::Alias(alias)] if alias.name == NUMBER)
+}
+
 /// Whether a condition says no more than that a rank is at most so much; of the first row alone, that it is the first.
 fn only_bounds(condition: &Expr, bound: i64) -> bool {
     matches!(condition, Expr::BinaryExpr(BinaryExpr { op, .. }) if *op != Operator::Eq || bound == 1)
@@ -130,7 +147,7 @@ impl Lowering<'_> {
     pub(super) fn ranked(&mut self, window: &Window, wanted: Wanted, only_new: bool) -> SqlResult<Lowered> {
         let Some(function) = row_number(window) else { return self.over(window) };
         let params = &function.params;
-        if params.order_by.is_empty() {
+        if params.order_by.is_empty() && !is_by_arrival(window) {
             return Err(
                 SqlError::new("ROW_NUMBER() without ORDER BY has no first rows").help("ROW_NUMBER() OVER (PARTITION BY k ORDER BY x)")
             );

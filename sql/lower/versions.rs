@@ -8,7 +8,7 @@ use super::join::Joined;
 use super::meet::{Meeting, Met};
 use super::{Lowered, Lowering, Place, column_of, size};
 use crate::error::{SqlError, SqlResult};
-use crate::plan::Versions;
+use crate::plan::{SINCE, Versions};
 use datafusion_common::DFSchema;
 use datafusion_expr::Expr;
 use datafusion_expr::logical_plan::UserDefinedLogicalNodeCore;
@@ -26,10 +26,13 @@ impl Lowering<'_> {
             ));
         }
         self.read_in_first = node.of.is_bounded && !node.of.has_time;
-        self.as_versions = node.of.has_time && !node.of.key.is_empty();
+        self.as_versions = node.of.of_records && node.of.has_time && !node.of.key.is_empty();
         let input = self.lower(node.input());
         (self.read_in_first, self.as_versions) = (false, false);
         let input = input?;
+        if let Some(since) = input.schema.fields().iter().position(|field| field.name() == SINCE) {
+            check_times(&input, since, &node.of.table)?;
+        }
         let position = |name: &String| input.schema.fields().iter().position(|field| field.name() == name);
         let key = node.of.key.iter().map(position).collect();
         let mut places = input.places.clone();
@@ -126,6 +129,18 @@ impl Lowering<'_> {
             ..lowered
         })
     }
+}
+
+/// Rows of a query are versions where they only come, in the order that the query says is theirs.
+fn check_times(input: &Lowered, since: usize, view: &str) -> SqlResult<()> {
+    let refuse = |why, instead| Err(SqlError::unsupported(&format!("FOR SYSTEM_TIME AS OF on \"{view}\""), why, instead));
+    if input.updating {
+        return refuse("its rows change: the newest of them is no version", "ROW_NUMBER() over a table that only grows");
+    }
+    if !input.is_rowtime(since) {
+        return refuse("what its rows are ordered by is no event time", "ORDER BY ts DESC, the column that WATERMARK FOR names");
+    }
+    Ok(())
 }
 
 /// A schema less some of its columns.

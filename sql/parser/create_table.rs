@@ -36,6 +36,24 @@ pub struct CreateTable {
     pub query: Option<Box<Query>>,
 }
 
+impl CreateTable {
+    /// Of nothing but a name.
+    pub(super) fn named(name: Ident) -> Self {
+        CreateTable {
+            name,
+            if_not_exists: false,
+            temporary: false,
+            columns: Vec::new(),
+            watermark: None,
+            primary_key: Vec::new(),
+            partitioned_by: Vec::new(),
+            options: Vec::new(),
+            like: None,
+            query: None,
+        }
+    }
+}
+
 /// `LIKE table (INCLUDING ALL ...)`.
 #[derive(Debug, Clone)]
 pub struct Like {
@@ -118,18 +136,7 @@ pub struct WatermarkDef {
 /// After `CREATE TABLE`.
 pub(super) fn parse(parser: &mut Parser<'_>) -> SqlResult<CreateTable> {
     let if_not_exists = take_words(parser, &["IF", "NOT", "EXISTS"]);
-    let mut table = CreateTable {
-        name: name(parser)?,
-        if_not_exists,
-        temporary: false,
-        columns: Vec::new(),
-        watermark: None,
-        primary_key: Vec::new(),
-        partitioned_by: Vec::new(),
-        options: Vec::new(),
-        like: None,
-        query: None,
-    };
+    let mut table = CreateTable { if_not_exists, ..CreateTable::named(name(parser)?) };
     if parser.consume_token(&Token::LParen) {
         elements(parser, &mut table)?;
     }
@@ -215,7 +222,7 @@ fn elements(parser: &mut Parser<'_>, table: &mut CreateTable) -> SqlResult<()> {
     }
 }
 
-fn element(parser: &mut Parser<'_>, table: &mut CreateTable) -> SqlResult<()> {
+pub(super) fn element(parser: &mut Parser<'_>, table: &mut CreateTable) -> SqlResult<()> {
     let place = parser.peek_token_ref().span;
     if take_words(parser, &["WATERMARK", "FOR"]) {
         let column = parser.parse_identifier().or_syntax(parser)?;
@@ -289,7 +296,7 @@ fn names(parser: &mut Parser<'_>) -> SqlResult<Vec<Ident>> {
     Ok(names)
 }
 
-fn options(parser: &mut Parser<'_>, options: &mut Vec<(String, String, Span)>) -> SqlResult<()> {
+pub(super) fn options(parser: &mut Parser<'_>, options: &mut Vec<(String, String, Span)>) -> SqlResult<()> {
     parser.expect_token(&Token::LParen).or_syntax(parser)?;
     loop {
         if parser.consume_token(&Token::RParen) {

@@ -1,4 +1,4 @@
-//! Flink's dialect for the parser: back-quoted names, `TABLE t` as an argument, `MAP[..]`, `TRIM(BOTH FROM s)`, the clauses of JSON
+//! Flink's dialect for the parser: back-quoted names, `U&'\00e4'`, `TABLE t` as an argument, `MAP[..]`, `TRIM(BOTH FROM s)`, the clauses of JSON
 //! functions.
 //!
 //! Invariant: everything else is the generic dialect, the union of all others.
@@ -36,6 +36,10 @@ impl Dialect for FlinkDialect {
     }
 
     fn supports_group_by_expr(&self) -> bool {
+        true
+    }
+
+    fn supports_unicode_string_literal(&self) -> bool {
         true
     }
 

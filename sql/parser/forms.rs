@@ -1,11 +1,13 @@
-//! What a query may be written as besides: names with the one catalog and database there is, `FETCH FIRST n ROWS ONLY`.
+//! What a query may be written as besides: names with the one catalog and database there is, `FETCH FIRST n ROWS ONLY`, `TABLE t`.
 //!
 //! Invariant: a form that would mean something else behind here is refused.
 
+use super::says;
 use crate::error::{SqlError, SqlResult};
 use datafusion_sql::sqlparser::ast::{
     Distinct, Expr, Fetch, LimitClause, ObjectName, Query, Select, SetExpr, Spanned, TableFactor, Value, VisitMut, VisitorMut,
 };
+use datafusion_sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 use std::ops::ControlFlow;
 
 /// The catalog that every table is in.
@@ -22,6 +24,32 @@ pub(super) fn plain(query: &mut Query) -> SqlResult<()> {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(error) => Err(error),
     }
+}
+
+/// `TABLE t` as a query is `SELECT * FROM t`. As an argument of a window function it stays what it is.
+pub(super) fn whole_tables(words: Vec<TokenWithSpan>) -> Vec<TokenWithSpan> {
+    const BEFORE: [&str; 14] =
+        ["EXPLAIN", "FOR", "UNION", "INTERSECT", "EXCEPT", "ALL", "ANY", "SOME", "DISTINCT", "EXISTS", "AS", "IN", "FROM", "JOIN"];
+    let is_insert = words.first().is_some_and(|word| says(word, "INSERT") || says(word, "EXECUTE"));
+    let is_query = |at: usize| {
+        if !says(&words[at], "TABLE") || !words.get(at + 1).is_some_and(|next| matches!(next.token, Token::Word(_))) {
+            return false;
+        }
+        let Some(before) = words[..at].iter().rposition(|word| word.token != Token::LParen) else { return true };
+        let (word, in_brackets) = (&words[before], before + 1 < at);
+        let ends_names = word.token == Token::RParen || matches!(word.token, Token::Word(_)) && !says(word, "INTO");
+        BEFORE.iter().any(|known| says(word, known)) || if in_brackets { word.token == Token::Comma } else { is_insert && ends_names }
+    };
+    let mut out = Vec::with_capacity(words.len());
+    for (at, word) in words.iter().enumerate() {
+        if is_query(at) {
+            let with = |token: Token| TokenWithSpan { token, span: word.span };
+            out.extend([with(Token::make_keyword("SELECT")), with(Token::Mul), with(Token::make_keyword("FROM"))]);
+        } else {
+            out.push(word.clone());
+        }
+    }
+    out
 }
 
 /// The name of a table without the catalog and the database before it.
@@ -79,6 +107,8 @@ fn fetched(query: &mut Query) -> SqlResult<()> {
 
 fn selects(body: &SetExpr) -> SqlResult<()> {
     match body {
+        // The parser takes more words for it than there are.
+        SetExpr::Table(_) => Err(SqlError::unsupported("TABLE here", "it is a query at the beginning or in brackets", "SELECT * FROM t")),
         SetExpr::Select(select) => clauses(select),
         SetExpr::SetOperation { left, right, .. } => selects(left).and_then(|()| selects(right)),
         _ => Ok(()),

@@ -3,6 +3,7 @@
 //! Invariant: a script is cut at its semicolons only; every statement knows its tokens, so that an error found later still
 //! has a line and a column.
 
+mod alter;
 mod create_table;
 mod dialect;
 mod forms;
@@ -11,12 +12,13 @@ mod json;
 mod types;
 mod within;
 
+pub use alter::{Alter, Change, Element, Position};
 pub use create_table::{ColumnDef, ColumnKind, CreateTable, Like, Part, Taking, WatermarkDef};
 pub use hints::{Hinted, Hints};
 pub use types::type_name;
 
 use crate::error::{SqlError, SqlResult};
-use datafusion_sql::sqlparser::ast::{Ident, ObjectName, Query, Statement as Ast, TableObject};
+use datafusion_sql::sqlparser::ast::{Expr as SqlExpr, Ident, ObjectName, Query};
 use datafusion_sql::sqlparser::keywords::Keyword;
 use datafusion_sql::sqlparser::parser::{Parser, ParserError};
 use datafusion_sql::sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer};
@@ -70,6 +72,8 @@ pub enum StatementKind {
         /// A missing one is no error.
         if_exists: bool,
     },
+    /// `ALTER TABLE` or `ALTER VIEW`.
+    Alter(Box<Alter>),
     /// `INSERT INTO table query`.
     Insert(Box<Insert>),
     /// A query to be shown.
@@ -103,7 +107,9 @@ pub enum StatementKind {
 pub struct Insert {
     /// Where to.
     pub table: Ident,
-    /// Columns named; none = all, in order.
+    /// `PARTITION (k = 'v')`: columns that are the same in all rows.
+    pub partition: Vec<(Ident, SqlExpr)>,
+    /// Columns named; none = all others, in order.
     pub columns: Vec<Ident>,
     /// What.
     pub query: Box<Query>,
@@ -212,10 +218,12 @@ fn opened(mut words: Vec<TokenWithSpan>) -> (Option<Vec<TokenWithSpan>>, Vec<Tok
     (Some(words), rest)
 }
 
-/// `>>` is two closing brackets: the dialect has no shifts.
+/// `>>` is two closing brackets: the dialect has no shifts. `U&'\00e4'` is a text as any other, once it is read.
 fn halves(token: TokenWithSpan) -> Vec<TokenWithSpan> {
-    if token.token != Token::ShiftRight {
-        return vec![token];
+    match token.token {
+        Token::ShiftRight => {}
+        Token::UnicodeStringLiteral(text) => return vec![TokenWithSpan { token: Token::SingleQuotedString(text), span: token.span }],
+        _ => return vec![token],
     }
     let middle = Location { line: token.span.start.line, column: token.span.start.column + 1 };
     let half = |start, end| TokenWithSpan { token: Token::Gt, span: Span { start, end } };
@@ -260,7 +268,7 @@ fn parse_one(words: Vec<TokenWithSpan>) -> SqlResult<Statement> {
             .help("a list of values has no limit:  x IN (1, 2, 3);  long queries are split by CREATE VIEW"));
     }
     let (words, hints) = hints::taken(words)?;
-    let mut parser = Parser::new(&FlinkDialect).with_tokens_with_locations(within::rewritten(words.clone()));
+    let mut parser = Parser::new(&FlinkDialect).with_tokens_with_locations(forms::whole_tables(within::rewritten(words.clone())));
     // The parser has no place for the end of the text: it is behind the last word.
     let end = words.last().map(|t| Span { start: t.span.end, end: t.span.end });
     let kind = statement(&mut parser).map_err(|e| e.or_at(end))?;
@@ -332,6 +340,10 @@ fn statement(parser: &mut Parser<'_>) -> SqlResult<StatementKind> {
     match word_at(parser, 0).as_str() {
         "CREATE" => create(parser),
         "DROP" => drop_statement(parser),
+        "ALTER" => {
+            parser.next_token();
+            alter::parse(parser).map(|alter| StatementKind::Alter(Box::new(alter)))
+        }
         "INSERT" => insert(parser),
         "EXECUTE" => {
             parser.next_token();
@@ -339,7 +351,7 @@ fn statement(parser: &mut Parser<'_>) -> SqlResult<StatementKind> {
         }
         "BEGIN" if take_words(parser, &["BEGIN", "STATEMENT", "SET"]) => Ok(StatementKind::StatementSet),
         "END" if take_words(parser, &["END"]) => Ok(StatementKind::StatementSet),
-        "SELECT" | "WITH" | "VALUES" | "" => query(parser),
+        "SELECT" | "WITH" | "VALUES" | "TABLE" | "" => query(parser),
         "EXPLAIN" => {
             parser.next_token();
             let is_run = take_words(parser, &["ANALYZE"]);
@@ -379,7 +391,7 @@ fn statement(parser: &mut Parser<'_>) -> SqlResult<StatementKind> {
             Ok(StatementKind::Describe(name(parser)?))
         }
         other => {
-            let known = ["SELECT", "CREATE", "INSERT", "DROP", "EXPLAIN", "DESCRIBE", "SHOW", "SET", "RESET", "WITH"];
+            let known = ["SELECT", "CREATE", "INSERT", "DROP", "ALTER", "EXPLAIN", "DESCRIBE", "SHOW", "SET", "RESET", "WITH"];
             Err(SqlError::new(format!("{other} begins no statement that is supported")).at(first.span).nearest(other, known))
         }
     }
@@ -420,8 +432,16 @@ fn create(parser: &mut Parser<'_>) -> SqlResult<StatementKind> {
             let query = whole_query(parser)?;
             Ok(StatementKind::CreateView { name, columns, query, if_not_exists, or_replace, temporary })
         }
+        "FUNCTION" | "SYSTEM" => Err(of_functions("CREATE FUNCTION").at(start.span)),
         what => Err(SqlError::unsupported(&format!("CREATE {what}"), "only tables and views are kept", "").at(start.span)),
     }
+}
+
+/// What is said to a statement about functions.
+fn of_functions(statement: &str) -> SqlError {
+    let why = "a function is Rust, and part of the program that runs the job";
+    let instead = "job.register(ScalarFunction::new(\"name\", vec![Utf8], Int64, |args| ..)); AggregateFunction and TableFunction likewise";
+    SqlError::unsupported(statement, why, instead)
 }
 
 fn drop_statement(parser: &mut Parser<'_>) -> SqlResult<StatementKind> {
@@ -430,6 +450,7 @@ fn drop_statement(parser: &mut Parser<'_>) -> SqlResult<StatementKind> {
     let view = match word_at(parser, 0).as_str() {
         "TABLE" => false,
         "VIEW" => true,
+        "FUNCTION" | "SYSTEM" => return Err(of_functions("DROP FUNCTION").at(start.span)),
         what => return Err(SqlError::unsupported(&format!("DROP {what}"), "only tables and views are kept", "").at(start.span)),
     };
     parser.next_token();
@@ -437,25 +458,37 @@ fn drop_statement(parser: &mut Parser<'_>) -> SqlResult<StatementKind> {
     Ok(StatementKind::Drop { view, name: name(parser)?, if_exists })
 }
 
+/// `INSERT INTO t [PARTITION (k = 'v', ..)] [(a, b, ..)] query`.
 fn insert(parser: &mut Parser<'_>) -> SqlResult<StatementKind> {
-    let token = parser.next_token();
-    let place = token.span;
-    let Ast::Insert(insert) = parser.parse_insert(token).or_syntax(parser)? else {
-        return Err(SqlError::new("this INSERT has no meaning here").at(place));
-    };
-    if insert.overwrite {
+    let place = parser.next_token().span;
+    if take_words(parser, &["OVERWRITE"]) {
         return Err(
             SqlError::unsupported("INSERT OVERWRITE", "a stream has no end after which to replace a table", "INSERT INTO").at(place)
         );
     }
-    let extra = insert.partitioned.is_some() || insert.on.is_some() || insert.returning.is_some() || !insert.assignments.is_empty();
-    let (TableObject::TableName(table), Some(mut query), false) = (&insert.table, insert.source, extra) else {
-        return Err(SqlError::unsupported("this form of INSERT", "only INSERT INTO table [(columns)] query is known", "").at(place));
-    };
-    forms::plain(&mut query)?;
-    let table = single(table, place)?;
-    let columns = insert.columns.iter().map(|c| single(c, place)).collect::<SqlResult<_>>()?;
-    Ok(StatementKind::Insert(Box::new(Insert { table, columns, query })))
+    parser.expect_keyword_is(Keyword::INTO).or_syntax(parser)?;
+    let _ = take_words(parser, &["TABLE"]);
+    let table = name(parser)?;
+    let mut partition = Vec::new();
+    if take_words(parser, &["PARTITION"]) {
+        let one = |parser: &mut Parser<'_>| {
+            let column = parser.parse_identifier()?;
+            parser.expect_token(&Token::Eq)?;
+            parser.parse_expr().map(|value| (column, value))
+        };
+        parser.expect_token(&Token::LParen).or_syntax(parser)?;
+        partition = parser.parse_comma_separated(one).or_syntax(parser)?;
+        parser.expect_token(&Token::RParen).or_syntax(parser)?;
+    }
+    let begins_query =
+        parser.peek_nth_token_ref(1).token == Token::LParen || ["SELECT", "WITH", "VALUES", "TABLE"].contains(&word_at(parser, 1).as_str());
+    let mut columns = Vec::new();
+    if parser.peek_token_ref().token == Token::LParen && !begins_query {
+        parser.next_token();
+        columns = parser.parse_comma_separated(Parser::parse_identifier).or_syntax(parser)?;
+        parser.expect_token(&Token::RParen).or_syntax(parser)?;
+    }
+    Ok(StatementKind::Insert(Box::new(Insert { table, partition, columns, query: whole_query(parser)? })))
 }
 
 fn set(parser: &mut Parser<'_>) -> SqlResult<StatementKind> {

@@ -6,7 +6,10 @@
 //! Invariant: DataFusion's physical planner has no part in it; a plan that leaves here is lowered node by node, or refused.
 
 mod bags;
+mod below;
+mod beside;
 mod fields;
+mod first;
 mod functions;
 mod join;
 mod lateral;
@@ -15,20 +18,25 @@ mod membership;
 mod names;
 mod over;
 mod pattern;
+mod quantified;
 mod spans;
 pub(crate) mod sugar;
 mod tuples;
 mod tvf;
 mod unnest;
+mod versioned;
 mod versions;
 mod walk;
+mod wildcards;
 mod zones;
 
+pub(crate) use first::NUMBER;
 pub use functions::ScalarFunction;
 pub(crate) use functions::{CHANCE, FRACTION_OF, Functions, UUID_OF, aggregate_of, as_other, fits, is_of_the_clock, known, own_of};
 pub(crate) use pattern::{Clause, Formula, PatternMatch, Reading, What, column_name, schema_of};
 pub(crate) use tvf::{WindowKind, WindowTvf, Windows, interval_ms};
 pub(crate) use unnest::{Of, Unnested};
+pub(crate) use versioned::SINCE;
 pub(crate) use versions::Versions;
 pub(crate) use zones::Zone;
 
@@ -41,6 +49,7 @@ use datafusion_expr::planner::{ContextProvider, ExprPlanner, RelationPlanner};
 use datafusion_expr::simplify::SimplifyContext;
 use datafusion_expr::{AggregateUDF, Expr, ExprSchemable, HigherOrderUDF, LogicalPlan, ScalarUDF, TableSource, WindowUDF};
 use datafusion_optimizer::common_subexpr_eliminate::CommonSubexprEliminate;
+use datafusion_optimizer::decorrelate_lateral_join::DecorrelateLateralJoin;
 use datafusion_optimizer::decorrelate_predicate_subquery::DecorrelatePredicateSubquery;
 use datafusion_optimizer::eliminate_duplicated_expr::EliminateDuplicatedExpr;
 use datafusion_optimizer::eliminate_outer_join::EliminateOuterJoin;
@@ -148,12 +157,20 @@ fn options() -> ParserOptions {
 
 /// A query's plan as written.
 pub(crate) fn plan(query: &Query, catalog: &Catalog, functions: &Functions) -> SqlResult<LogicalPlan> {
+    let as_written = |query| planned(query, catalog, functions);
+    as_written(query.clone()).or_else(|refused| {
+        let mut expanded = query.clone();
+        if wildcards::expand(&mut expanded, &as_written)? { as_written(expanded) } else { Err(refused) }
+    })
+}
+
+fn planned(mut query: Query, catalog: &Catalog, functions: &Functions) -> SqlResult<LogicalPlan> {
     let context = Context::new(catalog, functions);
     let planner = SqlToRel::new_with_options(&context, options());
-    let mut query = query.clone();
     bags::rewrite(&mut query)?;
     legacy::rewrite(&mut query)?;
     names::rewrite(&mut query, |name| functions.aggregate.contains_key(name))?;
+    quantified::rewrite(&mut query, &|name| functions.aggregate.contains_key(name))?;
     tuples::rewrite(&mut query)?;
     sugar::rewrite(&mut query)?;
     planner.sql_statement_to_plan(Statement::Query(Box::new(query))).map_err(|e| explain(e, functions))
@@ -165,6 +182,8 @@ pub(crate) fn optimize(plan: LogicalPlan, functions: &Functions) -> SqlResult<Lo
     // A subquery for one value is a join like any other.
     config.optimizer.enable_physical_uncorrelated_scalar_subquery = false;
     let config = Arc::new(config);
+    let row_number = functions.window.get("row_number").ok_or_else(|| SqlError::new("ROW_NUMBER is not known"))?;
+    let plan = below::rewrite(plan).and_then(|plan| first::rewrite(plan, row_number)).map_err(SqlError::of_planner)?;
     let plan = unnest::tie(versions::tie(plan)?)?;
     let plan = Analyzer::new().execute_and_check(plan, &config, |_, _| {}).map_err(SqlError::of_planner)?;
     let plan = Zoned::of(functions.zone).plan(plan).map_err(SqlError::of_planner)?;
@@ -175,6 +194,7 @@ pub(crate) fn optimize(plan: LogicalPlan, functions: &Functions) -> SqlResult<Lo
         Arc::new(membership::Memberships),
         Arc::new(DecorrelatePredicateSubquery::new()),
         Arc::new(ScalarSubqueryToJoin::new()),
+        Arc::new(DecorrelateLateralJoin::new()),
         Arc::new(join::EqualKeys::default()),
         Arc::new(EliminateDuplicatedExpr::new()),
         Arc::new(join::OrderJoins::default()),

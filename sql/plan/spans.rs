@@ -25,6 +25,17 @@ pub(super) fn in_one_unit(interval: &Interval) -> SqlResult<Option<Expr>> {
         })
     };
     let Some(to) = &interval.last_field else {
+        // The planner knows no quarters.
+        if *from == DateTimeField::Quarter {
+            let quarters = match &*interval.value {
+                Expr::Value(value) => value.value.clone().into_string().and_then(|text| text.trim().parse::<i64>().ok()),
+                _ => None,
+            };
+            let months = quarters.and_then(|quarters| quarters.checked_mul(3));
+            let months =
+                months.ok_or_else(|| SqlError::new(format!("{} is no number of quarters", interval.value)).at(interval.value.span()))?;
+            return Ok(Some(of_one(Box::new(text(&months.to_string())), DateTimeField::Month)));
+        }
         let has_digits = interval.leading_precision.is_some() || interval.fractional_seconds_precision.is_some();
         return Ok(has_digits.then(|| of_one(interval.value.clone(), from.clone())));
     };

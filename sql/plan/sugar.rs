@@ -33,8 +33,13 @@ pub(super) fn rewrite(within: &mut impl VisitMut) -> SqlResult<()> {
 /// A call as the parser would make it.
 pub(crate) fn call(name: &str, args: Vec<Expr>) -> Expr {
     let args = args.into_iter().map(|e| FunctionArg::Unnamed(FunctionArgExpr::Expr(e))).collect();
-    Expr::Function(Function {
-        name: ObjectName::from(vec![Ident::new(name)]),
+    Expr::Function(call_with(ObjectName::from(vec![Ident::new(name)]), args))
+}
+
+/// The same with arguments of any form.
+pub(super) fn call_with(name: ObjectName, args: Vec<FunctionArg>) -> Function {
+    Function {
+        name,
         uses_odbc_syntax: false,
         parameters: FunctionArguments::None,
         args: FunctionArguments::List(FunctionArgumentList { duplicate_treatment: None, args, clauses: Vec::new() }),
@@ -42,7 +47,7 @@ pub(crate) fn call(name: &str, args: Vec<Expr>) -> Expr {
         null_treatment: None,
         over: None,
         within_group: Vec::new(),
-    })
+    }
 }
 
 /// A text.
@@ -248,6 +253,12 @@ fn escaped(pattern: &Value, escape: Option<char>) -> SqlResult<Option<String>> {
     Ok(Some(known))
 }
 
+/// Whether one of several values is NULL.
+fn any_null(first: &Expr, rest: &[Expr]) -> Expr {
+    let is_null = |e: &Expr| Expr::IsNull(Box::new(Expr::Nested(Box::new(e.clone()))));
+    rest.iter().fold(is_null(first), |any, e| spans::binary(any, BinaryOperator::Or, is_null(e)))
+}
+
 fn of_call(function: &Function) -> SqlResult<Option<Expr>> {
     let FunctionArguments::List(list) = &function.args else { return Ok(None) };
     let args = list.args.iter().map(|a| match a {
@@ -256,18 +267,19 @@ fn of_call(function: &Function) -> SqlResult<Option<Expr>> {
     });
     let Some(args) = args.collect::<Option<Vec<_>>>() else { return Ok(None) };
     Ok(match (function.name.to_string().to_uppercase().as_str(), args.as_slice()) {
+        // Rows of values, of which none is NULL.
+        ("COUNT", [first, rest @ ..]) if !rest.is_empty() => {
+            let row = case(any_null(first, rest), Expr::Value(Value::Null.into()), call("row", args.clone()));
+            let arg = FunctionArg::Unnamed(FunctionArgExpr::Expr(row));
+            let args = FunctionArguments::List(FunctionArgumentList { args: vec![arg], ..list.clone() });
+            Some(Expr::Function(Function { args, ..function.clone() }))
+        }
         ("IF", [condition, yes, no]) => Some(case(condition.clone(), yes.clone(), no.clone())),
         ("IFNULL" | "NVL", [_, _]) => Some(call("coalesce", args)),
         ("UNIX_TIMESTAMP", []) => Some(call("unix_timestamp_now", args)),
         ("E", []) => Some(call("exp", vec![Expr::Value(Value::Number("1".into(), false).into())])),
         (name @ ("GREATEST" | "LEAST"), [first, rest @ ..]) => {
-            let is_null = |e: &Expr| Expr::IsNull(Box::new(Expr::Nested(Box::new(e.clone()))));
-            let any = rest.iter().fold(is_null(first), |any, e| Expr::BinaryOp {
-                left: Box::new(any),
-                op: BinaryOperator::Or,
-                right: Box::new(is_null(e)),
-            });
-            Some(case(any, Expr::Value(Value::Null.into()), call(&name.to_lowercase(), args.clone())))
+            Some(case(any_null(first, rest), Expr::Value(Value::Null.into()), call(&name.to_lowercase(), args.clone())))
         }
         (name @ ("TIMESTAMPADD" | "TIMESTAMPDIFF"), [Expr::Identifier(unit), a, b]) => {
             let unit = unit.value.to_uppercase();

@@ -6,7 +6,7 @@
 //! Invariant: sizes are whole milliseconds above 0; nothing is pushed below the node but projections.
 
 use super::zones::Zone;
-use super::{bags, lateral, pattern, unnest, versions};
+use super::{bags, lateral, pattern, sugar, unnest, versions};
 use crate::error::{SqlError, SqlResult};
 use crate::own::TableFunction;
 use arrow::datatypes::{DataType, Field, TimeUnit};
@@ -15,7 +15,8 @@ use datafusion_expr::logical_plan::UserDefinedLogicalNodeCore;
 use datafusion_expr::planner::{PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning};
 use datafusion_expr::{Expr, ExprSchemable, Extension, LogicalPlan};
 use datafusion_sql::sqlparser::ast::{
-    Expr as SqlExpr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Query, SetExpr, Spanned, TableAlias, TableFactor, Value,
+    Expr as SqlExpr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Query, SetExpr, Spanned, TableAlias, TableFactor,
+    TableFunctionArgs, Value,
 };
 use datafusion_sql::sqlparser::tokenizer::Span;
 use std::cmp::Ordering;
@@ -166,6 +167,7 @@ impl RelationPlanner for TablePlanner {
     fn plan_relation(&self, relation: TableFactor, context: &mut dyn RelationPlannerContext) -> PlanResult<RelationPlanning> {
         let span = relation.span();
         let planned = |plan: LogicalPlan, alias| Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias))));
+        let relation = called(relation);
         match relation {
             TableFactor::TableFunction { expr: SqlExpr::Function(function), alias } => {
                 if self.functions.contains_key(&function.name.to_string().to_lowercase()) {
@@ -215,7 +217,7 @@ impl RelationPlanner for TablePlanner {
                     () if !with_hints.is_empty() || !partitions.is_empty() => {
                         Some(("this form of a table", "it is not of Flink's dialect"))
                     }
-                    () if args.is_some() => Some(("a table function without TABLE(...)", "the dialect writes TABLE around it")),
+                    () if args.is_some() => Some(("this call of a table function", "it is not of Flink's dialect")),
                     () => None,
                 };
                 match lost {
@@ -244,6 +246,27 @@ impl RelationPlanner for TablePlanner {
             }
             other => Ok(RelationPlanning::Original(Box::new(other))),
         }
+    }
+}
+
+/// `TUMBLE(..)` is `TABLE(TUMBLE(..))`.
+fn called(relation: TableFactor) -> TableFactor {
+    match relation {
+        TableFactor::Table {
+            name,
+            alias,
+            args: Some(TableFunctionArgs { args, settings: None }),
+            with_hints,
+            version: None,
+            with_ordinality: false,
+            partitions,
+            json_path: None,
+            sample: None,
+            index_hints,
+        } if with_hints.is_empty() && partitions.is_empty() && index_hints.is_empty() => {
+            TableFactor::TableFunction { expr: SqlExpr::Function(sugar::call_with(name, args)), alias }
+        }
+        other => other,
     }
 }
 

@@ -6,7 +6,7 @@
 //!
 //! Invariant: nothing is pushed below the node but projections; elements that found no join are refused.
 
-use super::functions::known;
+use super::{beside, functions::known};
 use crate::error::{SqlError, SqlResult};
 use crate::own::TableFunction;
 use arrow::datatypes::{DataType, Field, FieldRef};
@@ -91,6 +91,24 @@ impl Unnested {
 
     pub(crate) fn outer(&self) -> bool {
         self.outer
+    }
+
+    /// Elements that have found no rows yet.
+    pub(super) fn loose(plan: &LogicalPlan) -> Option<&Unnested> {
+        Unnested::at(plan).filter(|unnested| unnested.input.is_none())
+    }
+
+    /// The rows whose elements they are, beside these.
+    pub(super) fn beside(&self, rows: LogicalPlan, outer: bool) -> PlanResult<LogicalPlan> {
+        let of_row = |expr: Expr| match expr {
+            Expr::OuterReferenceColumn(_, column) => Ok(Transformed::yes(Expr::Column(column))),
+            other => Ok(Transformed::no(other)),
+        };
+        let array = self.elements.array.clone().transform(of_row)?.data;
+        for Column { relation, name, .. } in array.column_refs() {
+            rows.schema().field_with_name(relation.as_ref(), name)?;
+        }
+        Ok(Unnested::new(Some(rows), Elements { array, ..self.elements.clone() }, outer)?.planned())
     }
 
     fn at(plan: &LogicalPlan) -> Option<&Unnested> {
@@ -245,8 +263,11 @@ pub(super) fn tie(plan: LogicalPlan) -> SqlResult<LogicalPlan> {
 }
 
 fn tie_join(join: Join) -> PlanResult<Transformed<LogicalPlan>> {
-    let Some(unnested) = Unnested::at(&join.right).filter(|unnested| unnested.input.is_none()) else {
-        return Ok(Transformed::no(LogicalPlan::Join(join)));
+    let Some(unnested) = Unnested::loose(&join.right) else {
+        return Ok(match beside::joined(&join)? {
+            Some(plan) => Transformed::yes(plan),
+            None => Transformed::no(LogicalPlan::Join(join)),
+        });
     };
     let always = |filter: &Expr| matches!(filter, Expr::Literal(ScalarValue::Boolean(Some(true)), _));
     let filter = join.filter.filter(|filter| !always(filter));
@@ -260,16 +281,7 @@ fn tie_join(join: Join) -> PlanResult<Transformed<LogicalPlan>> {
             return Err(SqlError::unsupported(&what, "elements belong to their row", &instead).into_planner());
         }
     };
-    let of_row = |expr: Expr| match expr {
-        Expr::OuterReferenceColumn(_, column) => Ok(Transformed::yes(Expr::Column(column))),
-        other => Ok(Transformed::no(other)),
-    };
-    let array = unnested.elements.array.clone().transform(of_row)?.data;
-    for Column { relation, name, .. } in array.column_refs() {
-        join.left.schema().field_with_name(relation.as_ref(), name)?;
-    }
-    let elements = Elements { array, ..unnested.elements.clone() };
-    let tied = Unnested::new(Some(Arc::unwrap_or_clone(join.left)), elements, outer)?.planned();
+    let tied = unnested.beside(Arc::unwrap_or_clone(join.left), outer)?;
     let plan = match filter {
         Some(filter) => LogicalPlan::Filter(Filter::try_new(filter, Arc::new(tied))?),
         None => tied,

@@ -4,8 +4,11 @@
 //! around it is there, and then gets one column more, which the join must find equal to that time. The column is never made:
 //! the join that is equal on it is the one that looks up versions, and a plan in which it is used otherwise is refused.
 //!
+//! A view may be the versions of a table too (`versioned`).
+//!
 //! Invariant: nothing is pushed below the node but projections, and no condition on a version between it and its join.
 
+use super::versioned;
 use crate::catalog::PlannedTable;
 use crate::error::{SqlError, SqlResult};
 use crate::options::Connector;
@@ -32,6 +35,8 @@ pub(crate) struct Versioned {
     pub(crate) has_time: bool,
     /// It is read to its end.
     pub(crate) is_bounded: bool,
+    /// They are records of a table by key, not rows of a query.
+    pub(crate) of_records: bool,
 }
 
 /// The node.
@@ -49,7 +54,9 @@ pub(crate) struct Versions {
 
 impl Versions {
     fn new(input: LogicalPlan, time: Vec<String>, of: Versioned, as_of: Option<Arc<Field>>) -> PlanResult<Self> {
-        let mut fields: Vec<_> = input.schema().iter().map(|(q, f)| (q.cloned(), f.clone())).collect();
+        let is_seen = |name: &str| as_of.is_some() || !versioned::is_hidden(name);
+        let own = input.schema().iter().filter(|(_, field)| is_seen(field.name()));
+        let mut fields: Vec<_> = own.map(|(q, f)| (q.cloned(), f.clone())).collect();
         fields.extend(as_of.clone().map(|field| (None, field)));
         let schema = Arc::new(DFSchema::new_with_metadata(fields, input.schema().metadata().clone())?);
         Ok(Versions { input, time, of, as_of, schema })
@@ -119,8 +126,12 @@ impl UserDefinedLogicalNodeCore for Versions {
     }
 
     fn necessary_children_exprs(&self, output: &[usize]) -> Option<Vec<Vec<usize>>> {
-        let columns = self.input.schema().fields().len();
-        Some(vec![output.iter().copied().filter(|i| *i < columns).collect()])
+        let fields = self.input.schema().fields();
+        let since = fields.iter().position(|field| field.name() == versioned::SINCE);
+        let mut needed: Vec<usize> = output.iter().copied().filter(|i| *i < fields.len()).chain(since).collect();
+        needed.sort_unstable();
+        needed.dedup();
+        Some(vec![needed])
     }
 }
 
@@ -140,25 +151,30 @@ pub(super) fn versions(table: LogicalPlan, version: &TableVersion) -> SqlResult<
             ));
         }
     };
-    let planned = match &table {
-        LogicalPlan::TableScan(scan) => scan.source.downcast_ref::<PlannedTable>(),
-        _ => None,
+    let view = versioned::versions(&table)?;
+    let name = |i: &usize| view.plan.schema().field(*i).name().clone();
+    let key = view.key.iter().map(name).collect();
+    let of = match &view.table {
+        Some(PlannedTable(known)) => Versioned {
+            table: known.name.clone(),
+            key,
+            has_time: known.watermark.is_some(),
+            is_bounded: known.options.connector == Connector::Filesystem && known.options.get("source.monitor-interval").is_none(),
+            of_records: true,
+        },
+        None => Versioned { table: view_name(&table), key, has_time: true, is_bounded: false, of_records: false },
     };
-    let Some(PlannedTable(known)) = planned else {
-        return Err(SqlError::unsupported(
-            "FOR SYSTEM_TIME AS OF on a view",
-            "versions are those of a table's PRIMARY KEY",
-            "a table with a PRIMARY KEY and a WATERMARK",
-        ));
-    };
-    let of = Versioned {
-        table: known.name.clone(),
-        key: known.primary_key.iter().map(|&i| known.schema.field(i).name().clone()).collect(),
-        has_time: known.watermark.is_some(),
-        is_bounded: known.options.connector == Connector::Filesystem && known.options.get("source.monitor-interval").is_none(),
-    };
+    let table = view.plan;
     let node = Versions::new(table, time, of, None).map_err(SqlError::of_planner)?;
     Ok(LogicalPlan::Extension(Extension { node: Arc::new(node) }))
+}
+
+/// What a view is called where it is read.
+fn view_name(plan: &LogicalPlan) -> String {
+    match plan {
+        LogicalPlan::SubqueryAlias(alias) => alias.alias.to_string(),
+        _ => "this query".into(),
+    }
 }
 
 /// Ties versions to the rows that they are looked up for.
@@ -202,18 +218,11 @@ fn tie_join(join: Join) -> PlanResult<Transformed<LogicalPlan>> {
         right = LogicalPlan::SubqueryAlias(SubqueryAlias::try_new(Arc::new(right), alias)?);
     }
     let wanted: Vec<Expr> = join.schema.iter().map(|field| Expr::Column(Column::from(field))).collect();
+    let filter = join.filter.into_iter().chain(versioned::is_there(&right)).reduce(Expr::and);
     let mut on = join.on;
     on.push((Expr::Column(time), Expr::Column(column)));
-    let tied = Join::try_new(
-        join.left,
-        Arc::new(right),
-        on,
-        join.filter,
-        join.join_type,
-        join.join_constraint,
-        join.null_equality,
-        join.null_aware,
-    )?;
+    let tied =
+        Join::try_new(join.left, Arc::new(right), on, filter, join.join_type, join.join_constraint, join.null_equality, join.null_aware)?;
     let projection = Projection::try_new(wanted, Arc::new(LogicalPlan::Join(tied)))?;
     Ok(Transformed::yes(LogicalPlan::Projection(projection)))
 }

@@ -198,7 +198,29 @@ fn query() -> impl Strategy<Value = String> {
     let union = (condition(), condition()).prop_map(|(a, b)| {
         format!("SELECT u.k, COUNT(*) AS n, MAX(u.x) AS hi FROM (SELECT k, i AS x FROM t {a} UNION ALL SELECT k + 1 AS k, i AS x FROM t {b}) AS u GROUP BY u.k")
     });
-    prop_oneof![1 => stateless, 4 => aggregate(), 1 => distinct, 3 => nested, 1 => union, 3 => ranked()]
+    prop_oneof![1 => stateless, 4 => aggregate(), 1 => distinct, 3 => nested, 1 => union, 3 => ranked(), 2 => limited()]
+}
+
+/// The first rows of subqueries and of sides of a set operation. The columns that are looked at are the whole order.
+fn limited() -> impl Strategy<Value = String> {
+    let rows = prop_oneof![
+        (pick(&["k", "s", "b"]), pick(&["i", "d", "ts"]), condition())
+            .prop_map(|(y, x, condition)| format!("SELECT {y} AS y, {x} AS x FROM t {condition}")),
+        (pick(&["k", "s", "b"]), pick(&["COUNT(*)", "SUM(k)", "MAX(i)"]), condition())
+            .prop_map(|(y, x, condition)| format!("SELECT {y} AS y, {x} AS x FROM t {condition} GROUP BY {y}")),
+    ];
+    let order = pick(&["x, y", "y DESC, x", "x DESC NULLS FIRST, y"]);
+    let cut = pick(&["LIMIT 1", "LIMIT 3", "LIMIT 2 OFFSET 1", "LIMIT 0"]);
+    let around = pick(&[
+        "SELECT * FROM (q) AS r",
+        "SELECT COUNT(*) AS c, MAX(y) AS hi FROM (q) AS r",
+        "(q) UNION ALL (q)",
+        "SELECT t.k, r.x FROM t, (q) AS r",
+        "SELECT t.k FROM t WHERE t.i IN (SELECT CAST(COUNT(*) AS BIGINT) FROM (q) AS r)",
+        "WITH r AS (q) SELECT y, COUNT(*) AS c FROM r GROUP BY y",
+    ]);
+    (rows, order, cut, around)
+        .prop_map(|(rows, order, cut, around)| around.replace("(q)", &format!("(SELECT y, x FROM ({rows}) AS i ORDER BY {order} {cut})")))
 }
 
 /// First rows of partitions, over rows that only come and over ones that change. The columns that are looked at are the whole

@@ -1,4 +1,4 @@
-//! IN and EXISTS anywhere, NOT IN with NULLs, and bags of rows: after every prefix what DataFusion computes of it, asked in
+//! IN and EXISTS anywhere, NOT IN with NULLs, ANY and ALL, LATERAL, values beside groups, and bags of rows: after every prefix what DataFusion computes of it, asked in
 //! another way where it is wrong itself.
 
 use super::oracle::{DDL, check, condition, input, oracle, pick};
@@ -57,6 +57,94 @@ proptest! {
         let ours = format!("SELECT k, m FROM (SELECT l.k, {value} AS m FROM t AS l) AS q WHERE m IS NOT NULL");
         let (yes, no) = if not { ("FALSE", "TRUE") } else { ("TRUE", "FALSE") };
         let theirs = format!("SELECT l.k, {yes} AS m FROM t AS l WHERE {is} UNION ALL SELECT l.k, {no} AS m FROM t AS l WHERE {is_not}");
+        check(&ours, &theirs, &Feed::new("t", splits, batch), &prefixes, &restarts, seed, true)?;
+    }
+
+    /// Of a comparison with ANY or ALL: that it is true, where it is only asked that, and both truth values.
+    #[test]
+    fn comparisons_with_all_rows_add_up((splits, batch, prefixes, restarts, seed) in input(), asked in pick(&["l.k", "l.i", "COALESCE(l.k, 1)", "2"]),
+        op in pick(&["=", "<>", "<", "<=", ">", ">="]), of in pick(&["k", "i", "MOD(k, 2)"]), (condition, and) in (condition(), pick(&["", "", "r.s = l.s"])),
+        all: bool, as_value: bool, not: bool)
+    {
+        let condition = condition.replace("WHERE ", "");
+        let parts: Vec<String> = [and, &condition].into_iter().filter(|c| !c.is_empty()).map(|c| format!("({c})")).collect();
+        let condition = if parts.is_empty() { "TRUE".to_string() } else { parts.join(" AND ") };
+        let rows = |is: &str| format!("EXISTS (SELECT 1 FROM t AS r WHERE {condition} AND ({asked} {op} {of}) {is})");
+        let (is, is_not) = match all {
+            false => (rows("IS TRUE"), format!("NOT {}", rows("IS NOT FALSE"))),
+            true => (format!("NOT {}", rows("IS NOT TRUE")), rows("IS FALSE")),
+        };
+        let ours = format!("{asked} {op} {} (SELECT {of} FROM t AS r WHERE {condition})", if all { "ALL" } else { "SOME" });
+        let (ours, theirs) = if as_value {
+            let value = if not { format!("NOT ({ours})") } else { ours };
+            let (yes, no) = if not { ("FALSE", "TRUE") } else { ("TRUE", "FALSE") };
+            (
+                format!("SELECT k, m FROM (SELECT l.k, {value} AS m FROM t AS l) AS q WHERE m IS NOT NULL"),
+                format!("SELECT l.k, {yes} AS m FROM t AS l WHERE {is} UNION ALL SELECT l.k, {no} AS m FROM t AS l WHERE {is_not}"),
+            )
+        } else {
+            (format!("SELECT l.k, l.s FROM t AS l WHERE {ours}"), format!("SELECT l.k, l.s FROM t AS l WHERE {is}"))
+        };
+        check(&ours, &theirs, &Feed::new("t", splits, batch), &prefixes, &restarts, seed, true)?;
+    }
+
+    /// The first rows for each row; DataFusion is given them with their numbers.
+    #[test]
+    fn first_rows_beside_rows_add_up((splits, batch, prefixes, restarts, seed) in input(), left: bool, condition in condition(),
+        key in pick(&["s", "b", "k"]), order in pick(&["i", "i DESC", "d NULLS LAST, i"]), (skip, fetch) in (0..2usize, 0..3usize), changing: bool)
+    {
+        let kind = if left { "LEFT JOIN" } else { "JOIN" };
+        let rows = if changing {
+            format!("(SELECT {key}, MAX(i) AS i, MIN(d) AS d FROM t {condition} GROUP BY {key}, MOD(i, 3))")
+        } else {
+            format!("(SELECT {key}, i, d FROM t {condition})")
+        };
+        let offset = if skip > 0 { format!("OFFSET {skip}") } else { String::new() };
+        let ours = format!("SELECT l.k, l.s, f.i, f.d FROM t AS l {kind} LATERAL (SELECT r.i, r.d FROM {rows} AS r WHERE r.{key} = l.{key} ORDER BY {order}, i, d LIMIT {fetch} {offset}) AS f ON TRUE");
+        let numbered = format!("SELECT *, ROW_NUMBER() OVER (PARTITION BY {key} ORDER BY {order}, i, d) AS n FROM {rows} AS r");
+        let theirs = format!("SELECT l.k, l.s, f.i, f.d FROM t AS l {kind} (SELECT * FROM ({numbered}) AS n WHERE n > {skip} AND n <= {}) AS f ON l.{key} = f.{key}", skip + fetch);
+        check(&ours, &theirs, &Feed::new("t", splits, batch), &prefixes, &restarts, seed, true)?;
+    }
+
+    #[test]
+    fn groups_beside_rows_add_up((splits, batch, prefixes, restarts, seed) in input(), left: bool, condition in condition(), key in pick(&["s", "b", "k"])) {
+        let kind = if left { "LEFT JOIN" } else { "JOIN" };
+        let condition = condition.strip_prefix("WHERE ").map_or(String::new(), |c| format!("AND ({c})"));
+        let rows = format!("FROM t AS r WHERE r.{key} = l.{key} {condition}");
+        let ours = format!("SELECT l.k, f.c, f.m FROM t AS l {kind} LATERAL (SELECT COUNT(*) AS c, MAX(r.i) AS m {rows}) AS f ON TRUE");
+        let theirs = format!("SELECT l.k, (SELECT COUNT(*) {rows}) AS c, (SELECT MAX(r.i) {rows}) AS m FROM t AS l");
+        check(&ours, &theirs, &Feed::new("t", splits, batch), &prefixes, &restarts, seed, true)?;
+    }
+
+    /// One value of all rows, or of those of the row's key, beside groups, in what they are by and in what is aggregated.
+    #[test]
+    fn values_beside_groups_add_up((splits, batch, prefixes, restarts, seed) in input(), value in pick(&["MAX(r.k)", "COUNT(*)", "MIN(r.i)"]),
+        condition in condition(), by_key: bool, form in 0..4usize)
+    {
+        let tied = if by_key { if condition.is_empty() { "WHERE r.s = l.s" } else { "AND r.s = l.s" } } else { "" };
+        // A condition that has an OR is one of several.
+        let condition = condition.strip_prefix("WHERE ").map_or(String::new(), |c| format!("WHERE ({c})"));
+        // A count of no rows at all is there when the input has ended.
+        let value = if by_key || value != "COUNT(*)" { value } else { "SUM(r.k)" };
+        let value = format!("(SELECT {value} FROM t AS r {condition} {tied})");
+        let (ours, theirs) = match form {
+            0 => {
+                let sql = format!("SELECT l.s, COUNT(*) AS c, {value} AS v FROM t AS l GROUP BY l.s");
+                (sql.clone(), sql)
+            }
+            1 => {
+                let sql = format!("SELECT l.s, SUM(l.k) AS c FROM t AS l GROUP BY l.s HAVING COUNT(*) >= {value}");
+                (sql.clone(), sql)
+            }
+            2 => (
+                format!("SELECT l.k > {value} AS g, COUNT(*) AS c FROM t AS l GROUP BY l.k > {value}"),
+                format!("SELECT g, COUNT(*) AS c FROM (SELECT l.k > {value} AS g FROM t AS l) AS q GROUP BY g"),
+            ),
+            _ => (
+                format!("SELECT l.b, MAX({value}) AS m, COUNT(*) FILTER (WHERE l.k < {value}) AS c FROM t AS l GROUP BY l.b"),
+                format!("SELECT b, MAX(v) AS m, COUNT(*) FILTER (WHERE k < v) AS c FROM (SELECT l.b, l.k, {value} AS v FROM t AS l) AS q GROUP BY b"),
+            ),
+        };
         check(&ours, &theirs, &Feed::new("t", splits, batch), &prefixes, &restarts, seed, true)?;
     }
 

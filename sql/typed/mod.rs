@@ -249,8 +249,9 @@ impl Planned {
 
     /// The query with the columns of a type, in its order.
     fn draw_in_shape(&self, shape: &Shape, graph: &mut LogicalGraph, connectors: &dyn Connectors) -> SqlResult<(NodeIndex, bool)> {
-        if !self.order().is_empty() || self.limit().is_some() {
-            return Err(SqlError::unsupported("ORDER BY and LIMIT of a stream", "its rows have no last one", "a query without them"));
+        if !self.order().is_empty() || self.limit().is_some() || self.offset() > 0 {
+            let instead = "SELECT * FROM (SELECT .. ORDER BY x LIMIT n), the first rows so far";
+            return Err(SqlError::unsupported("ORDER BY and LIMIT of a stream", "its rows have no last one", instead));
         }
         let given = self.plan().schema().clone();
         let names = || given.fields().iter().map(|f| f.name().as_str());

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use waterwheel_engine::env::Env;
 use waterwheel_engine::error::{Error, Result};
 use waterwheel_sql::catalog::Entry;
-use waterwheel_sql::parser::{Statement, StatementKind};
+use waterwheel_sql::parser::{Change, Statement, StatementKind};
 use waterwheel_sql::secrets;
 use waterwheel_sql::{Outcome, Session, SqlError, SqlResult, parse};
 
@@ -99,13 +99,31 @@ impl KeptCatalog {
             StatementKind::CreateView { name, if_not_exists, temporary: false, .. } if !(*if_not_exists && was_there) => {
                 (&name.value, Some(statement.words.within(text).to_string()))
             }
+            StatementKind::Alter(alter) => (&alter.name.value, Some(statement.words.within(text).to_string())),
             StatementKind::Drop { name, .. } => (&name.value, None),
             _ => return Ok(()),
         };
         let mut all = self.declarations()?;
-        match (all.iter().position(|(known, _)| known == name), sql) {
-            (Some(at), Some(sql)) => all[at].1 = sql,
-            (Some(at), None) => drop(all.remove(at)),
+        let at = all.iter().position(|(known, _)| known == name);
+        match (at, sql) {
+            // Carried out after what it may name, as it was here; of a table for this session alone nothing is kept.
+            (at, Some(sql)) if matches!(statement.kind, StatementKind::Alter(_)) => {
+                if at.is_none() {
+                    return Ok(());
+                }
+                all.push((name.clone(), sql));
+                if let StatementKind::Alter(alter) = &statement.kind
+                    && let Change::Rename(to) = &alter.change
+                {
+                    all.iter_mut().filter(|(known, _)| known == name).for_each(|(known, _)| known.clone_from(&to.value));
+                }
+            }
+            (Some(at), Some(sql)) => {
+                let mut again = 0..;
+                all.retain(|(known, _)| known != name || again.next() == Some(0));
+                all[at].1 = sql;
+            }
+            (Some(_), None) => all.retain(|(known, _)| known != name),
             (None, Some(sql)) => all.push((name.clone(), sql)),
             (None, None) => return Ok(()),
         }

@@ -42,6 +42,8 @@ pub(super) struct Results {
     names: Arc<[String]>,
     /// Rows are shown when the input has ended.
     collects: bool,
+    /// So many rows are left out first.
+    offset: usize,
     limit: Option<usize>,
     order: Arc<[waterwheel_sql::OrderBy]>,
     state: Arc<Mutex<State>>,
@@ -50,6 +52,7 @@ pub(super) struct Results {
 struct State {
     out: Box<dyn Write + Send>,
     rows: FinalRows,
+    left_out: usize,
     shown: usize,
     headed: bool,
 }
@@ -61,9 +64,10 @@ impl Results {
             form,
             names: query.schema().fields().iter().map(|f| f.name().clone()).collect(),
             collects: collects && form != Form::Changelog,
+            offset: query.offset(),
             limit: query.limit(),
             order: query.order().into(),
-            state: Arc::new(Mutex::new(State { out, rows: FinalRows::default(), shown: 0, headed: false })),
+            state: Arc::new(Mutex::new(State { out, rows: FinalRows::default(), left_out: 0, shown: 0, headed: false })),
         }
     }
 
@@ -75,7 +79,7 @@ impl Results {
     pub(super) fn finish(&self) -> Result<usize> {
         let mut state = self.state();
         if self.collects {
-            let rows = state.rows.finish(&self.order, self.limit);
+            let rows = state.rows.finish(&self.order, self.offset, self.limit);
             state.shown = rows.len();
             let text = match self.form {
                 Form::Table => table(&self.names, &rows),
@@ -103,6 +107,10 @@ impl Results {
         for row in 0..batch.times.len() {
             if self.limit.is_some_and(|limit| state.shown >= limit) {
                 break;
+            }
+            if state.left_out < self.offset {
+                state.left_out += 1;
+                continue;
             }
             state.shown += 1;
             let kind = batch.kind(row);

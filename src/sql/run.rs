@@ -158,11 +158,12 @@ impl Shell {
             return Err(Error::fatal("ORDER BY needs an input that ends: rows of a stream have no last one")
                 .help("read what is there now:  --until-end, or SET 'execution.runtime-mode' = 'batch'"));
         }
-        if !ends && changes && query.limit().is_some() {
-            return Err(Error::fatal("LIMIT of rows that change needs an input that ends")
+        let is_cut = query.limit().is_some() || query.offset() > 0;
+        if !ends && changes && is_cut {
+            return Err(Error::fatal("LIMIT and OFFSET of rows that change needs an input that ends")
                 .help("read what is there now:  --until-end, or SET 'execution.runtime-mode' = 'batch'"));
         }
-        let collects = ends && (changes || !query.order().is_empty() || query.limit().is_some());
+        let collects = ends && (changes || !query.order().is_empty() || is_cut);
         let results = Results::new(query, self.form, collects, (self.out)());
         let (planned, sink, parallelism) = (query.clone(), results.clone(), self.parallelism());
         let draw = move || {

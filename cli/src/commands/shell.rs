@@ -15,6 +15,7 @@ use waterwheel::{Error, Result};
 
 /// Words that are completed besides names.
 const KEYWORDS: &[&str] = &[
+    "ALTER",
     "AND",
     "AS",
     "AVG(",

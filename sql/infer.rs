@@ -88,6 +88,6 @@ fn data_type(seen: &Seen) -> DataType {
         Seen::Nothing | Seen::Text => DataType::Utf8,
         Seen::Row(members) if members.is_empty() => DataType::Utf8,
         Seen::Row(members) => DataType::Struct(fields(members).into()),
-        Seen::List(item) => DataType::List(Arc::new(Field::new("item", data_type(item), true))),
+        Seen::List(item) => DataType::new_list(data_type(item), true),
     }
 }

@@ -149,7 +149,7 @@ mod tests {
             Field::new("ok", DataType::Boolean, true),
             Field::new("at", DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into())), true),
             Field::new("row", row, true),
-            Field::new("list", DataType::List(Arc::new(Field::new("item", DataType::Int64, true))), true),
+            Field::new("list", DataType::new_list(DataType::Int64, true), true),
             Field::new("map", crate::maps::map_type(DataType::Utf8, DataType::Int64), true),
         ]))
     }

@@ -177,7 +177,7 @@ mod tests {
 
     fn kinds() -> [DataType; 4] {
         let row = DataType::Struct(vec![Field::new("x", DataType::Int32, true), Field::new("y", DataType::Utf8, true)].into());
-        let list = |item: DataType| DataType::List(Arc::new(Field::new("item", item, true)));
+        let list = |item: DataType| DataType::new_list(item, true);
         let deep = DataType::Struct(vec![Field::new("a", list(row.clone()), true), Field::new("n", DataType::Float64, true)].into());
         let map = maps::map_type(DataType::Utf8, list(DataType::Int64));
         [list(list(DataType::Int64)), list(row), deep, map]

@@ -4,6 +4,7 @@
 
 use super::{Lowered, Lowering, arrow_schema, physical};
 use crate::error::{SqlError, SqlResult};
+use crate::plan::hex;
 use arrow::array::{Array, ArrayRef, RecordBatch};
 use arrow::compute::{cast, concat};
 use arrow::datatypes::Schema;
@@ -22,7 +23,7 @@ impl Lowering<'_> {
     pub(super) fn values(&mut self, schema: &Arc<DFSchema>, rows: &[Vec<Expr>]) -> SqlResult<Lowered> {
         let columns = columns_of(schema, rows)?;
         let written: Vec<String> = rows.iter().flatten().map(ToString::to_string).collect();
-        let identity = Sha256::digest(format!("{written:?}")).iter().map(|byte| format!("{byte:02x}")).collect();
+        let identity = hex(&Sha256::digest(format!("{written:?}")));
         self.constant(schema, columns, identity)
     }
 

@@ -450,7 +450,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_kept_is_refused() {
-        let list = DataType::List(Arc::new(arrow::datatypes::Field::new("item", DataType::Int64, true)));
+        let list = DataType::new_list(DataType::Int64, true);
         let of = |arguments| AggregateFunction::new("f", arguments, DataType::Int64, 0i64, |_, _| Ok(()), |n| Ok((*n).into())).erased();
         assert!(of(vec![DataType::Int64]).check().is_ok());
         let error = of(vec![list]).check().unwrap_err();

@@ -9,7 +9,6 @@ use arrow::datatypes::{DataType, Field, TimeUnit};
 use datafusion_sql::sqlparser::keywords::Keyword;
 use datafusion_sql::sqlparser::parser::Parser;
 use datafusion_sql::sqlparser::tokenizer::Token;
-use std::sync::Arc;
 
 /// Names for the error of an unknown type.
 const NAMES: &[&str] = &[
@@ -118,7 +117,7 @@ fn parse_bare(parser: &mut Parser<'_>) -> SqlResult<DataType> {
             expect(parser, &Token::Lt)?;
             let (item, _) = parse_type(parser)?;
             close_angle(parser)?;
-            DataType::List(Arc::new(Field::new("item", item, true)))
+            DataType::new_list(item, true)
         }
         "MAP" => {
             expect(parser, &Token::Lt)?;

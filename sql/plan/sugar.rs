@@ -3,7 +3,7 @@
 //!
 //! Invariant: what is put in its place means the same; nothing else is touched.
 
-use super::functions::{LIKE, SIMILAR};
+use super::functions::{LIKE, OF_LIKE, SIMILAR, escaped};
 use super::spans;
 use super::walk::each_expr;
 use crate::error::{SqlError, SqlResult};
@@ -104,7 +104,7 @@ fn plain(expr: &Expr) -> SqlResult<Option<Expr>> {
         Expr::Like { negated, any: false, expr, pattern, escape_char } => match &**pattern {
             Expr::Value(literal) => {
                 let escape = escape_of(escape_char.as_ref())?;
-                let Some(pattern) = escaped(&literal.value, escape).map_err(|e| e.at(pattern.span()))? else { return Ok(None) };
+                let Some(pattern) = of_planner(&literal.value, escape).map_err(|e| e.at(pattern.span()))? else { return Ok(None) };
                 let escape_char = Some(Value::SingleQuotedString("\\".into()).into());
                 Some(Expr::Like { negated: *negated, any: false, expr: expr.clone(), pattern: Box::new(text(&pattern)), escape_char })
             }
@@ -225,7 +225,7 @@ fn pattern_of(name: &str, negated: bool, args: [&Expr; 2], escape: Option<&Value
 }
 
 /// A literal of LIKE with the escape that the planner knows, `\`; none where it is that already. Flink knows none unless it is named.
-fn escaped(pattern: &Value, escape: Option<char>) -> SqlResult<Option<String>> {
+fn of_planner(pattern: &Value, escape: Option<char>) -> SqlResult<Option<String>> {
     if escape == Some('\\') {
         return Ok(None);
     }
@@ -240,10 +240,10 @@ fn escaped(pattern: &Value, escape: Option<char>) -> SqlResult<Option<String>> {
             // A letter like others, where another one is the escape.
             '\\' => ('\\', true),
             _ if Some(letter) != escape => (letter, false),
-            _ => match letters.next() {
-                Some(next) if next == letter || matches!(next, '%' | '_') => (next, matches!(next, '%' | '_')),
-                _ => return Err(SqlError::new(format!("the escape {letter} in '{pattern}' stands before no %, _ or {letter}"))),
-            },
+            _ => {
+                let next = escaped(pattern, letter, letters.next(), OF_LIKE).map_err(SqlError::new)?;
+                (next, OF_LIKE.contains(next))
+            }
         };
         if is_plain {
             known.push('\\');

@@ -181,15 +181,21 @@ fn is_local(kind: &DataType) -> bool {
 
 /// Expressions as a session in a zone means them.
 pub(super) struct Zoned {
-    /// To what the zone's clock shows, and back; none = UTC.
-    zone: Option<(Arc<ScalarUDF>, Arc<ScalarUDF>)>,
-    zone_of: Option<Zone>,
+    /// None = UTC.
+    zone: Option<Clock>,
+}
+
+/// A zone, with the functions to what its clock shows and back.
+struct Clock {
+    zone: Zone,
+    local: Arc<ScalarUDF>,
+    instant: Arc<ScalarUDF>,
 }
 
 impl Zoned {
     /// None = UTC.
     pub(super) fn of(zone: Option<Zone>) -> Self {
-        Zoned { zone: zone.map(|zone| (Arc::new(to_local(zone)), Arc::new(to_instant(zone)))), zone_of: zone }
+        Zoned { zone: zone.map(|zone| Clock { zone, local: Arc::new(to_local(zone)), instant: Arc::new(to_instant(zone)) }) }
     }
 
     /// The plan with all its expressions.
@@ -233,7 +239,7 @@ impl Zoned {
                 let (from, to) = (inner.get_type(schema)?, field.data_type());
                 if let (DataType::Timestamp(unit, _), DataType::Utf8) = (&from, to) {
                     let (time, zone) = match is_instant(&from) {
-                        true => (cast((**inner).clone(), DataType::Timestamp(*unit, None)), self.zone_of),
+                        true => (cast((**inner).clone(), DataType::Timestamp(*unit, None)), self.zone.as_ref().map(|clock| clock.zone)),
                         false => ((**inner).clone(), None),
                     };
                     return Ok(Transformed::yes(to_text(*unit, zone).call(vec![time])));
@@ -302,14 +308,14 @@ impl Zoned {
 
     fn local(&self, instant: &Expr) -> Expr {
         match &self.zone {
-            Some((local, _)) => Expr::ScalarFunction(Call::new_udf(local.clone(), vec![cast(instant.clone(), instant_type())])),
+            Some(clock) => Expr::ScalarFunction(Call::new_udf(clock.local.clone(), vec![cast(instant.clone(), instant_type())])),
             None => cast(instant.clone(), LOCAL),
         }
     }
 
     fn instant(&self, local: Expr) -> Expr {
         match &self.zone {
-            Some((_, instant)) => Expr::ScalarFunction(Call::new_udf(instant.clone(), vec![local])),
+            Some(clock) => Expr::ScalarFunction(Call::new_udf(clock.instant.clone(), vec![local])),
             None => cast(local, instant_type()),
         }
     }

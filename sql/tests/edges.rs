@@ -29,7 +29,7 @@ fn batches_of_any_size_give_the_same() {
         column("id", DataType::Int64),
         column("k", DataType::Int32),
         column("s", DataType::Utf8),
-        column("a", DataType::List(Arc::new(column("item", DataType::Int32)))),
+        column("a", DataType::new_list(DataType::Int32, true)),
         column("ts", DataType::Timestamp(TimeUnit::Millisecond, None)),
     ]));
     let record = |id: usize| {

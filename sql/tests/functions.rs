@@ -20,7 +20,7 @@ fn row() -> RecordBatch {
         Field::new("s", DataType::Utf8, true),
         Field::new("ts", stamp(None), true),
         Field::new("ltz", stamp(Some("UTC")), true),
-        Field::new("items", DataType::List(Arc::new(Field::new("item", DataType::Int64, true))), true),
+        Field::new("items", DataType::new_list(DataType::Int64, true), true),
         Field::new("doc", DataType::Utf8, true),
     ]));
     let time = 1_704_099_909_087; // 2024-01-01 09:05:09.087

@@ -16,18 +16,14 @@ fn row() -> DataType {
     DataType::Struct(vec![Field::new("x", DataType::Int32, true), Field::new("y", DataType::Utf8, true)].into())
 }
 
-fn list(item: DataType) -> DataType {
-    DataType::List(Arc::new(Field::new("item", item, true)))
-}
-
 fn schema() -> SchemaRef {
     let column = |name: &str, kind| Field::new(name, kind, true);
     Arc::new(Schema::new(vec![
         column("id", DataType::Int64),
         column("k", DataType::Int32),
-        column("a", list(DataType::Int32)),
+        column("a", DataType::new_list(DataType::Int32, true)),
         column("r", row()),
-        column("rs", list(row())),
+        column("rs", DataType::new_list(row(), true)),
         column("ts", DataType::Timestamp(TimeUnit::Millisecond, None)),
     ]))
 }

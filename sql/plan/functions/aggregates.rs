@@ -6,7 +6,7 @@
 use super::own::becomes;
 use crate::maps::map_type;
 use crate::own::Aggregator;
-use arrow::datatypes::{DataType, Field, FieldRef};
+use arrow::datatypes::{DataType, FieldRef};
 use datafusion_common::{Result, not_impl_err, plan_err};
 use datafusion_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, Signature, Volatility};
@@ -71,7 +71,7 @@ impl AggregateUDFImpl for OwnAggregate {
         let kind = kinds.first().cloned().unwrap_or(DataType::Null);
         Ok(match self.name {
             "first_value" | "last_value" | "listagg" => kind,
-            "array_agg" => DataType::List(Arc::new(Field::new_list_field(kind, true))),
+            "array_agg" => DataType::new_list(kind, true),
             "collect" => map_type(kind, DataType::Int32),
             "approx_count_distinct" => DataType::Int64,
             _ => match kind {

@@ -6,7 +6,7 @@ use crate::maps::parts;
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, ListArray, MapArray, UInt32Array};
 use arrow::buffer::OffsetBuffer;
 use arrow::compute::{interleave, take};
-use arrow::datatypes::{DataType, Field, Int64Type};
+use arrow::datatypes::{DataType, Int64Type};
 use arrow::row::{RowConverter, SortField};
 use datafusion_common::{Result, exec_err, plan_err};
 use datafusion_expr::type_coercion::binary::type_union_resolution;
@@ -78,7 +78,7 @@ impl ScalarUDFImpl for OfArray {
 
     fn return_type(&self, kinds: &[DataType]) -> Result<DataType> {
         match (self.what, kinds.first()) {
-            (What::Of, Some(item)) => Ok(DataType::List(Arc::new(Field::new("item", item.clone(), true)))),
+            (What::Of, Some(item)) => Ok(DataType::new_list(item.clone(), true)),
             (What::Length, _) => Ok(DataType::Int64),
             (What::Contains, _) => Ok(DataType::Boolean),
             (What::Item, Some(DataType::List(item))) => Ok(item.data_type().clone()),

@@ -10,7 +10,7 @@ use arrow::array::{
 };
 use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::compute::interleave;
-use arrow::datatypes::{DataType, Field, Int64Type};
+use arrow::datatypes::{DataType, Int64Type};
 use arrow::row::{Row, RowConverter, Rows, SortField};
 use datafusion_common::{Result, exec_err, plan_err};
 use datafusion_expr::type_coercion::binary::type_union_resolution;
@@ -50,7 +50,7 @@ pub(super) fn functions() -> Vec<ScalarUDF> {
 
 /// Between arrays and texts.
 pub(super) fn of_texts() -> Vec<ScalarFunction> {
-    let texts = DataType::List(Arc::new(Field::new("item", TEXT, true)));
+    let texts = DataType::new_list(TEXT, true);
     vec![
         ScalarFunction::new("split", vec![TEXT, TEXT], texts.clone(), split),
         ScalarFunction::new("array_join", vec![texts.clone(), TEXT], TEXT, join).or(vec![texts, TEXT, TEXT]),
@@ -108,10 +108,6 @@ fn item_of(kind: &DataType) -> Option<&DataType> {
     }
 }
 
-fn list_of(item: DataType) -> DataType {
-    DataType::List(Arc::new(Field::new("item", item, true)))
-}
-
 impl ScalarUDFImpl for OfLists {
     fn name(&self) -> &str {
         self.name
@@ -130,13 +126,13 @@ impl ScalarUDFImpl for OfLists {
             };
             return Ok(match kinds {
                 [one] => vec![one.clone()],
-                _ => vec![list_of(item); count.start.max(kinds.len())],
+                _ => vec![DataType::new_list(item, true); count.start.max(kinds.len())],
             });
         }
         let Some(item) = kinds.first().and_then(item_of) else { return otherwise() };
         match &kinds[1..] {
             [other] if self.what.takes_item() => match type_union_resolution(&[item.clone(), other.clone()]) {
-                Some(common) => Ok(vec![list_of(common.clone()), common]),
+                Some(common) => Ok(vec![DataType::new_list(common.clone(), true), common]),
                 None => otherwise(),
             },
             rest if self.what == What::Slice && matches!(rest.len(), 1 | 2) && rest.iter().all(|k| k.is_integer() || k.is_null()) => {

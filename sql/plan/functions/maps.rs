@@ -54,10 +54,6 @@ fn every_other<T: Clone>(all: &[T], first: usize) -> Vec<T> {
     all.iter().skip(first).step_by(2).cloned().collect()
 }
 
-fn list(item: &DataType) -> DataType {
-    DataType::List(Arc::new(Field::new("item", item.clone(), true)))
-}
-
 impl ScalarUDFImpl for OfMap {
     fn name(&self) -> &str {
         self.name
@@ -92,12 +88,12 @@ impl ScalarUDFImpl for OfMap {
             }
             (What::FromText, _) => map_type(DataType::Utf8, DataType::Utf8),
             (What::Keys | What::Values | What::Entries, [kind]) => match parts(kind) {
-                Some((key, _)) if self.what == What::Keys => list(key.data_type()),
-                Some((_, value)) if self.what == What::Values => list(value.data_type()),
-                Some((key, value)) => list(&DataType::Struct(Fields::from(vec![
-                    Field::new("key", key.data_type().clone(), true),
-                    Field::new("value", value.data_type().clone(), true),
-                ]))),
+                Some((key, _)) if self.what == What::Keys => DataType::new_list(key.data_type().clone(), true),
+                Some((_, value)) if self.what == What::Values => DataType::new_list(value.data_type().clone(), true),
+                Some((key, value)) => {
+                    let fields = [Field::new("key", key.data_type().clone(), true), Field::new("value", value.data_type().clone(), true)];
+                    DataType::new_list(DataType::Struct(Fields::from_iter(fields)), true)
+                }
                 None => return plan_err!("{} takes a MAP", self.name.to_uppercase()),
             },
             _ => return plan_err!("{} takes other arguments", self.name.to_uppercase()),

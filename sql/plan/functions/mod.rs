@@ -30,7 +30,8 @@ pub(super) use casts::{AS_WRITTEN, replaced};
 pub(crate) use chance::{CHANCE, FRACTION_OF, UUID_OF};
 pub use own::ScalarFunction;
 pub(crate) use rows::{as_other, fits};
-pub(super) use similar::{LIKE, SIMILAR};
+pub(super) use similar::{LIKE, OF_LIKE, SIMILAR, escaped};
+pub(crate) use strings::hex;
 pub(crate) use time::is_of_the_clock;
 
 use super::fields::FieldPlanner;

@@ -159,12 +159,11 @@ mod tests {
 
     #[test]
     fn what_is_within_must_fit() {
-        let list = |kind: DataType| DataType::List(Arc::new(Field::new("item", kind, true)));
         let (small, large) = (row(&[("a", DataType::Int32)]), row(&[("b", DataType::Int64)]));
-        assert!(fits(&list(small.clone()), &list(large.clone()), wider));
+        assert!(fits(&DataType::new_list(small.clone(), true), &DataType::new_list(large.clone(), true), wider));
         assert!(!fits(&small, &row(&[("a", DataType::Utf8)]), wider));
         assert!(!fits(&small, &row(&[("a", DataType::Int32), ("b", DataType::Int32)]), wider));
-        assert!(!fits(&small, &list(large), wider));
+        assert!(!fits(&small, &DataType::new_list(large, true), wider));
     }
 
     #[test]

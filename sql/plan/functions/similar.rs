@@ -20,6 +20,8 @@ pub(in crate::plan) const LIKE: &str = "like";
 /// That of SIMILAR TO.
 pub(in crate::plan) const SIMILAR: &str = "similar to";
 
+/// What an escape may stand before in LIKE, besides itself.
+pub(in crate::plan) const OF_LIKE: &str = "%_";
 /// What means something else where it stands in an expression of Java's.
 const OF_JAVA: &str = "[]()|^-+*?{}$\\.";
 /// What an escape may stand before in SIMILAR TO, besides itself.
@@ -58,12 +60,12 @@ fn check(args: &[Option<&ScalarValue>], translate: Translate) -> Result<(), Stri
         Some(ScalarValue::Utf8(text)) => text.clone(),
         _ => None,
     };
-    match (args.get(1).and_then(constant), args.get(2).map(constant)) {
-        (Some(pattern), None) => regex(&mut Compiled::default(), &whole(&pattern, None, translate)?, &pattern).map(drop),
-        (Some(pattern), Some(Some(escape))) => {
-            regex(&mut Compiled::default(), &whole(&pattern, Some(&escape), translate)?, &pattern).map(drop)
+    let (pattern, escape) = (args.get(1).and_then(constant), args.get(2).map(constant));
+    match (pattern, escape) {
+        (None, _) | (_, Some(None)) => Ok(()),
+        (Some(pattern), escape) => {
+            regex(&mut Compiled::default(), &whole(&pattern, escape.flatten().as_deref(), translate)?, &pattern).map(drop)
         }
-        _ => Ok(()),
     }
 }
 
@@ -116,7 +118,7 @@ fn like(pattern: &str, escape: Option<char>) -> Result<String, String> {
     let (mut out, mut chars) = (String::with_capacity(pattern.len() * 2), pattern.chars());
     while let Some(c) = chars.next() {
         match c {
-            _ if Some(c) == escape => push_plain(escaped(pattern, c, chars.next(), "%_")?, &mut out),
+            _ if Some(c) == escape => push_plain(escaped(pattern, c, chars.next(), OF_LIKE)?, &mut out),
             '_' => out.push_str("(?s:.)"),
             '%' => out.push_str("(?s:.*)"),
             _ => push_plain(c, &mut out),
@@ -169,9 +171,12 @@ fn class(pattern: &str, escape: Option<char>, chars: &mut Peekable<Chars<'_>>, o
 }
 
 /// The character behind an escape.
-fn escaped(pattern: &str, escape: char, next: Option<char>, special: &str) -> Result<char, String> {
+///
+/// # Errors
+/// One that no escape may stand before.
+pub(in crate::plan) fn escaped(pattern: &str, escape: char, next: Option<char>, special: &str) -> Result<char, String> {
     let before = || match special {
-        "%_" => "%, _".to_string(),
+        OF_LIKE => "%, _".to_string(),
         _ => format!("one of {special}"),
     };
     next.filter(|next| *next == escape || special.contains(*next))

@@ -39,7 +39,7 @@ pub(super) fn functions() -> Vec<ScalarFunction> {
         ScalarFunction::new("sha2", vec![TEXT, INT], TEXT, sha2),
         ScalarFunction::new("hex", vec![INT], TEXT, |args| match args[0].data_type() {
             DataType::Int64 => numbers(args, |n| Some(format!("{n:X}"))),
-            _ => each(args, |t| Some(hex(t.as_bytes(), true))),
+            _ => each(args, |t| Some(hex(t.as_bytes()).to_uppercase())),
         })
         .or(vec![TEXT]),
         ScalarFunction::new("unhex", vec![TEXT], DataType::Binary, |args| {
@@ -85,10 +85,11 @@ fn initcap(text: &str) -> String {
     out
 }
 
-fn hex(bytes: &[u8], upper: bool) -> String {
+/// Bytes as digits, two each.
+pub(crate) fn hex(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(bytes.len() * 2);
     for b in bytes {
-        let _ = if upper { write!(out, "{b:02X}") } else { write!(out, "{b:02x}") };
+        let _ = write!(out, "{b:02x}");
     }
     out
 }
@@ -101,7 +102,7 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
 }
 
 fn digest<D: Digest>(text: &str) -> String {
-    hex(&D::digest(text.as_bytes()), false)
+    hex(&D::digest(text.as_bytes()))
 }
 
 fn sha2(args: &[ArrayRef]) -> Result<ArrayRef, String> {

@@ -1,9 +1,12 @@
-//! Flink's dialect for the parser: back-quoted names, `U&'\00e4'`, `TABLE t` as an argument, `MAP[..]`, `TRIM(BOTH FROM s)`, the clauses of JSON
-//! functions.
+//! Flink's dialect for the parser: back-quoted names, `U&'\00e4'`, `TABLE t` as an argument, `MAP[..]`, `TRIM(BOTH FROM s)`, CAST to
+//! Flink's types, the clauses of JSON functions.
 //!
 //! Invariant: everything else is the generic dialect, the union of all others.
 
-use datafusion_sql::sqlparser::ast::{BinaryOperator, Expr, TrimWhereField};
+use super::cast_type;
+use crate::plan::sugar::{call, text};
+use crate::plan::{CAST_TO, TRY_CAST_TO};
+use datafusion_sql::sqlparser::ast::{BinaryOperator, CastKind, Expr, TrimWhereField};
 use datafusion_sql::sqlparser::dialect::{Dialect, GenericDialect};
 use datafusion_sql::sqlparser::keywords::Keyword;
 use datafusion_sql::sqlparser::parser::{Parser, ParserError};
@@ -62,6 +65,9 @@ impl Dialect for FlinkDialect {
         }
         if super::word_at(parser, 0) == "MAP" && parser.peek_nth_token_ref(1).token == Token::LBracket {
             return Some(map(parser));
+        }
+        if let Some(kind) = cast_kind(parser) {
+            return Some(cast(parser, kind));
         }
         let is_trim = super::word_at(parser, 0) == "TRIM" && parser.peek_nth_token_ref(1).token == Token::LParen;
         if is_trim && super::word_at(parser, 3) == "FROM" {
@@ -161,11 +167,61 @@ fn trim_blanks(parser: &mut Parser<'_>) -> Option<Result<Expr, ParserError>> {
     Some(text.map(|expr| Expr::Trim { expr: Box::new(expr), trim_where: Some(side), trim_what: None, trim_characters: None }))
 }
 
+/// The cast that begins here.
+fn cast_kind(parser: &Parser<'_>) -> Option<CastKind> {
+    let kind = match super::word_at(parser, 0).as_str() {
+        "CAST" => CastKind::Cast,
+        "TRY_CAST" => CastKind::TryCast,
+        _ => return None,
+    };
+    (parser.peek_nth_token_ref(1).token == Token::LParen).then_some(kind)
+}
+
+/// `CAST(x AS type)`: as a call where only Flink has the type.
+fn cast(parser: &mut Parser<'_>, kind: CastKind) -> Result<Expr, ParserError> {
+    parser.next_token();
+    parser.expect_token(&Token::LParen)?;
+    let expr = parser.parse_expr()?;
+    parser.expect_keyword_is(Keyword::AS)?;
+    let (place, words) = (parser.peek_token_ref().span.start, type_words(parser));
+    let written = words.join(" ");
+    let is_own = matches!(super::word_at(parser, 0).as_str(), "ROW" | "ARRAY" | "MAP" | "MULTISET" | "TIMESTAMP_LTZ" | "INTERVAL");
+    if !is_own && !written.contains(" LOCAL ") {
+        let data_type = parser.parse_data_type()?;
+        parser.expect_token(&Token::RParen)?;
+        return Ok(Expr::Cast { kind, expr: Box::new(expr), data_type, array: false, format: None });
+    }
+    // The parser's errors have their place behind them.
+    cast_type(&written).map_err(|e| ParserError::ParserError(format!("{}{place}", e.message())))?;
+    for _ in words {
+        parser.next_token();
+    }
+    parser.expect_token(&Token::RParen)?;
+    let name = if kind == CastKind::Cast { CAST_TO } else { TRY_CAST_TO };
+    Ok(call(name, vec![expr, text(&written)]))
+}
+
+/// The words up to the bracket that closes what is around them.
+fn type_words(parser: &Parser<'_>) -> Vec<String> {
+    let (mut depth, mut words) = (0usize, Vec::new());
+    for n in 0.. {
+        match &parser.peek_nth_token_ref(n).token {
+            Token::EOF => break,
+            Token::RParen if depth == 0 => break,
+            Token::LParen => depth += 1,
+            Token::RParen => depth -= 1,
+            _ => {}
+        }
+        words.push(parser.peek_nth_token_ref(n).token.to_string());
+    }
+    words
+}
+
 /// `MAP[key, value, ..]`.
 fn map(parser: &mut Parser<'_>) -> Result<Expr, ParserError> {
     parser.next_token();
     parser.expect_token(&Token::LBracket)?;
     let entries = parser.parse_comma_separated(Parser::parse_expr)?;
     parser.expect_token(&Token::RBracket)?;
-    Ok(crate::plan::sugar::call("map_of", entries))
+    Ok(call("map_of", entries))
 }

@@ -4,7 +4,10 @@
 
 use super::{take_words, word_at};
 use crate::plan::sugar::{call as function, text};
-use datafusion_sql::sqlparser::ast::{CastKind, DataType, Expr, UnaryOperator, Value};
+use datafusion_sql::sqlparser::ast::{
+    CastKind, DataType, Expr, FunctionArgumentClause, FunctionArguments, NullTreatment, UnaryOperator, Value,
+};
+use datafusion_sql::sqlparser::keywords::Keyword;
 use datafusion_sql::sqlparser::parser::{Parser, ParserError};
 use datafusion_sql::sqlparser::tokenizer::Token;
 
@@ -21,6 +24,8 @@ pub(super) fn call(parser: &mut Parser<'_>) -> Option<Parsed> {
         "JSON_EXISTS" => exists,
         "JSON_OBJECT" => |parser| members(parser, true),
         "JSON_ARRAY" => |parser| members(parser, false),
+        "JSON_OBJECTAGG" => return Some(aggregate(parser, true)),
+        "JSON_ARRAYAGG" => return Some(aggregate(parser, false)),
         _ => return None,
     };
     parser.next_token();
@@ -114,12 +119,12 @@ fn query(parser: &mut Parser<'_>) -> Parsed {
     let mut wrapper = "WITHOUT";
     if take_words(parser, &["WITHOUT"]) {
         let _ = take_words(parser, &["ARRAY"]);
-        parser.expect_keyword_is(datafusion_sql::sqlparser::keywords::Keyword::WRAPPER)?;
+        parser.expect_keyword_is(Keyword::WRAPPER)?;
     } else if take_words(parser, &["WITH"]) {
         wrapper = if take_words(parser, &["CONDITIONAL"]) { "CONDITIONAL" } else { "UNCONDITIONAL" };
         let _ = take_words(parser, &["UNCONDITIONAL"]);
         let _ = take_words(parser, &["ARRAY"]);
-        parser.expect_keyword_is(datafusion_sql::sqlparser::keywords::Keyword::WRAPPER)?;
+        parser.expect_keyword_is(Keyword::WRAPPER)?;
     }
     let [(empty, _), (error, _)] = behaviours(parser, &[&["NULL"], &["ERROR"], &["EMPTY", "ARRAY"], &["EMPTY", "OBJECT"]])?;
     args.extend([text(wrapper), text(&empty), text(&error)]);
@@ -146,8 +151,7 @@ fn members(parser: &mut Parser<'_>, named: bool) -> Parsed {
             }
         }
         let value = parser.parse_expr()?;
-        let is_json = matches!(&value, Expr::Function(f) if matches!(f.name.to_string().as_str(), "json_object" | "json_array"));
-        args.extend([text(if is_json { "raw" } else { "plain" }), value]);
+        args.extend([text(if is_json_already(&value) { "raw" } else { "plain" }), value]);
         if !parser.consume_token(&Token::Comma) {
             break;
         }
@@ -155,4 +159,53 @@ fn members(parser: &mut Parser<'_>, named: bool) -> Parsed {
     let absent = take_words(parser, &["ABSENT", "ON", "NULL"]) || (!take_words(parser, &["NULL", "ON", "NULL"]) && !named);
     args.insert(0, text(if absent { "ABSENT" } else { "NULL" }));
     Ok(function(if named { "json_object" } else { "json_array" }, args))
+}
+
+fn is_json_already(value: &Expr) -> bool {
+    matches!(value, Expr::Function(f) if ["json_object", "json_array", "json_object_of", "json_array_of"].contains(&f.name.to_string().as_str()))
+}
+
+/// `JSON_OBJECTAGG([KEY] key VALUE x)` and `JSON_ARRAYAGG(x)`: texts of JSON that ARRAY_AGG gathers, made one by a function of the
+/// result.
+fn aggregate(parser: &mut Parser<'_>, named: bool) -> Parsed {
+    parser.next_token();
+    parser.next_token();
+    let mut key = None;
+    if named {
+        let _ = take_words(parser, &["KEY"]);
+        key = Some(parser.parse_expr()?);
+        if !take_words(parser, &["VALUE"]) {
+            return parser.expected("VALUE", parser.peek_token());
+        }
+    }
+    let value = parser.parse_expr()?;
+    let absent = take_words(parser, &["ABSENT", "ON", "NULL"]) || (!take_words(parser, &["NULL", "ON", "NULL"]) && !named);
+    parser.expect_token(&Token::RParen)?;
+    let mut member = if is_json_already(&value) { value } else { function("json_string", vec![value]) };
+    if !absent {
+        member = function("coalesce", vec![member, text("null")]);
+    }
+    if let Some(key) = key {
+        // One without a name is told when the object is made.
+        let name = function("coalesce", vec![function("json_quote", vec![key]), text("")]);
+        member = function("concat", vec![name, text(":"), member]);
+    }
+    let Expr::Function(mut gathered) = function("array_agg", vec![member]) else {
+        return parser.expected("a function", parser.peek_token());
+    };
+    if let FunctionArguments::List(list) = &mut gathered.args
+        && absent
+    {
+        list.clauses.push(FunctionArgumentClause::IgnoreOrRespectNulls(NullTreatment::IgnoreNulls));
+    }
+    if take_words(parser, &["FILTER"]) {
+        parser.expect_token(&Token::LParen)?;
+        parser.expect_keyword_is(Keyword::WHERE)?;
+        gathered.filter = Some(Box::new(parser.parse_expr()?));
+        parser.expect_token(&Token::RParen)?;
+    }
+    if word_at(parser, 0) == "OVER" {
+        return parser.expected("no OVER, which JSON_OBJECTAGG and JSON_ARRAYAGG do not take", parser.peek_token());
+    }
+    Ok(function(if named { "json_object_of" } else { "json_array_of" }, vec![Expr::Function(gathered)]))
 }

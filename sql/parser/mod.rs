@@ -16,6 +16,7 @@ pub use alter::{Alter, Change, Element, Position};
 pub use create_table::{ColumnDef, ColumnKind, CreateTable, Like, Part, Taking, WatermarkDef};
 pub use hints::{Hinted, Hints};
 pub use types::type_name;
+pub(crate) use types::{Length, cast_type};
 
 use crate::error::{SqlError, SqlResult};
 use datafusion_sql::sqlparser::ast::{Expr as SqlExpr, Ident, ObjectName, Query};

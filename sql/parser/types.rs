@@ -3,12 +3,20 @@
 //! Invariant: every type that parses has one Arrow type that holds all its values; text is `Utf8`, timestamps have the unit of
 //! their precision, `TIMESTAMP_LTZ` is in UTC.
 
+use super::FlinkDialect;
 use crate::error::{SqlError, SqlResult};
 use crate::maps::{map_type, parts};
 use arrow::datatypes::{DataType, Field, TimeUnit};
 use datafusion_sql::sqlparser::keywords::Keyword;
 use datafusion_sql::sqlparser::parser::Parser;
-use datafusion_sql::sqlparser::tokenizer::Token;
+use datafusion_sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
+use std::borrow::Cow;
+
+/// Characters of a CHAR(n), which is filled up, at most.
+const LONGEST_FILLED: u64 = 1 << 20;
+
+/// Characters of a STRING at most.
+const LONGEST_TEXT: u64 = i32::MAX as u64;
 
 /// Names for the error of an unknown type.
 const NAMES: &[&str] = &[
@@ -38,9 +46,54 @@ const NAMES: &[&str] = &[
     "MULTISET",
 ];
 
+/// How long a text is in a type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Length {
+    /// `VARCHAR(n)`: so many characters at most.
+    Most(u32),
+    /// `CHAR(n)`: so many, filled up with blanks.
+    Exactly(u32),
+}
+
+impl Length {
+    /// A text of this length.
+    pub(crate) fn of(self, text: &str) -> Cow<'_, str> {
+        let (Length::Most(n) | Length::Exactly(n)) = self;
+        let cut = text.char_indices().nth(n as usize).map_or(text, |(end, _)| &text[..end]);
+        match self {
+            Length::Exactly(n) if cut.len() == text.len() => {
+                let missing = (n as usize).saturating_sub(text.chars().count());
+                if missing == 0 { cut.into() } else { format!("{cut}{}", " ".repeat(missing)).into() }
+            }
+            _ => cut.into(),
+        }
+    }
+}
+
+/// The type that a text spells, and the lengths of the texts in it, in order.
+///
+/// # Errors
+/// No type.
+pub(crate) fn cast_type(text: &str) -> SqlResult<(DataType, Vec<Option<Length>>)> {
+    let tokens = Tokenizer::new(&FlinkDialect, text).tokenize_with_location().map_err(|e| SqlError::new(e.message))?;
+    let is_word = |t: &TokenWithSpan| !matches!(t.token, Token::Whitespace(_));
+    let tokens = tokens.into_iter().filter(is_word).flat_map(super::halves).collect();
+    let mut parser = Parser::new(&FlinkDialect).with_tokens_with_locations(tokens);
+    let mut lengths = Vec::new();
+    let kind = parse_bare(&mut parser, &mut lengths)?;
+    match parser.peek_token_ref().token {
+        Token::EOF => Ok((kind, lengths)),
+        _ => Err(SqlError::new(format!("{text} is no type"))),
+    }
+}
+
 /// A type, and whether `NOT NULL` follows.
 pub(super) fn parse_type(parser: &mut Parser<'_>) -> SqlResult<(DataType, bool)> {
-    let kind = parse_bare(parser)?;
+    parse_part(parser, &mut Vec::new())
+}
+
+fn parse_part(parser: &mut Parser<'_>, lengths: &mut Vec<Option<Length>>) -> SqlResult<(DataType, bool)> {
+    let kind = parse_bare(parser, lengths)?;
     let not_null = parser.parse_keywords(&[Keyword::NOT, Keyword::NULL]);
     if !not_null {
         let _ = parser.parse_keyword(Keyword::NULL);
@@ -48,7 +101,7 @@ pub(super) fn parse_type(parser: &mut Parser<'_>) -> SqlResult<(DataType, bool)>
     Ok((kind, not_null))
 }
 
-fn parse_bare(parser: &mut Parser<'_>) -> SqlResult<DataType> {
+fn parse_bare(parser: &mut Parser<'_>, lengths: &mut Vec<Option<Length>>) -> SqlResult<DataType> {
     let token = parser.next_token();
     let unknown = || SqlError::new(format!("{} is no column type", token.token)).at(token.span);
     let Token::Word(word) = &token.token else { return Err(unknown()) };
@@ -74,10 +127,13 @@ fn parse_bare(parser: &mut Parser<'_>) -> SqlResult<DataType> {
             }
             DataType::Decimal128(precision, scale)
         }
-        "STRING" => DataType::Utf8,
+        "STRING" => {
+            lengths.push(None);
+            DataType::Utf8
+        }
         "VARCHAR" | "CHAR" | "CHARACTER" => {
-            let _ = parser.parse_keyword(Keyword::VARYING);
-            length(parser)?;
+            let varies = parser.parse_keyword(Keyword::VARYING) || name == "VARCHAR";
+            lengths.push(text_length(length(parser)?, varies).map_err(|e| e.at(token.span))?);
             DataType::Utf8
         }
         "BYTES" => DataType::Binary,
@@ -112,28 +168,28 @@ fn parse_bare(parser: &mut Parser<'_>) -> SqlResult<DataType> {
             }
             DataType::Timestamp(unit, local.then(|| "UTC".into()))
         }
-        "ROW" => row(parser)?,
+        "ROW" => row(parser, lengths)?,
         "ARRAY" => {
             expect(parser, &Token::Lt)?;
-            let (item, _) = parse_type(parser)?;
+            let (item, _) = parse_part(parser, lengths)?;
             close_angle(parser)?;
             DataType::new_list(item, true)
         }
         "MAP" => {
             expect(parser, &Token::Lt)?;
-            let (key, _) = parse_type(parser)?;
+            let (key, _) = parse_part(parser, lengths)?;
             if matches!(key, DataType::Struct(_) | DataType::List(_) | DataType::Map(..)) {
                 return Err(SqlError::new(format!("{} is no key of a MAP", type_name(&key))).at(token.span).help("MAP<STRING, ...>"));
             }
             expect(parser, &Token::Comma)?;
-            let (value, _) = parse_type(parser)?;
+            let (value, _) = parse_part(parser, lengths)?;
             close_angle(parser)?;
             map_type(key, value)
         }
         // A bag: how often each value is in it.
         "MULTISET" => {
             expect(parser, &Token::Lt)?;
-            let (value, _) = parse_type(parser)?;
+            let (value, _) = parse_part(parser, lengths)?;
             if matches!(value, DataType::Struct(_) | DataType::List(_) | DataType::Map(..)) {
                 return Err(SqlError::new(format!("{} is no value of a MULTISET", type_name(&value)))
                     .at(token.span)
@@ -155,7 +211,7 @@ fn parse_bare(parser: &mut Parser<'_>) -> SqlResult<DataType> {
 }
 
 /// `ROW<a INT, b STRING>`, also with parentheses.
-fn row(parser: &mut Parser<'_>) -> SqlResult<DataType> {
+fn row(parser: &mut Parser<'_>, lengths: &mut Vec<Option<Length>>) -> SqlResult<DataType> {
     let round = parser.consume_token(&Token::LParen);
     if !round {
         expect(parser, &Token::Lt)?;
@@ -163,7 +219,7 @@ fn row(parser: &mut Parser<'_>) -> SqlResult<DataType> {
     let mut fields = Vec::new();
     loop {
         let name = parser.parse_identifier().map_err(|e| super::syntax(e, parser))?.value;
-        let (kind, _) = parse_type(parser)?;
+        let (kind, _) = parse_part(parser, lengths)?;
         if matches!(parser.peek_token_ref().token, Token::SingleQuotedString(_)) {
             parser.next_token(); // a comment on the field
         }
@@ -205,6 +261,18 @@ fn length(parser: &mut Parser<'_>) -> SqlResult<Option<u64>> {
     let n = parser.parse_literal_uint().map_err(|e| super::syntax(e, parser))?;
     expect(parser, &Token::RParen)?;
     Ok(Some(n))
+}
+
+/// What the length of a text type says.
+fn text_length(written: Option<u64>, varies: bool) -> SqlResult<Option<Length>> {
+    let most = if varies { LONGEST_TEXT } else { LONGEST_FILLED };
+    let (name, make): (_, fn(u32) -> Length) = if varies { ("VARCHAR", Length::Most) } else { ("CHAR", Length::Exactly) };
+    match (written, u32::try_from(written.unwrap_or(1))) {
+        (None, _) if varies => Ok(None),
+        (Some(LONGEST_TEXT..), _) if varies => Ok(None),
+        (_, Ok(length)) if (1..=most).contains(&u64::from(length)) => Ok(Some(make(length))),
+        (length, _) => Err(SqlError::new(format!("{name}({}): the length is 1 to {most}", length.unwrap_or(1)))),
+    }
 }
 
 /// `(p, s)`, `(p)` or nothing.

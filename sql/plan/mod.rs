@@ -32,7 +32,10 @@ mod zones;
 
 pub(crate) use first::NUMBER;
 pub use functions::ScalarFunction;
-pub(crate) use functions::{CHANCE, FRACTION_OF, Functions, UUID_OF, aggregate_of, as_other, fits, hex, is_of_the_clock, known, own_of};
+pub(crate) use functions::{
+    CAST_TO, CHANCE, CURRENT_WATERMARK, FRACTION_OF, Functions, SEEDED, Seeded, TRY_CAST_TO, UUID_OF, aggregate_of, as_other, fits, hex,
+    is_of_the_clock, known, own_of,
+};
 pub(crate) use pattern::{Clause, Formula, PatternMatch, Reading, What, column_name, schema_of};
 pub(crate) use tvf::{WindowKind, WindowTvf, Windows, interval_ms};
 pub(crate) use unnest::{Of, Unnested};

@@ -3,22 +3,17 @@
 //!
 //! Invariant: what is put in its place means the same; nothing else is touched.
 
-use super::functions::{LIKE, OF_LIKE, SIMILAR, escaped};
+use super::functions::{CAST_TO, LIKE, OF_LIKE, SEEDED, SIMILAR, TRY_CAST_TO, escaped};
 use super::spans;
 use super::walk::each_expr;
 use crate::error::{SqlError, SqlResult};
+use crate::parser::{DATABASE, cast_type};
 use datafusion_sql::sqlparser::ast::helpers::attached_token::AttachedToken;
 use datafusion_sql::sqlparser::ast::{
-    BinaryOperator, CaseWhen, CastKind, CeilFloorKind, CharacterLength, DataType, DateTimeField, ExactNumberInfo, Expr, Function,
-    FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, ObjectName, Spanned, TimezoneInfo, TypedString,
-    UnaryOperator, Value, ValueWithSpan, VisitMut,
+    BinaryOperator, CaseWhen, CastKind, CeilFloorKind, DataType, DateTimeField, ExactNumberInfo, Expr, Function, FunctionArg,
+    FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, ObjectName, Spanned, TimezoneInfo, TypedString, UnaryOperator, Value,
+    ValueWithSpan, VisitMut,
 };
-
-/// Characters of a CHAR(n), which is filled up, at most.
-const LONGEST: u64 = 1 << 20;
-
-/// Characters of a STRING at most.
-const LONGEST_TEXT: u64 = i32::MAX as u64;
 
 /// Rewrites every expression in it.
 pub(super) fn rewrite(within: &mut impl VisitMut) -> SqlResult<()> {
@@ -81,18 +76,22 @@ fn plain(expr: &Expr) -> SqlResult<Option<Expr>> {
         Expr::Ceil { expr, field: CeilFloorKind::DateTimeField(unit) } if *unit != DateTimeField::NoDateTime => {
             Some(call("ceil_time", vec![text(&unit.to_string().to_uppercase()), (**expr).clone()]))
         }
-        // What is on a clock, as an instant: the session's zone says which.
-        Expr::Cast { kind, expr, data_type: DataType::Custom(name, _), .. } if name.to_string().eq_ignore_ascii_case("timestamp_ltz") => {
-            let local = Expr::Cast {
-                kind: kind.clone(),
-                expr: expr.clone(),
-                data_type: DataType::Timestamp(Some(3), TimezoneInfo::None),
-                array: false,
-                format: None,
-            };
-            Some(call("as_instant", vec![local]))
+        // The planner has nine digits.
+        Expr::Cast {
+            kind,
+            expr,
+            data_type: DataType::Timestamp(None, zone @ (TimezoneInfo::None | TimezoneInfo::WithoutTimeZone)),
+            ..
+        } => {
+            let data_type = DataType::Timestamp(Some(6), *zone);
+            Some(Expr::Cast { kind: kind.clone(), expr: expr.clone(), data_type, array: false, format: None })
         }
-        Expr::Cast { kind, expr, data_type, .. } if length(data_type).is_some() => return sized(kind, expr, data_type),
+        Expr::Cast { kind, expr, data_type, .. } if has_length(data_type) => {
+            let written = data_type.to_string();
+            cast_type(&written).map_err(|e| e.at(expr.span()))?;
+            let name = if *kind == CastKind::Cast { CAST_TO } else { TRY_CAST_TO };
+            Some(call(name, vec![(**expr).clone(), text(&written)]))
+        }
         // The planner has no other digits than nine, Flink's TIME has none.
         Expr::Cast {
             kind, expr, data_type: DataType::Time(digits, zone @ (TimezoneInfo::None | TimezoneInfo::WithoutTimeZone)), ..
@@ -136,9 +135,7 @@ fn plain(expr: &Expr) -> SqlResult<Option<Expr>> {
             let args = [Some(expr), Some(&from), substring_for.as_ref()];
             Some(call("substring", args.into_iter().flatten().map(|e| (**e).clone()).collect()))
         }
-        // Sunday is 1, where the planner's own begins with 0.
-        Expr::Extract { field: DateTimeField::Dow | DateTimeField::DayOfWeek, expr, .. } => Some(call("dayofweek", vec![(**expr).clone()])),
-        // Whole seconds.
+        // An instant has one in every zone.
         Expr::Extract { field: DateTimeField::Epoch, expr, .. } => {
             let epoch = Expr::Cast {
                 kind: CastKind::Cast,
@@ -148,6 +145,15 @@ fn plain(expr: &Expr) -> SqlResult<Option<Expr>> {
                 format: None,
             };
             Some(call("timestampdiff", vec![text("SECOND"), epoch, (**expr).clone()]))
+        }
+        Expr::Extract { field, expr, .. } => {
+            let field = match field.to_string().to_uppercase().as_str() {
+                "MILLENIUM" => "MILLENNIUM".to_string(),
+                "DAYOFWEEK" => "DOW".into(),
+                "DAYOFYEAR" => "DOY".into(),
+                other => other.trim_end_matches('S').to_string(),
+            };
+            Some(call("extract", vec![text(&field), (**expr).clone()]))
         }
         Expr::Cast { kind, expr, data_type: DataType::Bytes(_) | DataType::Varbinary(_) | DataType::Binary(_), array, format } => {
             let (kind, expr, format) = (kind.clone(), expr.clone(), format.clone());
@@ -177,35 +183,12 @@ fn written_digits(time: &str) -> u64 {
     }
 }
 
-/// How a text type of a length is called, and that; none for one without.
-fn length(data_type: &DataType) -> Option<(&'static str, Option<CharacterLength>)> {
-    match data_type {
-        DataType::Char(length) | DataType::Character(length) => Some(("CHAR", *length)),
-        DataType::Varchar(Some(length)) => Some(("VARCHAR", Some(*length))),
-        DataType::CharVarying(length) | DataType::CharacterVarying(length) => Some(("VARCHAR", *length)),
-        _ => None,
-    }
-}
-
-/// A cast to a text of so many characters: of a VARCHAR at most, of a CHAR exactly.
-fn sized(kind: &CastKind, expr: &Expr, data_type: &DataType) -> SqlResult<Option<Expr>> {
-    let Some((name, length)) = length(data_type) else { return Ok(None) };
-    let data_type = DataType::String(None);
-    let whole = Expr::Cast { kind: kind.clone(), expr: Box::new(expr.clone()), data_type, array: false, format: None };
-    let length = match length {
-        // As long as a text may be.
-        Some(CharacterLength::IntegerLength { length, .. }) if name == "VARCHAR" && length >= LONGEST_TEXT => return Ok(Some(whole)),
-        Some(CharacterLength::IntegerLength { length, .. }) => length,
-        Some(CharacterLength::Max) => return Ok(Some(whole)),
-        None if name == "VARCHAR" => return Ok(Some(whole)),
-        None => 1,
-    };
-    if length == 0 || (name == "CHAR" && length > LONGEST) {
-        let most = if name == "CHAR" { LONGEST } else { LONGEST_TEXT };
-        return Err(SqlError::new(format!("{name}({length}): the length is 1 to {most}")).at(expr.span()));
-    }
-    let cut = if name == "CHAR" { "fit_text" } else { "cut_text" };
-    Ok(Some(call(cut, vec![whole, number(length)])))
+/// Whether a text type has a length, which the planner does not know.
+fn has_length(data_type: &DataType) -> bool {
+    matches!(
+        data_type,
+        DataType::Char(_) | DataType::Character(_) | DataType::Varchar(Some(_)) | DataType::CharVarying(_) | DataType::CharacterVarying(_)
+    )
 }
 
 /// The character that an ESCAPE names.
@@ -276,6 +259,13 @@ fn of_call(function: &Function) -> SqlResult<Option<Expr>> {
         }
         ("IF", [condition, yes, no]) => Some(case(condition.clone(), yes.clone(), no.clone())),
         ("IFNULL" | "NVL", [_, _]) => Some(call("coalesce", args)),
+        ("RAND", [_]) => Some(call(SEEDED[0], args)),
+        ("RAND_INTEGER", [_, _]) => Some(call(SEEDED[1], args)),
+        ("CURRENT_DATABASE", []) => Some(text(DATABASE)),
+        ("CEILING", [x]) => Some(Expr::Ceil { expr: Box::new(x.clone()), field: CeilFloorKind::DateTimeField(DateTimeField::NoDateTime) }),
+        ("PERCENTILE", [x, share]) => Some(percentile(function, "collect", x.clone(), share)),
+        // How often each value counts goes with it.
+        ("PERCENTILE", [x, share, times]) => Some(percentile(function, "array_agg", call("row", vec![x.clone(), times.clone()]), share)),
         ("UNIX_TIMESTAMP", []) => Some(call("unix_timestamp_now", args)),
         ("E", []) => Some(call("exp", vec![Expr::Value(Value::Number("1".into(), false).into())])),
         (name @ ("GREATEST" | "LEAST"), [first, rest @ ..]) => {
@@ -288,4 +278,13 @@ fn of_call(function: &Function) -> SqlResult<Option<Expr>> {
         }
         _ => None,
     })
+}
+
+/// The values of a group, gathered by another aggregate, and the percentile of them.
+fn percentile(function: &Function, gather: &str, value: Expr, share: &Expr) -> Expr {
+    let gathered = match call(gather, vec![value]) {
+        Expr::Function(of_values) => Expr::Function(Function { filter: function.filter.clone(), over: function.over.clone(), ..of_values }),
+        other => other,
+    };
+    call("percentile_of", vec![gathered, share.clone()])
 }

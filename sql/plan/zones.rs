@@ -1,4 +1,4 @@
-//! The time zone of a session: what a `TIMESTAMP_LTZ`, which is an instant, is on a clock on the wall; and times as texts.
+//! The time zone of a session: what a `TIMESTAMP_LTZ`, which is an instant, is on a clock on the wall.
 //!
 //! Instants are kept, compared and written in UTC whatever the zone is. It counts where an instant becomes something local or the
 //! other way: in casts, in the parts of a date, in windows' bounds and alignment, in functions of the clock and of Unix time.
@@ -6,24 +6,24 @@
 //! A local time that a clock shows twice is the first of the two instants; one that it skips is as long behind the gap as it is
 //! behind its beginning: as in Java.
 //!
-//! Invariant: the pass comes behind the planner's own, which has made every conversion a cast; in UTC nothing but the texts of times changes.
+//! Invariant: the pass comes behind the planner's own, which has made every conversion a cast; in UTC nothing changes but casts that are not as the planner has them.
 
 use super::functions::{ScalarFunction, known, replaced};
 use super::tvf::{WindowKind, Windows};
 use crate::error::{SqlError, SqlResult};
-use arrow::array::{ArrayRef, AsArray, Int64Array, StringBuilder};
+use arrow::array::{ArrayRef, AsArray, Int64Array};
 use arrow::compute::cast as cast_column;
 use arrow::datatypes::{DataType, Int64Type, TimeUnit, TimestampMillisecondType};
 use chrono::{DateTime, FixedOffset, Offset, TimeZone};
 use chrono_tz::Tz;
 use datafusion_common::tree_node::{Transformed, TreeNode};
 use datafusion_common::{DFSchema, Result};
-use datafusion_expr::expr::{Cast, ScalarFunction as Call, TryCast};
+use datafusion_expr::expr::ScalarFunction as Call;
 use datafusion_expr::expr_rewriter::NamePreserver;
 use datafusion_expr::utils::merge_schema;
 use datafusion_expr::{Expr, ExprSchemable, LogicalPlan, ScalarUDF, cast, lit};
 use std::cmp::Ordering;
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::sync::Arc;
 
 /// A zone's clock can change at each quarter of an hour, and no more often.
@@ -165,20 +165,6 @@ fn is_instant(kind: &DataType) -> bool {
     matches!(kind, DataType::Timestamp(_, Some(_)))
 }
 
-/// Whether values of a type are times on a clock, or texts of such.
-fn is_local(kind: &DataType) -> bool {
-    matches!(
-        kind,
-        DataType::Timestamp(_, None)
-            | DataType::Date32
-            | DataType::Time32(_)
-            | DataType::Time64(_)
-            | DataType::Utf8
-            | DataType::LargeUtf8
-            | DataType::Utf8View
-    )
-}
-
 /// Expressions as a session in a zone means them.
 pub(super) struct Zoned {
     /// None = UTC.
@@ -195,7 +181,7 @@ struct Clock {
 impl Zoned {
     /// None = UTC.
     pub(super) fn of(zone: Option<Zone>) -> Self {
-        Zoned { zone: zone.map(|zone| Clock { zone, local: Arc::new(to_local(zone)), instant: Arc::new(to_instant(zone)) }) }
+        Zoned { zone: zone.map(|zone| Clock { zone, local: Arc::new(shift(zone, true)), instant: Arc::new(shift(zone, false)) }) }
     }
 
     /// The plan with all its expressions.
@@ -224,52 +210,11 @@ impl Zoned {
     }
 
     fn part(&self, expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
-        if let Some(other) = replaced(&expr, schema)? {
+        let zone = self.zone.as_ref().map(|clock| clock.zone);
+        if let Some(other) = replaced(&expr, schema, zone)? {
             return Ok(Transformed::yes(other));
         }
         match &expr {
-            // A time is always a text.
-            Expr::TryCast(TryCast { expr: inner, field })
-                if *field.data_type() == DataType::Utf8 && matches!(inner.get_type(schema)?, DataType::Timestamp(_, _)) =>
-            {
-                let whole = self.part(cast((**inner).clone(), DataType::Utf8), schema)?.data;
-                Ok(Transformed::yes(whole))
-            }
-            Expr::Cast(Cast { expr: inner, field }) => {
-                let (from, to) = (inner.get_type(schema)?, field.data_type());
-                if let (DataType::Timestamp(unit, _), DataType::Utf8) = (&from, to) {
-                    let (time, zone) = match is_instant(&from) {
-                        true => (cast((**inner).clone(), DataType::Timestamp(*unit, None)), self.zone.as_ref().map(|clock| clock.zone)),
-                        false => ((**inner).clone(), None),
-                    };
-                    return Ok(Transformed::yes(to_text(*unit, zone).call(vec![time])));
-                }
-                if self.zone.is_none() {
-                    return Ok(Transformed::no(expr));
-                }
-                if is_instant(&from) && is_local(to) {
-                    return Ok(Transformed::yes(cast(self.local(inner), to.clone())));
-                }
-                if is_local(&from) && is_instant(to) {
-                    return Ok(Transformed::yes(cast(self.instant(cast((**inner).clone(), LOCAL)), to.clone())));
-                }
-                Ok(Transformed::no(expr))
-            }
-            Expr::TryCast(TryCast { expr: inner, field }) if self.zone.is_some() => {
-                let (from, to) = (inner.get_type(schema)?, field.clone());
-                if is_instant(&from) && is_local(to.data_type()) {
-                    let inner = Box::new(self.local(inner));
-                    return Ok(Transformed::yes(Expr::TryCast(TryCast { expr: inner, field: to })));
-                }
-                if is_local(&from) && is_instant(to.data_type()) {
-                    let local = datafusion_expr::try_cast((**inner).clone(), LOCAL);
-                    return Ok(Transformed::yes(cast(self.instant(local), to.data_type().clone())));
-                }
-                Ok(Transformed::no(expr))
-            }
-            Expr::ScalarFunction(call) if call.name() == "as_instant" && call.args.len() == 1 => {
-                Ok(Transformed::yes(self.instant(call.args[0].clone())))
-            }
             Expr::ScalarFunction(call) if self.zone.is_some() => Ok(match self.call(call, schema)? {
                 Some(other) => Transformed::yes(other),
                 None => Transformed::no(expr),
@@ -288,7 +233,7 @@ impl Zoned {
                 let args = call.args.iter().enumerate().map(|(i, arg)| if i == 1 { self.local(arg) } else { arg.clone() }).collect();
                 Some(self.instant(Expr::ScalarFunction(Call::new_udf(call.func.clone(), args))))
             }
-            "date_part" if at(&call.args, 1)?.as_ref().is_some_and(is_instant) => {
+            "extract" if at(&call.args, 1)?.as_ref().is_some_and(is_instant) => {
                 let args = call.args.iter().enumerate().map(|(i, arg)| if i == 1 { self.local(arg) } else { arg.clone() }).collect();
                 Some(Expr::ScalarFunction(Call::new_udf(call.func.clone(), args)))
             }
@@ -321,75 +266,59 @@ impl Zoned {
     }
 }
 
-/// Instants to what the zone's clock shows.
-fn to_local(zone: Zone) -> ScalarUDF {
-    let function = ScalarFunction::new(&format!("local of {zone}"), vec![instant_type()], LOCAL, move |args| {
-        let times = args[0].as_primitive::<TimestampMillisecondType>();
-        let mut known: Option<(i64, i64)> = None;
-        let shown = times.iter().map(|ms| {
-            let Some(ms) = ms else { return Ok(None) };
-            let quarter = ms.div_euclid(QUARTER_MS);
-            let local = match known {
-                Some((same, ahead)) if same == quarter => ms.checked_add(ahead),
-                _ => {
-                    let start = quarter.checked_mul(QUARTER_MS).and_then(|start| zone.ahead_ms(start));
-                    let end = (quarter + 1).checked_mul(QUARTER_MS).and_then(|end| zone.ahead_ms(end - 1));
-                    known = start.filter(|_| start == end).map(|ahead| (quarter, ahead));
-                    zone.local_ms(ms)
-                }
-            };
-            local.map(Some).ok_or_else(|| beyond(ms, zone))
-        });
-        Ok(Arc::new(shown.collect::<std::result::Result<Int64Array, String>>()?.reinterpret_cast::<TimestampMillisecondType>()) as ArrayRef)
-    });
-    ScalarUDF::from(function)
-}
-
-/// What the zone's clock shows to instants.
-fn to_instant(zone: Zone) -> ScalarUDF {
-    let function = ScalarFunction::new(&format!("instant in {zone}"), vec![LOCAL], instant_type(), move |args| {
-        let times = args[0].as_primitive::<TimestampMillisecondType>();
-        let instants = times.iter().map(|ms| ms.map(|ms| zone.instant_ms(ms).ok_or_else(|| beyond(ms, zone))).transpose());
-        let instants = instants.collect::<std::result::Result<Int64Array, String>>()?;
-        Ok(Arc::new(instants.reinterpret_cast::<TimestampMillisecondType>().with_timezone("UTC")))
-    });
-    ScalarUDF::from(function)
-}
-
-/// Times as texts, with the digits of their type, as in Flink: `2024-07-01 22:30:15.250`; of instants what the zone's clock shows.
-fn to_text(unit: TimeUnit, zone: Option<Zone>) -> ScalarUDF {
-    let (in_second, digits): (i64, usize) = match unit {
-        TimeUnit::Second => (1, 0),
-        TimeUnit::Millisecond => (1_000, 3),
-        TimeUnit::Microsecond => (1_000_000, 6),
-        TimeUnit::Nanosecond => (1_000_000_000, 9),
+/// Instants to what the zone's clock shows, or the other way.
+fn shift(zone: Zone, to_local: bool) -> ScalarUDF {
+    let (name, from, to) = match to_local {
+        true => (format!("local of {zone}"), instant_type(), LOCAL),
+        false => (format!("instant in {zone}"), LOCAL, instant_type()),
     };
-    let name = zone.map_or_else(|| format!("text of {digits} digits"), |zone| format!("text of {digits} digits in {zone}"));
-    let function = ScalarFunction::new(&name, vec![DataType::Timestamp(unit, None)], DataType::Utf8, move |args| {
-        let times = cast_column(&args[0], &DataType::Int64).map_err(|e| e.to_string())?;
-        let times = times.as_primitive::<Int64Type>();
-        let mut texts = StringBuilder::with_capacity(times.len(), times.len() * 23);
-        for time in times {
-            let Some(time) = time else {
-                texts.append_null();
-                continue;
-            };
-            let (seconds, rest) = (time.div_euclid(in_second), time.rem_euclid(in_second));
-            let shown = match zone {
-                Some(zone) => seconds.checked_mul(1000).and_then(|ms| zone.local_ms(ms)).map(|ms| ms.div_euclid(1000)),
-                None => Some(seconds),
-            };
-            let at = shown.and_then(|seconds| DateTime::from_timestamp(seconds, 0));
-            let at = at.ok_or_else(|| format!("{seconds} s since 1970 are beyond the calendar"))?;
-            let _ = write!(texts, "{}", at.format("%Y-%m-%d %H:%M:%S"));
-            if digits > 0 {
-                let _ = write!(texts, ".{rest:0digits$}");
-            }
-            texts.append_value("");
+    ScalarUDF::from(ScalarFunction::new(&name, vec![from], to, move |args| shifted(&args[0], Some(zone), to_local)))
+}
+
+/// How many of a unit are a second.
+pub(super) fn in_second(unit: TimeUnit) -> i64 {
+    match unit {
+        TimeUnit::Second => 1,
+        TimeUnit::Millisecond => 1_000,
+        TimeUnit::Microsecond => 1_000_000,
+        TimeUnit::Nanosecond => 1_000_000_000,
+    }
+}
+
+/// Instants of any unit as what the zone's clock shows, or the other way; none = UTC.
+///
+/// # Errors
+/// Times beyond the calendar.
+pub(super) fn shifted(times: &ArrayRef, zone: Option<Zone>, to_local: bool) -> std::result::Result<ArrayRef, String> {
+    let DataType::Timestamp(unit, _) = times.data_type() else { return Err(format!("{} is no time", times.data_type())) };
+    let (kind, in_second) = (DataType::Timestamp(*unit, (!to_local).then(|| "UTC".into())), in_second(*unit));
+    let as_kind = |numbers: &ArrayRef| cast_column(numbers, &kind).map_err(|e| e.to_string());
+    let numbers = cast_column(times, &DataType::Int64).map_err(|e| e.to_string())?;
+    let Some(zone) = zone else { return as_kind(&numbers) };
+    let mut known: Option<(i64, i64)> = None;
+    // Clocks change at whole seconds.
+    let mut by_ms = |ms: i64| {
+        if !to_local {
+            return zone.instant_ms(ms)?.checked_sub(ms);
         }
-        Ok(Arc::new(texts.finish()))
-    });
-    ScalarUDF::from(function)
+        let quarter = ms.div_euclid(QUARTER_MS);
+        match known {
+            Some((same, ahead)) if same == quarter => Some(ahead),
+            _ => {
+                let start = quarter.checked_mul(QUARTER_MS).and_then(|start| zone.ahead_ms(start));
+                let end = (quarter + 1).checked_mul(QUARTER_MS).and_then(|end| zone.ahead_ms(end - 1));
+                known = start.filter(|_| start == end).map(|ahead| (quarter, ahead));
+                zone.ahead_ms(ms)
+            }
+        }
+    };
+    let mut one = |time: i64| {
+        let by_ms = by_ms(time.div_euclid(in_second).checked_mul(1000)?)?;
+        time.checked_add((by_ms / 1000).checked_mul(in_second)?)
+    };
+    let beyond = |time: i64| format!("{} s since 1970 are beyond the calendar of {zone}", time.div_euclid(in_second));
+    let shifted = numbers.as_primitive::<Int64Type>().iter().map(|time| time.map(|time| one(time).ok_or_else(|| beyond(time))).transpose());
+    as_kind(&(Arc::new(shifted.collect::<std::result::Result<Int64Array, String>>()?) as ArrayRef))
 }
 
 /// Instants to whole seconds since 1970.
@@ -399,10 +328,6 @@ fn to_seconds() -> ScalarUDF {
         Ok(Arc::new(times.iter().map(|ms| ms.map(|ms| ms.div_euclid(1000))).collect::<Int64Array>()))
     });
     ScalarUDF::from(function)
-}
-
-fn beyond(ms: i64, zone: Zone) -> String {
-    format!("{ms} ms since 1970 are beyond the calendar of {zone}")
 }
 
 #[cfg(test)]

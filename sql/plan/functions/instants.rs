@@ -9,6 +9,7 @@ use arrow::datatypes::{DataType, Int64Type, TimeUnit, TimestampMillisecondType};
 use chrono::{Datelike, Days, Months, NaiveDate, NaiveDateTime, TimeZone};
 use chrono_tz::Tz;
 use datafusion_common::ScalarValue;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 const TEXT: DataType = DataType::Utf8;
@@ -31,6 +32,18 @@ pub(super) fn functions() -> Vec<ScalarFunction> {
         })
         .or(vec![TEXT, TEXT])
         .checked(check_pattern),
+        ScalarFunction::new("to_timestamp_ltz", vec![INT, INT], DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into())), |args| {
+            let ms = match args[0].data_type() {
+                DataType::Utf8 => instants_of_texts(args)?,
+                _ => instants_of_numbers(args)?,
+            };
+            Ok(Arc::new(ms.reinterpret_cast::<TimestampMillisecondType>().with_timezone("UTC")))
+        })
+        .or(vec![INT])
+        .or(vec![TEXT])
+        .or(vec![TEXT, TEXT])
+        .or(vec![TEXT, TEXT, TEXT])
+        .checked(|args| if let Some(Some(ScalarValue::Utf8(_))) = args.get(1) { check_pattern(args) } else { Ok(()) }),
         ScalarFunction::new("to_date", vec![TEXT], DataType::Date32, |args| {
             let days = |t: &Option<NaiveDateTime>| t.map(|t| (t.date() - NaiveDate::default()).num_days() as i32);
             Ok(Arc::new(times(args)?.iter().map(days).collect::<Date32Array>()))
@@ -43,10 +56,6 @@ pub(super) fn functions() -> Vec<ScalarFunction> {
         .or(vec![TEXT, TEXT])
         .checked(check_pattern),
         ScalarFunction::new("from_unixtime", vec![INT], TEXT, from_unixtime).or(vec![INT, TEXT]).checked(check_pattern),
-        // What CAST AS TIMESTAMP_LTZ becomes; the zone of the session takes its place before anything is computed.
-        ScalarFunction::new("as_instant", vec![STAMP], DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into())), |_| {
-            Err("it is what the zone of the session says".into())
-        }),
         ScalarFunction::new("convert_tz", vec![TEXT, TEXT, TEXT], TEXT, convert_tz),
         ScalarFunction::new("timestampadd", vec![TEXT, INT, STAMP], STAMP, add).like(2).checked(check_unit),
         ScalarFunction::new("timestampdiff", vec![TEXT, STAMP, STAMP], INT, difference).checked(check_unit),
@@ -155,6 +164,45 @@ fn usual(text: &str) -> Option<NaiveDateTime> {
         .or_else(|| NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()?.and_hms_opt(0, 0, 0))
 }
 
+/// Instants of the years 0 to 9999, which Flink has.
+const KNOWN_MS: RangeInclusive<i64> = -62_167_219_200_000..=253_402_300_799_999;
+
+/// `TO_TIMESTAMP_LTZ(number [, precision])`: of seconds (0) or of milliseconds (3).
+fn instants_of_numbers(args: &[ArrayRef]) -> Result<Int64Array, String> {
+    let numbers = args[0].as_primitive::<Int64Type>();
+    let precisions = args.get(1).map(|precisions| precisions.as_primitive::<Int64Type>());
+    let one = |(row, number): (usize, Option<i64>)| {
+        let precision = precisions.map_or(Some(3), |precisions| precisions.is_valid(row).then(|| precisions.value(row)));
+        let (Some(number), Some(precision)) = (number, precision) else { return Ok(None) };
+        let ms = match precision {
+            0 => number.checked_mul(1000),
+            3 => Some(number),
+            other => return Err(format!("the precision is 0 (seconds) or 3 (milliseconds), not {other}")),
+        };
+        Ok(ms.filter(|ms| KNOWN_MS.contains(ms)))
+    };
+    numbers.iter().enumerate().map(one).collect()
+}
+
+/// `TO_TIMESTAMP_LTZ(text [, pattern [, zone]])`: what the clock of the zone, UTC unless said, shows.
+fn instants_of_texts(args: &[ArrayRef]) -> Result<Int64Array, String> {
+    let (times, zones) = (times(&args[..args.len().min(2)])?, args.get(2).map(|zones| zones.as_string::<i32>()));
+    let one = |(row, time): (usize, Option<NaiveDateTime>)| {
+        let Some(time) = time else { return Ok(None) };
+        let Some(zones) = zones else { return Ok(Some(time.and_utc().timestamp_millis())) };
+        if zones.is_null(row) {
+            return Ok(None);
+        }
+        // An hour that a clock skips is none; of two the earlier is meant.
+        Ok(zone(zones.value(row))?.from_local_datetime(&time).earliest().map(|time| time.timestamp_millis()))
+    };
+    times.into_iter().enumerate().map(one).collect()
+}
+
+fn zone(name: &str) -> Result<Tz, String> {
+    name.parse::<Tz>().map_err(|_| format!("{name:?} is no time zone: 'Europe/Berlin', 'UTC'"))
+}
+
 fn from_unixtime(args: &[ArrayRef]) -> Result<ArrayRef, String> {
     let (seconds, patterns) = (args[0].as_primitive::<Int64Type>(), args.get(1).map(|p| p.as_string::<i32>()));
     let one = |row: usize| {
@@ -177,7 +225,6 @@ fn from_unixtime(args: &[ArrayRef]) -> Result<ArrayRef, String> {
 /// `CONVERT_TZ('2024-01-01 12:00:00', 'UTC', 'Europe/Berlin')`.
 fn convert_tz(args: &[ArrayRef]) -> Result<ArrayRef, String> {
     let columns: Vec<&StringArray> = args.iter().map(|a| a.as_string::<i32>()).collect();
-    let zone = |name: &str| name.parse::<Tz>().map_err(|_| format!("{name:?} is no time zone: 'Europe/Berlin', 'UTC'"));
     let one = |row: usize| {
         let all = columns.iter().map(|c| c.is_valid(row).then(|| c.value(row))).collect::<Option<Vec<&str>>>();
         let Some(all) = all else { return Ok(None) };

@@ -1,5 +1,7 @@
 //! JSON in texts: JSON_VALUE, JSON_QUERY, JSON_EXISTS, IS JSON, and JSON_OBJECT, JSON_ARRAY, JSON_STRING that write it.
 //!
+//! Members of an object are in the order of their names, and of one name the last counts, as in Flink.
+//!
 //! The clauses of the standard (`RETURNING`, `NULL ON EMPTY`, ...) are arguments here: the dialect reads them.
 //!
 //! Invariant: what a text or path that is wrong gives is what `ON ERROR` says; a path is looked at when the query is planned.
@@ -7,11 +9,12 @@
 use super::json_path::{Found, Path};
 use super::own::ScalarFunction;
 use crate::json::ColumnWriter;
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, StringArray};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, StringArray, new_empty_array};
 use arrow::datatypes::DataType;
 use datafusion_common::{Result as Planned, ScalarValue, exec_err};
 use datafusion_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
 use serde_json::value::RawValue;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 const TEXT: DataType = DataType::Utf8;
@@ -22,6 +25,15 @@ pub(super) fn functions() -> Vec<ScalarFunction> {
         ScalarFunction::new("json_value", vec![TEXT, TEXT], TEXT, json_value).or(vec![TEXT; 7]).checked(check),
         ScalarFunction::new("json_query", vec![TEXT, TEXT], TEXT, json_query).or(vec![TEXT; 5]).checked(check),
         ScalarFunction::new("json_exists", vec![TEXT, TEXT], DataType::Boolean, json_exists).or(vec![TEXT; 3]).checked(check),
+        ScalarFunction::new("json_array_of", vec![DataType::new_list(TEXT, true)], TEXT, |args| {
+            let lists = args[0].as_list::<i32>();
+            let one = |row: usize| {
+                let items = if lists.is_valid(row) { lists.value(row) } else { new_empty_array(&TEXT) };
+                format!("[{}]", items.as_string::<i32>().iter().flatten().collect::<Vec<_>>().join(","))
+            };
+            Ok(Arc::new((0..lists.len()).map(|row| Some(one(row))).collect::<StringArray>()))
+        }),
+        ScalarFunction::new("json_object_of", vec![DataType::new_list(TEXT, true)], TEXT, object_of),
         ScalarFunction::new("is_json", vec![TEXT, TEXT], DataType::Boolean, is_json),
         ScalarFunction::new("json_quote", vec![TEXT], TEXT, |args| {
             Ok(Arc::new(args[0].as_string::<i32>().iter().map(|t| t.and_then(|t| serde_json::to_string(t).ok())).collect::<StringArray>()))
@@ -256,22 +268,47 @@ impl Writer {
         let skips = nulls.text(row) == Some("ABSENT");
         let (open, close, width) = if self.what == What::Object { (b'{', b'}', 3) } else { (b'[', b']', 2) };
         out.push(open);
+        let mut by_name = BTreeMap::new();
         for member in members.chunks(width) {
             let (Some(value), Some(raw)) = (member.last(), member.get(width - 2)) else { continue };
             if value.values.is_null(row) && skips {
                 continue;
             }
+            let is_raw = raw.text(row) == Some("raw");
+            if self.what == What::Object {
+                let name = member[0].text(row).ok_or("the name of a member is NULL or no text")?;
+                let mut written = serde_json::to_vec(name).map_err(|e| e.to_string())?;
+                written.push(b':');
+                value.put(row, is_raw, &mut written)?;
+                by_name.insert(name, written);
+                continue;
+            }
             if out.len() > 1 {
                 out.push(b',');
             }
-            if self.what == What::Object {
-                let name = member[0].text(row).ok_or("the name of a member is NULL or no text")?;
-                out.extend_from_slice(serde_json::to_string(name).map_err(|e| e.to_string())?.as_bytes());
-                out.push(b':');
-            }
-            value.put(row, raw.text(row) == Some("raw"), &mut out)?;
+            value.put(row, is_raw, &mut out)?;
         }
+        out.extend(by_name.into_values().collect::<Vec<_>>().join(&b','));
         out.push(close);
         String::from_utf8(out).map(Some).map_err(|e| e.to_string())
     }
+}
+
+/// `json_object_of(members)`: what JSON_OBJECTAGG has gathered, each as `"name":value`, as one object in the order of the names.
+fn object_of(args: &[ArrayRef]) -> Result<ArrayRef, String> {
+    let lists = args[0].as_list::<i32>();
+    let one = |row: usize| {
+        let members = if lists.is_valid(row) { lists.value(row) } else { new_empty_array(&TEXT) };
+        let mut by_name = BTreeMap::new();
+        for member in members.as_string::<i32>() {
+            let name = member.and_then(|member| serde_json::Deserializer::from_str(member).into_iter::<String>().next()?.ok());
+            let (Some(name), Some(member)) = (name, member) else { return Err("JSON_OBJECTAGG: a key is NULL".to_string()) };
+            if by_name.contains_key(&name) {
+                return Err(format!("JSON_OBJECTAGG: key {name:?} is there more than once"));
+            }
+            by_name.insert(name, member);
+        }
+        Ok(Some(format!("{{{}}}", by_name.into_values().collect::<Vec<_>>().join(","))))
+    };
+    Ok(Arc::new((0..lists.len()).map(one).collect::<Result<StringArray, String>>()?))
 }

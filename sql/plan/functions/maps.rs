@@ -1,9 +1,9 @@
-//! Maps: `MAP['a', 1]`, MAP_KEYS, MAP_VALUES, MAP_ENTRIES, MAP_FROM_ARRAYS, STR_TO_MAP. What an array can, too, is in `arrays`.
+//! Maps: `MAP['a', 1]`, MAP_KEYS, MAP_VALUES, MAP_ENTRIES, MAP_UNION, MAP_FROM_ARRAYS, STR_TO_MAP. What an array can, too, is in `arrays`.
 //!
 //! Invariant: a map has each key once, the last of several; none is NULL.
 
 use crate::maps::{build, map_type, parts};
-use arrow::array::{Array, ArrayRef, AsArray, ListArray, StringArray, StructArray, new_null_array};
+use arrow::array::{Array, ArrayRef, AsArray, ListArray, MapArray, StringArray, StructArray, new_null_array};
 use arrow::buffer::NullBuffer;
 use arrow::compute::interleave;
 use arrow::datatypes::{DataType, Field, Fields};
@@ -21,6 +21,7 @@ pub(super) fn functions() -> Vec<ScalarUDF> {
         ("map_values", What::Values),
         ("map_entries", What::Entries),
         ("str_to_map", What::FromText),
+        ("map_union", What::Union),
     ];
     all.map(|(name, what)| ScalarUDF::from(OfMap { name, what, signature: Signature::user_defined(Volatility::Immutable) })).into()
 }
@@ -33,6 +34,7 @@ enum What {
     Values,
     Entries,
     FromText,
+    Union,
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -71,10 +73,17 @@ impl ScalarUDFImpl for OfMap {
                 Ok((0..kinds.len()).map(|i| if i % 2 == 0 { key.clone() } else { value.clone() }).collect())
             }
             (What::FromArrays, [DataType::List(_), DataType::List(_)]) => Ok(kinds.to_vec()),
+            (What::Union, [_, ..])
+                if kinds.iter().all(|kind| kind.is_null() || parts(kind).is_some()) && kinds.iter().any(|kind| !kind.is_null()) =>
+            {
+                let (keys, values) =
+                    kinds.iter().filter_map(parts).map(|(key, value)| (key.data_type().clone(), value.data_type().clone())).unzip();
+                Ok(vec![map_type(common(keys, "keys")?, common(values, "values")?); kinds.len()])
+            }
             (What::Keys | What::Values | What::Entries, [kind @ DataType::Map(..)]) => Ok(vec![kind.clone()]),
             (What::FromText, [_] | [_, _, _]) if kinds.iter().all(is_text) => Ok(vec![DataType::Utf8; kinds.len()]),
             _ => plan_err!(
-                "{} is called otherwise: MAP[key, value, ..], MAP_FROM_ARRAYS(keys, values), MAP_KEYS(map), MAP_VALUES(map), MAP_ENTRIES(map), STR_TO_MAP(text, ',', '=')",
+                "{} is called otherwise: MAP[key, value, ..], MAP_FROM_ARRAYS(keys, values), MAP_KEYS(map), MAP_VALUES(map), MAP_ENTRIES(map), MAP_UNION(map, ..), STR_TO_MAP(text, ',', '=')",
                 if self.what == What::Of { "MAP".to_string() } else { self.name.to_uppercase() }
             ),
         }
@@ -87,6 +96,7 @@ impl ScalarUDFImpl for OfMap {
                 map_type(key.data_type().clone(), value.data_type().clone())
             }
             (What::FromText, _) => map_type(DataType::Utf8, DataType::Utf8),
+            (What::Union, [kind, ..]) => kind.clone(),
             (What::Keys | What::Values | What::Entries, [kind]) => match parts(kind) {
                 Some((key, _)) if self.what == What::Keys => DataType::new_list(key.data_type().clone(), true),
                 Some((_, value)) if self.what == What::Values => DataType::new_list(value.data_type().clone(), true),
@@ -106,6 +116,7 @@ impl ScalarUDFImpl for OfMap {
         let result: ArrayRef = match (self.what, &arrays[..]) {
             (What::Of, _) => of_entries(&kind, &arrays, args.number_rows)?,
             (What::FromArrays, [keys, values]) => of_arrays(&kind, keys.as_list(), values.as_list())?,
+            (What::Union, _) => union(&kind, &arrays, args.number_rows)?,
             (What::FromText, [texts, delimiters @ ..]) => of_texts(&kind, texts.as_string(), delimiters)?,
             (What::Keys | What::Values, [maps]) => {
                 let maps = maps.as_map();
@@ -161,6 +172,22 @@ fn of_arrays(kind: &DataType, keys: &ListArray, values: &ListArray) -> Result<Ar
         return exec_err!("a key of a MAP is NULL");
     }
     Ok(Arc::new(build(kind, keys, interleave(&[values.values().as_ref()], &places.1)?, &lengths, Some(NullBuffer::from(valid)))?))
+}
+
+/// The entries of all maps of a row, of which the last with a key counts.
+fn union(kind: &DataType, arrays: &[ArrayRef], rows: usize) -> Result<ArrayRef> {
+    let maps: Vec<&MapArray> = arrays.iter().map(|array| array.as_map()).collect();
+    let (mut places, mut lengths, mut valid) = (Vec::new(), Vec::new(), Vec::new());
+    for row in 0..rows {
+        let (before, is_valid) = (places.len(), maps.iter().all(|map| map.is_valid(row)));
+        for (map, entries) in maps.iter().enumerate().filter(|_| is_valid) {
+            places.extend((entries.value_offsets()[row]..entries.value_offsets()[row + 1]).map(|entry| (map, entry as usize)));
+        }
+        lengths.push(places.len() - before);
+        valid.push(is_valid);
+    }
+    let column = |of: fn(&MapArray) -> &ArrayRef| interleave(&maps.iter().map(|map| of(map).as_ref()).collect::<Vec<_>>(), &places);
+    Ok(Arc::new(build(kind, column(MapArray::keys)?, column(MapArray::values)?, &lengths, Some(NullBuffer::from(valid)))?))
 }
 
 /// Entries that a text holds: `a=1,b=2`; what has no second sign is a key without a value.

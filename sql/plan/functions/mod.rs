@@ -18,21 +18,26 @@ mod maps;
 mod near;
 mod numbers;
 mod own;
+mod percentile;
+mod printf;
 mod regexp;
 mod rows;
 mod similar;
 mod strings;
 mod text;
+mod texts;
 mod time;
+mod typeof_;
 
 pub(crate) use aggregates::own_of;
 pub(super) use casts::{AS_WRITTEN, replaced};
-pub(crate) use chance::{CHANCE, FRACTION_OF, UUID_OF};
+pub(crate) use casts::{CAST_TO, TRY_CAST_TO, as_other};
+pub(crate) use chance::{CHANCE, FRACTION_OF, SEEDED, Seeded, UUID_OF};
 pub use own::ScalarFunction;
-pub(crate) use rows::{as_other, fits};
+pub(crate) use rows::fits;
 pub(super) use similar::{LIKE, OF_LIKE, SIMILAR, escaped};
 pub(crate) use strings::hex;
-pub(crate) use time::is_of_the_clock;
+pub(crate) use time::{CURRENT_WATERMARK, is_of_the_clock};
 
 use super::fields::FieldPlanner;
 use super::over;
@@ -40,9 +45,9 @@ use super::tvf::TablePlanner;
 use super::zones::Zone;
 use crate::kernels::decimal::{Operation, mean};
 use crate::own::{Function, Kind, TableFunction};
-use arrow::array::{Array, ArrayRef, AsArray, Int64Array};
+use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::compute::{cast, kernels::numeric::rem};
-use arrow::datatypes::{DataType, Decimal128Type, Float64Type, Int64Type, TimeUnit, TimestampMillisecondType};
+use arrow::datatypes::{DataType, Decimal128Type, Float64Type, Int64Type};
 use datafusion_common::{Result, ScalarValue, exec_err, plan_err};
 use datafusion_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion_expr::planner::{ExprPlanner, RelationPlanner};
@@ -90,7 +95,6 @@ const SCALAR: &[&str] = &[
     "coalesce",
     "nullif",
     "get_field",
-    "date_part",
     "pi",
     "sinh",
     "cosh",
@@ -143,7 +147,7 @@ impl Functions {
                 scalar.insert(name.to_string(), function.clone());
             }
         }
-        for own in [ScalarUDF::from(Mod::new()), ScalarUDF::from(ToTimestampLtz::new()), casts::as_written()] {
+        for own in [ScalarUDF::from(Mod::new()), printf::function(), percentile::function(), typeof_::function()] {
             scalar.insert(own.name().to_string(), Arc::new(own));
         }
         let own = [
@@ -162,7 +166,7 @@ impl Functions {
         for own in own.into_iter().flatten() {
             scalar.insert(own.name().to_string(), Arc::new(ScalarUDF::from(own)));
         }
-        let own = [numbers::functions(), decimals::functions(), arrays::functions(), lists::functions()];
+        let own = [numbers::functions(), decimals::functions(), arrays::functions(), lists::functions(), casts::of_any_type()];
         let nested = [maps::functions(), rows::functions(), json::writers()];
         for own in own.into_iter().chain(nested).flatten() {
             scalar.insert(own.name().to_string(), Arc::new(own));
@@ -189,7 +193,6 @@ impl Functions {
                 Arc::new(FieldPlanner { item: Arc::new(item) }),
                 Arc::new(DecimalPlanner::new()),
                 Arc::new(datafusion_functions::core::planner::CoreFunctionPlanner::default()),
-                Arc::new(datafusion_functions::datetime::planner::DatetimeFunctionPlanner),
                 Arc::new(datafusion_functions::unicode::planner::UnicodeFunctionPlanner),
                 Arc::new(datafusion_functions_aggregate::planner::AggregateFunctionPlanner),
             ],
@@ -281,49 +284,6 @@ impl ScalarUDFImpl for Mod {
         let arrays = ColumnarValue::values_to_arrays(&args.args)?;
         let [a, b] = &arrays[..] else { return exec_err!("MOD takes two numbers") };
         Ok(ColumnarValue::Array(rem(a, b)?))
-    }
-}
-
-/// `TO_TIMESTAMP_LTZ(number, precision)`: seconds (0) or milliseconds (3) since 1970.
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct ToTimestampLtz(Signature);
-
-impl ToTimestampLtz {
-    fn new() -> Self {
-        ToTimestampLtz(Signature::exact(vec![DataType::Int64, DataType::Int64], Volatility::Immutable))
-    }
-}
-
-impl ScalarUDFImpl for ToTimestampLtz {
-    fn name(&self) -> &str {
-        "to_timestamp_ltz"
-    }
-
-    fn signature(&self) -> &Signature {
-        &self.0
-    }
-
-    fn return_type(&self, _kinds: &[DataType]) -> Result<DataType> {
-        Ok(DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into())))
-    }
-
-    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let arrays = ColumnarValue::values_to_arrays(&args.args)?;
-        let (numbers, precisions) = (arrays[0].as_primitive::<Int64Type>(), arrays[1].as_primitive::<Int64Type>());
-        let mut millis = Vec::with_capacity(numbers.len());
-        for i in 0..numbers.len() {
-            millis.push(match (numbers.is_valid(i), precisions.is_valid(i).then(|| precisions.value(i))) {
-                (true, Some(3)) => Some(numbers.value(i)),
-                (true, Some(0)) => match numbers.value(i).checked_mul(1000) {
-                    Some(ms) => Some(ms),
-                    None => return exec_err!("{} seconds are out of range", numbers.value(i)),
-                },
-                (true, Some(other)) => return exec_err!("TO_TIMESTAMP_LTZ: the precision is 0 (seconds) or 3 (milliseconds), not {other}"),
-                _ => None,
-            });
-        }
-        let stamps = Int64Array::from(millis).reinterpret_cast::<TimestampMillisecondType>().with_timezone("UTC");
-        Ok(ColumnarValue::Array(Arc::new(stamps)))
     }
 }
 

@@ -7,10 +7,10 @@
 
 use super::near::Near;
 use super::own::ScalarFunction;
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, StringArray, StringBuilder};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, ListBuilder, StringArray, StringBuilder};
 use arrow::datatypes::{DataType, Int64Type};
 use datafusion_common::ScalarValue;
-use regex::{CaptureLocations, NoExpand, Regex};
+use regex::{CaptureLocations, Regex};
 use std::cell::RefCell;
 use std::ops::Range;
 use std::rc::Rc;
@@ -24,6 +24,29 @@ pub(super) fn functions() -> Vec<ScalarFunction> {
         ScalarFunction::new("regexp_extract", vec![TEXT, TEXT, DataType::Int64], TEXT, extract).or(vec![TEXT, TEXT]).checked(check),
         ScalarFunction::new("regexp_replace", vec![TEXT, TEXT, TEXT], TEXT, replace).checked(check),
         ScalarFunction::new("regexp", vec![TEXT, TEXT], DataType::Boolean, matches).checked(check),
+        ScalarFunction::new("regexp_count", vec![TEXT, TEXT], DataType::Int64, |args| {
+            let counts = each(args, |regex, text| {
+                let mut count = 0;
+                each_match(regex, text, |_| count += 1);
+                Some(count)
+            });
+            Ok(Arc::new(Int64Array::from(counts?)))
+        })
+        .checked(check),
+        ScalarFunction::new("regexp_instr", vec![TEXT, TEXT], DataType::Int64, |args| {
+            let place = |at: usize, text: &str| text[..at].chars().count() as i64 + 1;
+            let places = each(args, |regex, text| Some(regex.find(text).map_or(0, |found| place(found.start(), text))));
+            Ok(Arc::new(Int64Array::from(places?)))
+        })
+        .checked(check),
+        ScalarFunction::new("regexp_substr", vec![TEXT, TEXT], TEXT, |args| {
+            let found = each(args, |regex, text| regex.find(text).map(|found| found.as_str().to_string()));
+            Ok(Arc::new(StringArray::from(found?)))
+        })
+        .checked(check),
+        ScalarFunction::new("regexp_extract_all", vec![TEXT, TEXT, DataType::Int64], DataType::new_list(TEXT, true), extract_all)
+            .or(vec![TEXT, TEXT])
+            .checked(check),
     ]
 }
 
@@ -168,6 +191,51 @@ impl Compiled {
     }
 }
 
+/// A value of each text and its pattern.
+fn each<T>(args: &[ArrayRef], f: impl Fn(&Regex, &str) -> Option<T>) -> Result<Vec<Option<T>>, String> {
+    let mut compiled = Compiled::default();
+    let one = |(text, pattern): (Option<&str>, Option<&str>)| match (text, pattern) {
+        (Some(text), Some(pattern)) => compiled.of(pattern).map(|pattern| f(&pattern.regex, text)),
+        _ => Ok(None),
+    };
+    args[0].as_string::<i32>().iter().zip(args[1].as_string::<i32>().iter()).map(one).collect()
+}
+
+/// Every match as Java finds them: one of no letters counts also where the match before it ends.
+fn each_match(regex: &Regex, text: &str, mut f: impl FnMut(&CaptureLocations)) {
+    let (mut locations, mut from) = (regex.capture_locations(), 0);
+    while let Some(found) = regex.captures_read_at(&mut locations, text, from) {
+        f(&locations);
+        from = match text[found.end()..].chars().next() {
+            Some(next) if found.is_empty() => found.end() + next.len_utf8(),
+            None if found.is_empty() => return,
+            _ => found.end(),
+        };
+    }
+}
+
+/// `REGEXP_EXTRACT_ALL(text, pattern[, group])`: what the group, the first unless said, caught of each match; NULL where the
+/// pattern has no such group.
+fn extract_all(args: &[ArrayRef]) -> Result<ArrayRef, String> {
+    let (texts, patterns) = (args[0].as_string::<i32>(), args[1].as_string::<i32>());
+    let groups = args.get(2).map(|groups| groups.as_primitive::<Int64Type>());
+    let (mut compiled, mut all) = (Compiled::default(), ListBuilder::new(StringBuilder::new()));
+    for (row, (text, pattern)) in texts.iter().zip(patterns.iter()).enumerate() {
+        let group = groups.map_or(Some(1), |groups| if groups.is_valid(row) { usize::try_from(groups.value(row)).ok() } else { None });
+        let (Some(text), Some(pattern), Some(group)) = (text, pattern, group) else {
+            all.append_null();
+            continue;
+        };
+        let regex = &compiled.of(pattern)?.regex;
+        let known = group < regex.captures_len();
+        if known {
+            each_match(regex, text, |found| all.values().append_option(found.get(group).map(|(start, end)| &text[start..end])));
+        }
+        all.append(known);
+    }
+    Ok(Arc::new(all.finish()))
+}
+
 /// `REGEXP_EXTRACT(text, pattern[, group])`: what the group caught of the first match; NULL when there is none.
 fn extract(args: &[ArrayRef]) -> Result<ArrayRef, String> {
     let (texts, patterns) = (args[0].as_string::<i32>(), args[1].as_string::<i32>());
@@ -196,23 +264,22 @@ fn replace(args: &[ArrayRef]) -> Result<ArrayRef, String> {
             replaced.push(None);
             continue;
         };
-        replaced.push(Some(compiled.of(pattern)?.regex.replace_all(text, NoExpand(with)).into_owned()));
+        let (mut new, mut behind) = (String::with_capacity(text.len()), 0);
+        each_match(&compiled.of(pattern)?.regex, text, |found| {
+            let Some((start, end)) = found.get(0) else { return };
+            new.push_str(&text[behind..start]);
+            new.push_str(with);
+            behind = end;
+        });
+        new.push_str(&text[behind..]);
+        replaced.push(Some(new));
     }
     Ok(Arc::new(StringArray::from(replaced)))
 }
 
 /// `REGEXP(text, pattern)`: whether there is a match.
 fn matches(args: &[ArrayRef]) -> Result<ArrayRef, String> {
-    let (texts, patterns) = (args[0].as_string::<i32>(), args[1].as_string::<i32>());
-    let mut compiled = Compiled::default();
-    let mut found: Vec<Option<bool>> = Vec::with_capacity(texts.len());
-    for (text, pattern) in texts.iter().zip(patterns.iter()) {
-        found.push(match (text, pattern) {
-            (Some(text), Some(pattern)) => Some(compiled.of(pattern)?.regex.is_match(text)),
-            _ => None,
-        });
-    }
-    Ok(Arc::new(BooleanArray::from(found)))
+    Ok(Arc::new(BooleanArray::from(each(args, |regex, text| Some(regex.is_match(text)))?)))
 }
 
 #[cfg(test)]

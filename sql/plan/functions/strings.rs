@@ -6,6 +6,7 @@ use super::own::ScalarFunction;
 use crate::json::{base64, to_base64};
 use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Int64Array, StringArray};
 use arrow::datatypes::{DataType, Int64Type};
+use datafusion_common::ScalarValue;
 use md5::{Digest, Md5};
 use sha1::Sha1;
 use sha2::{Sha224, Sha256, Sha384, Sha512};
@@ -18,11 +19,15 @@ const INT: DataType = DataType::Int64;
 /// All of them.
 pub(super) fn functions() -> Vec<ScalarFunction> {
     let text = |name: &str, f: fn(&str) -> Option<String>| ScalarFunction::new(name, vec![TEXT], TEXT, move |args| each(args, f));
-    let both = |name: &str, f: fn(&str, &str) -> bool| {
+    // Of texts and of bytes.
+    let both = |name: &str, f: fn(&[u8], &[u8]) -> bool| {
         ScalarFunction::new(name, vec![TEXT, TEXT], DataType::Boolean, move |args| {
-            let pairs = args[0].as_string::<i32>().iter().zip(args[1].as_string::<i32>().iter());
+            let [a, b] = [0, 1].map(|i: usize| arrow::compute::cast(&args[i], &DataType::Binary));
+            let (a, b) = (a.map_err(|e| e.to_string())?, b.map_err(|e| e.to_string())?);
+            let pairs = a.as_binary::<i32>().iter().zip(b.as_binary::<i32>().iter());
             Ok(Arc::new(pairs.map(|(a, b)| Some(f(a?, b?))).collect::<BooleanArray>()))
         })
+        .or(vec![DataType::Binary, DataType::Binary])
     };
     vec![
         text("initcap", |t| Some(initcap(t))),
@@ -45,6 +50,35 @@ pub(super) fn functions() -> Vec<ScalarFunction> {
         ScalarFunction::new("unhex", vec![TEXT], DataType::Binary, |args| {
             let bytes: Vec<Option<Vec<u8>>> = args[0].as_string::<i32>().iter().map(|t| unhex(t?)).collect();
             Ok(Arc::new(bytes.iter().map(Option::as_deref).collect::<BinaryArray>()))
+        }),
+        ScalarFunction::new("encode", vec![TEXT, TEXT], DataType::Binary, |args| {
+            let pairs = args[0].as_string::<i32>().iter().zip(args[1].as_string::<i32>().iter());
+            let one =
+                |(text, set): (Option<&str>, Option<&str>)| text.zip(set).map(|(text, set)| Charset::of(set).map(|set| set.encode(text)));
+            let bytes = pairs.map(|pair| one(pair).transpose()).collect::<Result<Vec<_>, String>>()?;
+            Ok(Arc::new(bytes.iter().map(Option::as_deref).collect::<BinaryArray>()))
+        })
+        .checked(check_charset),
+        ScalarFunction::new("decode", vec![DataType::Binary, TEXT], TEXT, |args| {
+            let pairs = args[0].as_binary::<i32>().iter().zip(args[1].as_string::<i32>().iter());
+            let one = |(bytes, set): (Option<&[u8]>, Option<&str>)| {
+                bytes.zip(set).map(|(bytes, set)| Charset::of(set).map(|set| set.decode(bytes)))
+            };
+            Ok(Arc::new(pairs.map(|pair| one(pair).transpose()).collect::<Result<StringArray, String>>()?))
+        })
+        .checked(check_charset),
+        ScalarFunction::new("is_valid_utf8", vec![DataType::Binary], DataType::Boolean, |args| {
+            let valid = args[0].as_binary::<i32>().iter().map(|bytes| bytes.map(|bytes| std::str::from_utf8(bytes).is_ok()));
+            Ok(Arc::new(valid.collect::<BooleanArray>()))
+        }),
+        ScalarFunction::new("make_valid_utf8", vec![DataType::Binary], TEXT, |args| {
+            Ok(Arc::new(args[0].as_binary::<i32>().iter().map(|bytes| bytes.map(String::from_utf8_lossy)).collect::<StringArray>()))
+        }),
+        ScalarFunction::new("inet_aton", vec![TEXT], INT, |args| {
+            Ok(Arc::new(args[0].as_string::<i32>().iter().map(|text| number_of_address(text?)).collect::<Int64Array>()))
+        }),
+        ScalarFunction::new("inet_ntoa", vec![INT], TEXT, |args| {
+            numbers(args, |n| u32::try_from(n).ok().map(|n| std::net::Ipv4Addr::from(n).to_string()))
         }),
         ScalarFunction::new("bin", vec![INT], TEXT, |args| numbers(args, |n| Some(format!("{n:b}")))),
         ScalarFunction::new("chr", vec![INT], TEXT, |args| numbers(args, |n| Some(chr(n)))),
@@ -99,6 +133,90 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
     let digits = text.chars().map(|c| c.to_digit(16).map(|d| d as u8)).collect::<Option<Vec<u8>>>()?;
     let (first, rest) = digits.split_at(digits.len() % 2);
     Some(first.iter().copied().chain(rest.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1])).collect())
+}
+
+/// `10.0.0.1` as a number; of fewer parts the last is the end, `10.1` that of `10.0.0.1`, and one alone the number itself.
+fn number_of_address(text: &str) -> Option<i64> {
+    let parts = text.split('.').map(|part| part.parse::<u32>().ok().filter(|_| part.bytes().all(|b| b.is_ascii_digit())));
+    let parts = parts.collect::<Option<Vec<u32>>>()?;
+    let (last, before) = parts.split_last()?;
+    if before.is_empty() {
+        return Some(i64::from(*last));
+    }
+    let is_byte = |part: &u32| *part <= 255;
+    let fits = parts.len() <= 4 && parts.iter().all(is_byte);
+    fits.then(|| before.iter().enumerate().fold(i64::from(*last), |number, (i, part)| number | i64::from(*part) << (24 - 8 * i)))
+}
+
+/// How characters are bytes.
+#[derive(Clone, Copy)]
+enum Charset {
+    /// One byte a character, of so many.
+    Bytes(u32),
+    Utf8,
+    /// Two bytes a unit; none = the mark in front says which comes first, the larger without one.
+    Utf16(Option<bool>),
+}
+
+impl Charset {
+    fn of(name: &str) -> Result<Charset, String> {
+        Ok(match name.to_uppercase().as_str() {
+            "US-ASCII" | "ASCII" => Charset::Bytes(128),
+            "ISO-8859-1" | "LATIN1" => Charset::Bytes(256),
+            "UTF-8" | "UTF8" => Charset::Utf8,
+            "UTF-16" => Charset::Utf16(None),
+            "UTF-16BE" => Charset::Utf16(Some(true)),
+            "UTF-16LE" => Charset::Utf16(Some(false)),
+            _ => return Err(format!("{name:?} is none of US-ASCII, ISO-8859-1, UTF-8, UTF-16BE, UTF-16LE, UTF-16")),
+        })
+    }
+
+    /// What the set does not have is a question mark.
+    fn encode(self, text: &str) -> Vec<u8> {
+        match self {
+            Charset::Bytes(count) => {
+                text.chars().map(|c| u8::try_from(u32::from(c)).ok().filter(|b| u32::from(*b) < count).unwrap_or(b'?')).collect()
+            }
+            Charset::Utf8 => text.as_bytes().to_vec(),
+            Charset::Utf16(Some(false)) => text.encode_utf16().flat_map(u16::to_le_bytes).collect(),
+            Charset::Utf16(order) => {
+                let mark = order.is_none().then_some(0xFEFF);
+                mark.into_iter().filter(|_| !text.is_empty()).chain(text.encode_utf16()).flat_map(u16::to_be_bytes).collect()
+            }
+        }
+    }
+
+    /// What is no character is U+FFFD.
+    fn decode(self, bytes: &[u8]) -> String {
+        match self {
+            Charset::Bytes(count) => {
+                bytes.iter().map(|b| if u32::from(*b) < count { char::from(*b) } else { char::REPLACEMENT_CHARACTER }).collect()
+            }
+            Charset::Utf8 => String::from_utf8_lossy(bytes).into_owned(),
+            Charset::Utf16(order) => {
+                let (is_big, bytes) = match (order, bytes) {
+                    (Some(is_big), _) => (is_big, bytes),
+                    (None, [0xFE, 0xFF, rest @ ..]) => (true, rest),
+                    (None, [0xFF, 0xFE, rest @ ..]) => (false, rest),
+                    (None, _) => (true, bytes),
+                };
+                let unit = |pair: &[u8]| match *pair {
+                    [a, b] if is_big => u16::from_be_bytes([a, b]),
+                    [a, b] => u16::from_le_bytes([a, b]),
+                    // A byte alone is no character.
+                    _ => 0xDC00,
+                };
+                char::decode_utf16(bytes.chunks(2).map(unit)).map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER)).collect()
+            }
+        }
+    }
+}
+
+fn check_charset(args: &[Option<&ScalarValue>]) -> Result<(), String> {
+    match args.get(1) {
+        Some(Some(ScalarValue::Utf8(Some(name)))) => Charset::of(name).map(drop),
+        _ => Ok(()),
+    }
 }
 
 fn digest<D: Digest>(text: &str) -> String {

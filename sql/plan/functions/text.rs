@@ -90,13 +90,13 @@ fn concat_ws(args: &[ArrayRef]) -> Result<ArrayRef, String> {
     Ok(Arc::new((0..args[0].len()).map(row).collect::<StringArray>()))
 }
 
-pub(super) fn text_int(args: &[ArrayRef], f: impl Fn(&str, i64) -> Option<String>) -> Result<ArrayRef, String> {
+fn text_int(args: &[ArrayRef], f: impl Fn(&str, i64) -> Option<String>) -> Result<ArrayRef, String> {
     let (texts, numbers) = (args[0].as_string::<i32>(), args[1].as_primitive::<Int64Type>());
     Ok(Arc::new(texts.iter().zip(numbers.iter()).map(|(text, n)| f(text?, n?)).collect::<StringArray>()))
 }
 
 /// The first `n` characters; none for a number below 1.
-pub(super) fn first(text: &str, n: i64) -> &str {
+fn first(text: &str, n: i64) -> &str {
     let n = usize::try_from(n).unwrap_or(0);
     text.char_indices().nth(n).map_or(text, |(end, _)| &text[..end])
 }

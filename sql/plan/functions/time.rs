@@ -1,8 +1,9 @@
 //! Functions of time with Flink's results. Timestamps count milliseconds in UTC.
 
 use super::own::ScalarFunction;
+use crate::plan::zones::in_second;
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, StringBuilder};
-use arrow::datatypes::{DataType, TimeUnit, TimestampMillisecondType};
+use arrow::datatypes::{DataType, Int64Type, TimeUnit, TimestampMillisecondType};
 use chrono::{DateTime, Datelike, NaiveDateTime, Timelike};
 use datafusion_common::ScalarValue;
 use std::fmt::Write as _;
@@ -19,6 +20,8 @@ pub(crate) const CLOCK: &[(&str, DataType)] = &[
     ("current_time", DataType::Time32(TimeUnit::Millisecond)),
     ("unix_timestamp_now", DataType::Int64),
 ];
+/// Where the watermark of a time is when the row passes; the operator gives it, too.
+pub(crate) const CURRENT_WATERMARK: &str = "current_watermark";
 /// Those of type TIMESTAMP_LTZ(3).
 const CLOCK_LTZ: &[&str] = &["current_timestamp", "now", "current_row_timestamp"];
 
@@ -37,34 +40,115 @@ pub(super) fn of_the_clock() -> impl Iterator<Item = ScalarFunction> {
 
 /// All of them.
 pub(super) fn functions() -> Vec<ScalarFunction> {
-    let part = |name: &str, part: fn(i64) -> Option<i64>| {
+    // YEAR(t) is EXTRACT(YEAR FROM t).
+    let part = |(name, of): (&str, &'static str)| {
         ScalarFunction::new(name, vec![STAMP], DataType::Int64, move |args| {
-            let times = stamps(&args[0]);
+            let (part, times) = (part_of(of)?, stamps(&args[0]));
             let parts = times.iter().map(|ms| ms.map(|ms| part(ms).ok_or_else(|| out_of_range(ms))).transpose());
             Ok(Arc::new(parts.collect::<Result<Int64Array, String>>()?))
         })
     };
-    vec![
+    let parts = [
+        ("year", "YEAR"),
+        ("quarter", "QUARTER"),
+        ("month", "MONTH"),
+        ("week", "WEEK"),
+        ("dayofyear", "DOY"),
+        ("dayofmonth", "DAY"),
+        ("dayofweek", "DOW"),
+        ("hour", "HOUR"),
+        ("minute", "MINUTE"),
+        ("second", "SECOND"),
+    ];
+    let others = [
         // Planned, never computed: a row's time is given by the operator that it passes.
         ScalarFunction::new("proctime", Vec::new(), DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into())), |_| {
             Err("it is only the time of a window".into())
         })
         .volatile(),
+        ScalarFunction::new(CURRENT_WATERMARK, vec![STAMP], STAMP, |_| Err("it is given by an operator".into())).like(0).volatile(),
         ScalarFunction::new("date_format", vec![STAMP, DataType::Utf8], DataType::Utf8, date_format)
             .or(vec![DataType::Utf8, DataType::Utf8])
             .checked(check_format),
-        part("year", |ms| Some(i64::from(date_time(ms)?.year()))),
-        part("quarter", |ms| Some(i64::from(date_time(ms)?.month0() / 3 + 1))),
-        part("month", |ms| Some(i64::from(date_time(ms)?.month()))),
-        part("week", |ms| Some(i64::from(date_time(ms)?.iso_week().week()))),
-        part("dayofyear", |ms| Some(i64::from(date_time(ms)?.ordinal()))),
-        part("dayofmonth", |ms| Some(i64::from(date_time(ms)?.day()))),
-        // Sunday is 1.
-        part("dayofweek", |ms| Some(i64::from(date_time(ms)?.weekday().num_days_from_sunday()) + 1)),
-        part("hour", |ms| Some(ms.rem_euclid(DAY_MS) / 3_600_000)),
-        part("minute", |ms| Some(ms.rem_euclid(3_600_000) / 60_000)),
-        part("second", |ms| Some(ms.rem_euclid(60_000) / 1000)),
-    ]
+        ScalarFunction::new("extract", vec![DataType::Utf8, STAMP], DataType::Int64, extract)
+            .or(vec![DataType::Utf8, DataType::Timestamp(TimeUnit::Microsecond, None)])
+            .or(vec![DataType::Utf8, DataType::Timestamp(TimeUnit::Nanosecond, None)])
+            .or(vec![DataType::Utf8, DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))])
+            .or(vec![DataType::Utf8, DataType::Timestamp(TimeUnit::Nanosecond, Some("UTC".into()))])
+            .or(vec![DataType::Utf8, DataType::Time64(TimeUnit::Nanosecond)])
+            .or(vec![DataType::Utf8, DataType::Time32(TimeUnit::Millisecond)])
+            .checked(check_part),
+    ];
+    others.into_iter().chain(parts.map(part)).collect()
+}
+
+/// What EXTRACT takes of a time.
+fn part_of(name: &str) -> Result<fn(i64) -> Option<i64>, String> {
+    Ok(match name {
+        "MILLENNIUM" => |ms| Some((i64::from(date_time(ms)?.year()) + 999).div_euclid(1000)),
+        "CENTURY" => |ms| Some((i64::from(date_time(ms)?.year()) + 99).div_euclid(100)),
+        "DECADE" => |ms| Some(i64::from(date_time(ms)?.year()).div_euclid(10)),
+        "YEAR" => |ms| Some(i64::from(date_time(ms)?.year())),
+        "ISOYEAR" => |ms| Some(i64::from(date_time(ms)?.iso_week().year())),
+        "QUARTER" => |ms| Some(i64::from(date_time(ms)?.month0() / 3 + 1)),
+        "MONTH" => |ms| Some(i64::from(date_time(ms)?.month())),
+        "WEEK" => |ms| Some(i64::from(date_time(ms)?.iso_week().week())),
+        "DOY" => |ms| Some(i64::from(date_time(ms)?.ordinal())),
+        "DAY" => |ms| Some(i64::from(date_time(ms)?.day())),
+        // Sunday is 1, of ISO Monday.
+        "DOW" => |ms| Some(i64::from(date_time(ms)?.weekday().num_days_from_sunday()) + 1),
+        "ISODOW" => |ms| Some(i64::from(date_time(ms)?.weekday().num_days_from_monday()) + 1),
+        "HOUR" => |ms| Some(ms.rem_euclid(DAY_MS) / 3_600_000),
+        "MINUTE" => |ms| Some(ms.rem_euclid(3_600_000) / 60_000),
+        "SECOND" => |ms| Some(ms.rem_euclid(60_000) / 1000),
+        // Those of the seconds too.
+        "MILLISECOND" => |ms| Some(ms.rem_euclid(60_000)),
+        "EPOCH" => |ms| Some(ms.div_euclid(1000)),
+        other => {
+            return Err(format!(
+                "there is no {other}: MILLENNIUM, CENTURY, DECADE, YEAR, ISOYEAR, QUARTER, MONTH, WEEK, DOY, DAY, DOW, ISODOW, HOUR, MINUTE, SECOND, MILLISECOND, EPOCH"
+            ));
+        }
+    })
+}
+
+fn check_part(args: &[Option<&ScalarValue>]) -> Result<(), String> {
+    match args.first() {
+        Some(Some(ScalarValue::Utf8(Some(name)))) => part_of(name).map(drop),
+        _ => Ok(()),
+    }
+}
+
+/// `EXTRACT(part FROM time)`.
+fn extract(args: &[ArrayRef]) -> Result<ArrayRef, String> {
+    let names = args[0].as_string::<i32>();
+    // A time of day is one of 1970-01-01.
+    let cast = |column: &ArrayRef, kind: &DataType| arrow::compute::cast(column, kind).map_err(|e| e.to_string());
+    let times: Int64Array = match args[1].data_type() {
+        DataType::Timestamp(TimeUnit::Millisecond, _) => stamps(&args[1]),
+        DataType::Timestamp(unit, _) => {
+            let in_ms = in_second(*unit) / 1000;
+            cast(&args[1], &DataType::Int64)?.as_primitive::<Int64Type>().unary(|time| time.div_euclid(in_ms.max(1)))
+        }
+        _ => {
+            let nanos = cast(&cast(&args[1], &DataType::Time64(TimeUnit::Nanosecond))?, &DataType::Int64)?;
+            nanos.as_primitive::<Int64Type>().unary(|nanos| nanos / 1_000_000)
+        }
+    };
+    let (mut last, mut parts) = (None, Vec::with_capacity(times.len()));
+    for (name, time) in names.iter().zip(times.iter()) {
+        let (Some(name), Some(ms)) = (name, time) else {
+            parts.push(None);
+            continue;
+        };
+        let part = match last {
+            Some((same, part)) if same == name => part,
+            _ => part_of(name)?,
+        };
+        last = Some((name, part));
+        parts.push(Some(part(ms).ok_or_else(|| out_of_range(ms))?));
+    }
+    Ok(Arc::new(Int64Array::from(parts)))
 }
 
 pub(super) fn stamps(array: &ArrayRef) -> Int64Array {

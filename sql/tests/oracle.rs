@@ -216,7 +216,7 @@ fn limited() -> impl Strategy<Value = String> {
         "SELECT COUNT(*) AS c, MAX(y) AS hi FROM (q) AS r",
         "(q) UNION ALL (q)",
         "SELECT t.k, r.x FROM t, (q) AS r",
-        "SELECT t.k FROM t WHERE t.i IN (SELECT CAST(COUNT(*) AS BIGINT) FROM (q) AS r)",
+        "SELECT t.k FROM t WHERE t.i IN (SELECT CAST(COUNT(*) AS BIGINT) FROM (q) AS r GROUP BY y)",
         "WITH r AS (q) SELECT y, COUNT(*) AS c FROM r GROUP BY y",
     ]);
     (rows, order, cut, around)

@@ -4,7 +4,7 @@
 //! background; sinks finish staging meanwhile; when all is written, the store's checkpoint is taken and files that are not in
 //! the checkpoint storage yet are uploaded, also in the background; then the snapshot is complete.
 //!
-//! Invariant: nothing newer than the barrier is in the snapshot: tables are not evicted while one is outstanding.
+//! Invariant: nothing newer than the barrier is in the snapshot: while one is outstanding, no table is evicted into the store.
 
 use super::task::schemas;
 use crate::checkpoint::{CheckpointStorage, OperatorSnapshot, SinkSegment, SnapshotFile, TaskSnapshot, Uploads, keep_segment};

@@ -520,10 +520,8 @@ impl Task {
 
     /// Moves the outstanding snapshot on by a bounded amount of work.
     fn advance_snapshot(&mut self) -> Result<bool> {
-        let Some(mut snapshot) = self.snapshot.take() else {
-            self.evict()?;
-            return Ok(false);
-        };
+        self.evict()?;
+        let Some(mut snapshot) = self.snapshot.take() else { return Ok(false) };
         let context = &self.snapshots;
         let progress = {
             let mut nodes = |visit: OnNode<'_>| match &mut self.head {
@@ -555,9 +553,12 @@ impl Task {
         }
     }
 
-    /// Keeps the state in memory within its budget, between snapshots only (see `state`). What must stay in memory may fill
-    /// the budget; a quarter of it is for the rest all the same, or that would move in and out with every batch in vain.
+    /// Keeps the state in memory within its budget; what goes to the store, between snapshots only (see `state`). What must stay
+    /// in memory may fill the budget; a quarter of it is for the rest all the same, or that would move in and out with every
+    /// batch in vain.
     fn evict(&mut self) -> Result<()> {
+        let is_draining = self.snapshot.is_some();
+        let pinned = |table: &dyn Table| if is_draining && !table.evicts_apart() { table.bytes() } else { table.pinned_bytes() };
         let (mut staying, mut moving) = (0, 0);
         let (mut gauges, mut at) = (std::mem::take(&mut self.state_keys), 0);
         self.visit(&mut |node| {
@@ -568,7 +569,7 @@ impl Task {
             let mut keys = 0;
             for table in tables {
                 keys += table.keys();
-                let pinned = table.pinned_bytes();
+                let pinned = pinned(table);
                 staying += pinned;
                 moving += table.bytes().saturating_sub(pinned);
             }
@@ -589,7 +590,7 @@ impl Task {
         let excess = moving - allowed + (allowed / 10).min(EVICTED_AT_ONCE);
         self.visit(&mut |node| {
             for table in node.operator.tables() {
-                let movable = table.bytes().saturating_sub(table.pinned_bytes());
+                let movable = table.bytes().saturating_sub(pinned(table));
                 let share = (excess as u128 * movable as u128 / moving.max(1) as u128) as usize;
                 if share == 0 {
                     continue;

@@ -612,6 +612,10 @@ impl Table for AppendTable {
         self.bytes() - moving
     }
 
+    fn evicts_apart(&self) -> bool {
+        true
+    }
+
     fn evict(&mut self, target: usize) -> Result<()> {
         self.scratch.as_ref().map_or(Ok(()), |scratch| self.arena.evict(target, scratch))
     }

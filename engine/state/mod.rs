@@ -12,8 +12,8 @@
 //! 4. When every table is drained, a background job writes the batches to the store as runs and takes
 //!    [`StateStore::checkpoint`]; its files are the task's snapshot.
 //!
-//! Invariant: between freeze(N) and the store checkpoint of N nothing newer than N reaches the store. So dirty entries are
-//! evicted only while no epoch is being drained ([`Table::evict`] is not called then); clean ones at any time.
+//! Invariant: between freeze(N) and the store checkpoint of N nothing newer than N reaches the store. So a table that evicts
+//! into the store is let be while an epoch is being drained; one that evicts beside it ([`Table::evicts_apart`]) is not.
 //!
 //! Keys in a store: key group (u16 BE) | table id (u32 BE) | key. A table id is the frozen hash of `operator id / table
 //! name`, so a table is found again whatever the order of operators; rescale copies key-group ranges.
@@ -224,11 +224,16 @@ pub trait Table: Send {
     fn pinned_bytes(&self) -> usize {
         0
     }
-    /// Frees about `target` bytes by dropping clean entries and writing dirty ones to the store. Kinds that must stay in
-    /// memory free nothing. Called only while no epoch is being drained.
+    /// Whether `evict` leaves the store alone, so that it may be called while an epoch is being drained.
+    fn evicts_apart(&self) -> bool {
+        false
+    }
+    /// Frees about `target` bytes by dropping clean entries and writing dirty ones to the store, or all to files of the task's
+    /// own. Kinds that must stay in memory free nothing. Called while no epoch is being drained, or if it
+    /// [leaves the store alone](Table::evicts_apart).
     ///
     /// # Errors
-    /// Of the store.
+    /// Of the store, or the disk.
     fn evict(&mut self, target: usize) -> Result<()>;
 }
 

@@ -393,6 +393,10 @@ impl Table for PileTable {
         self.bytes() - moving
     }
 
+    fn evicts_apart(&self) -> bool {
+        true
+    }
+
     fn evict(&mut self, target: usize) -> Result<()> {
         self.scratch.as_ref().map_or(Ok(()), |scratch| self.chunks.evict(target, &mut self.filling, scratch))
     }

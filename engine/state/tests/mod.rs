@@ -136,7 +136,7 @@ impl<S: Subject> Rig<S> {
                 self.draining = Some(self.model.clone());
             }
             Step::Drain(entries) => self.drain(*entries),
-            Step::Evict(bytes) if self.draining.is_none() => self.table.evict(*bytes).unwrap(),
+            Step::Evict(bytes) if self.draining.is_none() || self.table.evicts_apart() => self.table.evict(*bytes).unwrap(),
             Step::Evict(_) => {}
             Step::Compact => self.store.compact(),
             Step::Restart => self.restart(),

@@ -11,7 +11,7 @@ use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, ListBuild
 use arrow::datatypes::{DataType, Int64Type};
 use datafusion_common::ScalarValue;
 use regex::{CaptureLocations, Regex};
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -138,7 +138,8 @@ thread_local! {
 /// A pattern, ready.
 pub(super) struct Pattern {
     pub(super) regex: Regex,
-    near: Option<Near>,
+    /// Made when a group is first asked for: most patterns are only matched.
+    near: OnceCell<Option<Near>>,
     /// Of the last search, where there is no `near`.
     caught: RefCell<CaptureLocations>,
 }
@@ -146,12 +147,12 @@ pub(super) struct Pattern {
 impl Pattern {
     fn new(pattern: &str) -> Result<Pattern, String> {
         let regex = compile(pattern)?;
-        Ok(Pattern { near: Near::of(regex.as_str()), caught: RefCell::new(regex.capture_locations()), regex })
+        Ok(Pattern { near: OnceCell::new(), caught: RefCell::new(regex.capture_locations()), regex })
     }
 
     /// What a group caught of the first match.
     fn group(&self, text: &str, group: usize) -> Option<Range<usize>> {
-        if let Some(near) = &self.near {
+        if let Some(near) = self.near.get_or_init(|| Near::of(self.regex.as_str())) {
             return near.group(text, group);
         }
         let mut caught = self.caught.borrow_mut();
